@@ -1,0 +1,77 @@
+"""What an attack is: oracle + knowledge -> reconstruction.
+
+A file `attacks/<track>/<id>.py` defines one frozen dataclass with the class attributes `id`, `level` (the
+weakest access level it needs; a tuple where a field named `access` chooses) and, where they apply, `prior`
+(the prior it searches) and `control` (True for rows that say what a number means). Its fields are its
+parameters, with the names and defaults of its paper. It never imports data sets, evaluators or the workflow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from inversionbench.oracle.base import AccessDenied, Oracle
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Knowledge:
+    """Side information, declared field by field; the record lists what an attack really read.
+
+    Fields of the tracks in use (absent ones raise `AccessDenied`):
+    public: `Part` of public data, without private labels. prior: a trained prior. targets: int64 (n,), the
+    classes to reconstruct. labels: int64 (clients, batch) where the scenario says they are known.
+    mean_image: the public mean. columns, records, responses, marginals, confusion: see the tabular track.
+    defense: `public_knowledge()` of the defense, for attacks that know it. channels, height, width, ...
+    """
+
+    def __init__(self, **granted: Any):
+        self.__dict__["_granted"] = granted
+        self.__dict__["used"] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        granted = self.__dict__["_granted"]
+        if name not in granted:
+            raise AccessDenied(f"the scenario grants {', '.join(sorted(granted)) or 'nothing'}, not '{name}'")
+        self.__dict__["used"].add(name)
+        return granted[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.__dict__["_granted"]
+
+
+@dataclass
+class Reconstruction:
+    """What an attack hands over.
+
+    data: (subjects, ...) one answer per attacked subject (a client's batch: (clients, batch, c, h, w) in
+    [0, 1]; an image of a class: (n, c, h, w) in [0, 1]; an attribute value per record: (n,)).
+    labels: what each answer claims to show: recovered labels (clients, batch), or target classes (n,).
+    scores: optional (n, values), how sure the attack is. checkpoints: (budget, data) pairs for curves.
+    cost: counted, never timed (`gradient_evaluations`, ...). notes: facts for the record (form chosen, ...).
+    failed: optional bool (subjects,): no answer was found; `data` holds a placeholder there.
+    """
+
+    data: torch.Tensor
+    labels: torch.Tensor
+    scores: torch.Tensor | None = None
+    failed: torch.Tensor | None = None
+    checkpoints: list[tuple[int, torch.Tensor]] = field(default_factory=list)
+    cost: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attack:
+    """Base of all attacks."""
+
+    id: ClassVar[str]
+    level: ClassVar[str | tuple[str, ...]]
+    prior: ClassVar[str | None] = None
+    control: ClassVar[bool] = False
+
+    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        """Reconstruct. All randomness comes from `rng`."""
+        raise NotImplementedError

@@ -1,0 +1,156 @@
+"""What a defense is: some of eight hooks, and one strength.
+
+    private set D ── H1 training_set ──▶ D'
+    D' ── batch (x, y) ── H2 train_transform ──▶ (x', y')
+    factory ── H3 build_model ──▶ f
+    (x', y') ── f ── H4 loss ──▶ L                    sees logits, hidden activations, x', y', step, epoch
+    L ── autograd ── H5 gradient ──▶ g'               each training step
+    g' or local training ── H6 client_update ──▶ payload   what leaves the client
+    payloads ── H7 aggregate ──▶ aggregate, server_view    what the server sees
+    f(x) ── H8 release ──▶ what a querier sees
+
+A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
+defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
+stay the identities below) and `tracks` (where it can act).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+HOOKS = (
+    "training_set",
+    "train_transform",
+    "build_model",
+    "loss",
+    "gradient",
+    "client_update",
+    "aggregate",
+    "release",
+)
+
+
+@dataclass
+class Step:
+    """What the hooks of one training step may see.
+
+    x: (batch, ...) and y: (batch,) int64 or (batch, classes) soft, after H2. logits: (batch, classes).
+    hidden: activations by layer name, each (batch, ...), where the model reports them. params: name ->
+    parameter. step counts from 0 over all epochs of `steps`; epoch from 0 of `epochs`.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    logits: Tensor
+    hidden: Mapping[str, Tensor]
+    step: int
+    epoch: int
+    epochs: int
+    classes: int
+    rng: torch.Generator
+
+
+@dataclass
+class Client:
+    """What H6 and H7 may see: the round, the client's own memory, its size, the global parameters.
+
+    state: kept from round to round by this client alone (residuals, momentum). clients: how many take part.
+    """
+
+    round: int
+    rounds: int
+    index: int
+    clients: int
+    samples: int
+    parameters: Mapping[str, Tensor]
+    rng: torch.Generator
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Defense:
+    """Base of all defenses: every hook is the identity."""
+
+    strength: float = 0.0
+
+    id: ClassVar[str] = "none"
+    hooks: ClassVar[frozenset[str]] = frozenset()
+    tracks: ClassVar[tuple[str, ...]] = ()
+    higher_is_stronger: ClassVar[bool] = True
+
+    def training_set(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """H1. x: (n, ...), y: (n,) of the private part."""
+        return x, y
+
+    def train_transform(self, x: Tensor, y: Tensor, rng: torch.Generator, step: int) -> tuple[Tensor, Tensor]:
+        """H2. One batch; the returned y may be soft (batch, classes)."""
+        return x, y
+
+    def build_model(self, factory: Callable[[], nn.Module]) -> nn.Module:
+        """H3. The architecture, or its initial weights."""
+        return factory()
+
+    def loss(self, ctx: Step) -> Tensor:
+        """H4. Scalar. The default is the cross entropy, with soft targets where y is soft."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(ctx.logits, ctx.y)
+
+    def gradient(self, gradients: dict[str, Tensor], ctx: Step) -> dict[str, Tensor]:
+        """H5. Parameter name -> gradient, in each local step."""
+        return gradients
+
+    def client_update(self, update: dict[str, Tensor], ctx: Client) -> dict[str, Tensor]:
+        """H6. Parameter name -> what the client sends, decoded as the server (and so the attacker) reads it."""
+        return update
+
+    def aggregate(
+        self, payloads: Sequence[dict[str, Tensor]], weights: Sequence[float]
+    ) -> tuple[dict[str, Tensor], Sequence[dict[str, Tensor]]]:
+        """H7. The weighted mean, and what the server sees (by default every payload)."""
+        total = sum(weights)
+        mean = {
+            name: sum(w / total * p[name] for w, p in zip(weights, payloads, strict=True)) for name in payloads[0]
+        }
+        return mean, payloads  # type: ignore[return-value]
+
+    def release(self, logits: Tensor, rng: torch.Generator) -> Tensor:
+        """H8. logits: (n, classes) -> released scores (n, classes)."""
+        return logits.softmax(dim=1)
+
+    def public_knowledge(self) -> dict[str, Any]:
+        """What an attacker who knows the defense may be told."""
+        return {}
+
+    def bytes_sent(self, update: dict[str, Tensor]) -> int:
+        """Bytes of one upload; dense float32 unless the defense sends less."""
+        return sum(4 * t.numel() for t in update.values())
+
+
+NONE = Defense()
+
+
+def inert(hooks: frozenset[str], level: str) -> bool:
+    """Whether a defense with these hooks cannot change what an attack at this level sees.
+
+    Such a pair runs once, as a control: it must equal the undefended result bit for bit
+    (the applicability matrix of the hooks against the access levels).
+
+    >>> inert(frozenset({"release"}), "WB"), inert(frozenset({"release"}), "BB-S")
+    (True, False)
+    >>> inert(frozenset({"client_update"}), "GR"), inert(frozenset({"loss", "release"}), "WB")
+    (False, False)
+    """
+    reach = {
+        "GR": frozenset(HOOKS) - {"release"},
+        "WB": frozenset(HOOKS) - {"release"},
+        "WB-noBN": frozenset(HOOKS) - {"release"},
+    }.get(level, frozenset(HOOKS))
+    return not hooks & reach

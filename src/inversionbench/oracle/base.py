@@ -1,0 +1,172 @@
+"""The oracle: the only way an attack reaches a target.
+
+An oracle is built for one access level. It grants the calls of that level, refuses everything else with
+`AccessDenied`, counts every input in a ledger, and refuses with `BudgetExceeded` *before* computing an
+answer that the budget does not cover. The target itself lives in the closures of the granted calls; the
+oracle cannot be copied or pickled, and has no attribute that leads to the model.
+
+In-process Python is not a security boundary: the workflow therefore also keeps private data, truth and
+evaluators out of the attack step's files, and `inversionbench.oracle.strict` serves a black-box oracle from
+a child process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+PHASES = ("init", "train", "search", "select", "log")
+
+# level -> the calls that it grants
+LEVELS: dict[str, frozenset[str]] = {
+    "WB": frozenset({"module"}),
+    "WB-noBN": frozenset({"module"}),
+    "BB-L": frozenset({"logits"}),
+    "BB-S": frozenset({"scores"}),
+    "LO": frozenset({"labels"}),
+    "GB-L": frozenset({"architecture", "logits"}),
+    "GB-S": frozenset({"architecture", "scores"}),
+    "GB-LO": frozenset({"architecture", "labels"}),
+    "EX-L": frozenset({"explain", "logits"}),
+    "EX-S": frozenset({"explain", "scores"}),
+    "EX-LO": frozenset({"explain", "labels"}),
+    "FT-WB": frozenset({"observe", "client_module", "server_module"}),
+    "FT-BB": frozenset({"observe", "features", "server_module"}),
+    "FT-QF": frozenset({"observe", "server_module"}),
+    "GR": frozenset({"observe_update", "global_model", "protocol"}),
+}
+
+
+class AccessDenied(Exception):
+    """The access level does not grant this."""
+
+
+class BudgetExceeded(Exception):
+    """The query budget does not cover this call; no answer was computed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the ledger: `inputs` evaluated by `call` in `phase`, `cumulative` inputs so far."""
+
+    phase: str
+    call: str
+    inputs: int
+    cumulative: int
+
+
+@dataclass
+class Ledger:
+    """Counts queries. One query is one input evaluated once; repeats cost again.
+
+    White-box passes (`module`, forward and backward, one per input) are counted too, but they are compute,
+    not queries: `queries` leaves them out, `passes` is theirs.
+    """
+
+    budget: int | None = None
+    rows: list[Row] = field(default_factory=list)
+
+    def charge(self, call: str, inputs: int, phase: str) -> None:
+        if phase not in PHASES:
+            raise ValueError(f"phase must be one of {', '.join(PHASES)}, got '{phase}'")
+        total = self.queries if call != "module" else self.passes
+        if call != "module" and self.budget is not None and total + inputs > self.budget:
+            raise BudgetExceeded(f"{call}: {inputs} more would make {total + inputs} of {self.budget} queries")
+        last = self.rows[-1] if self.rows else None
+        if last and last.call == call and last.phase == phase:
+            self.rows[-1] = Row(phase, call, last.inputs + inputs, total + inputs)
+        else:
+            self.rows.append(Row(phase, call, inputs, total + inputs))
+
+    @property
+    def queries(self) -> int:
+        return sum(row.inputs for row in self.rows if row.call != "module")
+
+    @property
+    def passes(self) -> int:
+        return sum(row.inputs for row in self.rows if row.call == "module")
+
+    def by_phase(self) -> dict[str, int]:
+        out: dict[str, int] = {}
+        for row in self.rows:
+            if row.call != "module":
+                out[row.phase] = out.get(row.phase, 0) + row.inputs
+        return out
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What an input must look like. `shape` without the batch; values in [low, high]; dtype name."""
+
+    shape: tuple[int, ...]
+    low: float = 0.0
+    high: float = 1.0
+    dtype: str = "float32"
+
+    def check(self, x: Any) -> None:
+        """Refuse, as an interface on the network would: wrong shape, dtype, range; inputs wanting gradients."""
+        if getattr(x, "requires_grad", False):
+            raise AccessDenied("the input requires a gradient, but this level answers without any")
+        if tuple(x.shape[1:]) != self.shape or len(x) == 0:
+            raise ValueError(f"expected inputs of shape (n, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        if str(x.dtype).removeprefix("torch.") != self.dtype:
+            raise ValueError(f"expected dtype {self.dtype}, got {x.dtype}")
+        low, high = float(x.min()), float(x.max())
+        if not (self.low <= low and high <= self.high):  # also refuses NaN
+            raise ValueError(f"expected values in [{self.low}, {self.high}], got [{low}, {high}]")
+
+
+class Oracle:
+    """Grants `calls` at `level`; anything else raises `AccessDenied`.
+
+    Public: `level`, `input_spec`, `num_classes`, `ledger`, the granted calls, `checkpoint`.
+    `calls` maps a call's name to a closure; each closure charges the ledger itself.
+    """
+
+    __slots__ = ("__calls", "checkpoints", "input_spec", "ledger", "level", "num_classes")
+
+    def __init__(
+        self,
+        level: str,
+        calls: Mapping[str, Callable[..., Any]],
+        ledger: Ledger,
+        input_spec: InputSpec | None = None,
+        num_classes: int | None = None,
+    ):
+        wrong = set(calls) ^ LEVELS[level]
+        if wrong:
+            raise ValueError(f"level {level} grants {sorted(LEVELS[level])}, got calls {sorted(calls)}")
+        self.__calls = dict(calls)
+        self.level = level
+        self.ledger = ledger
+        self.input_spec = input_spec
+        self.num_classes = num_classes
+        self.checkpoints: list[tuple[int, Any]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        calls = object.__getattribute__(self, "_Oracle__calls")
+        if name in calls:
+            return calls[name]
+        raise AccessDenied(f"level {self.level} grants {', '.join(sorted(calls))}; '{name}' is not granted")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise AccessDenied(f"an oracle is not a model: call one of {', '.join(sorted(LEVELS[self.level]))}")
+
+    def _refuse(self, *args: Any) -> NoReturn:
+        raise AccessDenied("an oracle can be neither copied nor pickled")
+
+    __reduce__ = __reduce_ex__ = __copy__ = __deepcopy__ = __getstate__ = _refuse  # type: ignore[assignment]
+
+    @contextmanager
+    def checkpoint(self, budget: int) -> Iterator[Callable[[Any], None]]:
+        """Hand over the answer that the attack would give if stopped at `budget` queries (or passes).
+
+        Only answers already paid for may be used. `with oracle.checkpoint(1000) as hold: hold(images)`
+        """
+        held: list[Any] = []
+        yield held.append
+        if not held:
+            raise ValueError(f"checkpoint({budget}): the attack handed over nothing")
+        self.checkpoints.append((budget, held[-1]))
