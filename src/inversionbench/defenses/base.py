@@ -83,7 +83,7 @@ class Defense:
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
     tracks: ClassVar[tuple[str, ...]] = ()
-    higher_is_stronger: ClassVar[bool] = True
+    keeps_labels: ClassVar[bool] = False  # a release that never changes the label output
 
     def training_set(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """H1. x: (n, ...), y: (n,) of the private part."""
@@ -137,7 +137,7 @@ class Defense:
 NONE = Defense()
 
 
-def inert(hooks: frozenset[str], level: str) -> bool:
+def inert(hooks: frozenset[str], level: str, keeps_labels: bool = False) -> bool:
     """Whether a defense with these hooks cannot change what an attack at this level sees.
 
     Such a pair runs once, as a control: it must equal the undefended result bit for bit
@@ -153,4 +153,6 @@ def inert(hooks: frozenset[str], level: str) -> bool:
         "WB": frozenset(HOOKS) - {"release"},
         "WB-noBN": frozenset(HOOKS) - {"release"},
     }.get(level, frozenset(HOOKS))
+    if level in ("LO", "GB-LO") and keeps_labels:
+        reach -= {"release"}
     return not hooks & reach

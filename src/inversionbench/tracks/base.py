@@ -1,0 +1,143 @@
+"""What a track must provide, and how the seven tracks map on it.
+
+A track is one module `tracks/<id>.py` with one class. Everything that runs jobs (workflow, command line)
+knows only this interface; everything that is specific to a kind of leak stands behind it.
+
+| track | target | oracle level | truth | evaluator | reconstruction |
+| --- | --- | --- | --- | --- | --- |
+| federated | global model + the updates of client batches | GR | the batches | none (pixels) | images, labels |
+| classifier | classifier of private identities | WB, BB, LO | private images per class | two classifiers | images of a class |
+| tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
+| split | client half + server half, the observed features | FT-* | the inputs behind the features | none | images |
+| text | language model or text classifier (+ update) | GR, WB | private sentences | a language model | token ids |
+| audio | speaker classifier | WB | private clips per speaker | two classifiers | log-mel patches |
+| graph | node classifier | WB, LO | the edges | none | edge scores |
+
+`released` and `truth` are separate on purpose: the workflow stores them in separate files, and the attack
+step is given `released` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+    from inversionbench.data.base import Dataset, Part
+    from inversionbench.defenses.base import Defense
+    from inversionbench.oracle.base import Oracle
+
+Progress = Callable[..., Any]  # tqdm's signature: progress(iterable, desc=..., total=...)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is attacked, read from `scenarios:` in params.yaml.
+
+    model: {"name": ..., options}. training: recipe of the target. protocol: what the track's observation
+    needs (batch size, local steps, labels known, attacked classes, sensitive column, ...). subjects: how many
+    victims a cell attacks (client batches, classes, records). judges: name of the entry of `evaluators:`.
+    """
+
+    name: str
+    track: str
+    dataset: str
+    model: Mapping[str, Any]
+    training: Mapping[str, Any] = field(default_factory=dict)
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    subjects: int = 8
+    seeds: tuple[int, ...] = (0,)
+    target_seeds: int = 1
+    judges: str | None = None
+
+
+@dataclass
+class Target:
+    """What training one target leaves behind; both dictionaries are saved by `torch.save` as plain tensors,
+    numbers, strings and containers (loaded with `weights_only=True`).
+
+    released: what the world may see (weights, observed updates, public statistics).
+    truth: what only the evaluation may see (indices of attacked samples, labels, sensitive values).
+    utility: the price of the defense (accuracy, nll, ece, bytes, training seconds are kept apart), by name.
+    """
+
+    released: dict[str, Any]
+    truth: dict[str, Any]
+    utility: dict[str, float]
+
+
+@dataclass
+class Evaluation:
+    """What the evaluation of one cell says.
+
+    metrics: name -> values per subject, float (n,); NaN never: a metric that could not be computed is in
+    `unavailable` with its reason. groups: (n,) the target (class, client, record) of each value, for intervals.
+    controls: control name -> metric name -> values. curves: metric name -> [(budget, values)].
+    facts: further numbers and strings for the record. pictures: name -> uint8 image (h, w, 3).
+    gallery: triples for the report, each float (k, c, h, w) in [0, 1]: original, reconstruction, nearest.
+    """
+
+    metrics: dict[str, np.ndarray]
+    groups: np.ndarray
+    controls: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    curves: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    gallery: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Track:
+    """Base of the tracks; every method gets all it needs as arguments and keeps no state."""
+
+    id: ClassVar[str]
+    headline: ClassVar[str]  # the metric that the table sorts by
+    metrics: ClassVar[Mapping[str, str]]  # metric -> "higher" or "lower" means more leakage
+    utility: ClassVar[str] = "accuracy"
+
+    def check(self, scenario: Scenario) -> None:
+        """Raise `UserError` where model, training or protocol hold something this track does not know.
+
+        Runs before any job, without importing torch.
+        """
+        raise NotImplementedError
+
+    def train_target(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> Target:
+        """Train the target (or simulate the clients) with the defense in the loop."""
+        raise NotImplementedError
+
+    def train_evaluator(
+        self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
+    ) -> dict[str, Any]:
+        """Train the evaluators of a data set; saved like `Target.released`."""
+        return {}
+
+    def oracle(
+        self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
+    ) -> Oracle:
+        """The oracle for one attack at one level, with the defense's release inside."""
+        raise NotImplementedError
+
+    def knowledge(
+        self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
+    ) -> Knowledge:
+        """The side information that the scenario grants."""
+        raise NotImplementedError
+
+    def evaluate(
+        self,
+        scenario: Scenario,
+        reconstruction: Reconstruction,
+        target: Target,
+        data: Dataset,
+        evaluator: dict[str, Any],
+        seed: int,
+    ) -> Evaluation:
+        """Compare a reconstruction with the truth."""
+        raise NotImplementedError
