@@ -1,7 +1,7 @@
 """From the name of a method to its code, and to what can be said about it without importing it.
 
 A method is a file: `attacks/<track>/<id>.py`, `defenses/<family>/<id>.py`, `data/<id>.py`,
-`metrics/<id>.py`. Files whose name begins with an underscore, and `base.py`, are shared parts. The file
+`metrics/<id>.py`, `training/priors/<id>.py`. Files whose name begins with an underscore, and `base.py`, are shared parts. The file
 defines one public class that carries the method (for metrics: functions), named by the class attribute
 `id`. `describe` reads fields, defaults and class attributes from the source text, so that the workflow can
 plan and validate thousands of cells without importing torch; `get` imports.
@@ -25,6 +25,7 @@ PATTERNS = {
     "defense": "defenses/*/*.py",
     "dataset": "data/*.py",
     "metric": "metrics/*.py",
+    "prior": "training/priors/*.py",
 }
 SHARED = {"base", "prepare", "sources", "cli"}  # public modules of these folders that are no method
 REQUIRED = object()

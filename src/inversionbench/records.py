@@ -1,0 +1,81 @@
+"""Records: the JSON that a cell leaves behind. Tables, figures and MLflow are made from these alone.
+
+A cell's folder holds `record.json`, which depends on parameters, seed, code and data only, so that two runs
+give equal bytes; `timing.json`, what was measured by the clock (seconds, peak memory, device, host's
+threads); and pictures. `load` joins the two; `digest` is of `record.json`.
+
+record.json
+    key          "scenario/attack/defense@strength/seed": stable, unique, and the folder below `cells/`
+    track, scenario, dataset, model, attack, method, level, defense, strength, seed, scale
+    kind         "attack", or "control" for a row that says what a number means
+    status       "ok" | "denied" | "budget" | "unavailable" | "failed"; `reason` where it is not ok
+    inert        True where the defense structurally cannot act on this attack (run once, must equal strength 0)
+    metrics      name -> {"values": [...], "mean", "median", "low", "high", "n"}: 95 % interval over subjects
+    groups       [...] the subject (client, class, record) of each value
+    unavailable  metric -> reason
+    controls     control -> metric -> mean over subjects (mean image, random image, noise, truth, ...)
+    curves       metric -> [[budget, mean], ...]
+    utility      name -> number, of the defended target (accuracy, nll, ece, bytes, ...)
+    cost         {"queries", "queries_by_phase", "passes", "gradient_evaluations", ...}: counted
+    knowledge    what the attack used: {"used": [...], protocol and scenario facts}
+    parameters   {"attack", "defense", "scenario"}: every parameter, defaults included
+    facts        what else the evaluation found out
+    provenance   {"code", "data", "target", "prior", "evaluator": digests, "versions": {...}}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from inversionbench.files import read_json, write_json
+
+SCHEMA = 1
+REQUIRED = (
+    "key track scenario dataset model attack method level defense strength seed scale kind status metrics "
+    "groups unavailable controls curves utility cost knowledge parameters facts provenance inert"
+).split()
+STATUS = ("ok", "denied", "budget", "unavailable", "failed")
+
+
+def check(record: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a record is not what its schema says."""
+    missing = [name for name in REQUIRED if name not in record]
+    if missing:
+        raise ValueError(f"record {record.get('key')}: missing {', '.join(missing)}")
+    if record["status"] not in STATUS:
+        raise ValueError(f"record {record['key']}: status '{record['status']}' is none of {', '.join(STATUS)}")
+    if record["status"] != "ok" and not record.get("reason"):
+        raise ValueError(f"record {record['key']}: status '{record['status']}' without a reason")
+    for name, metric in record["metrics"].items():
+        if len(metric["values"]) != len(record["groups"]):
+            raise ValueError(f"record {record['key']}: {name} has {len(metric['values'])} values for "
+                             f"{len(record['groups'])} subjects")
+
+
+def write(folder: Path, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+    """Write both files; the record last, so that a folder with a record is complete."""
+    check(record)
+    write_json(folder / "timing.json", timing)
+    write_json(folder / "record.json", {"schema": SCHEMA, **record})
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """sha256 of a record without its timing."""
+    plain = {k: v for k, v in record.items() if k not in ("timing", "folder")}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def load(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """Records with `timing` and `folder` joined to them."""
+    for folder in folders:
+        record = read_json(folder / "record.json")
+        yield {**record, "timing": read_json(folder / "timing.json"), "folder": str(folder)}
+
+
+def find(root: Path) -> list[Path]:
+    """All cell folders below `root`, sorted."""
+    return sorted(path.parent for path in root.rglob("record.json"))

@@ -1,0 +1,1 @@
+"""Priors: generative models of public data; one file each, named by its id."""

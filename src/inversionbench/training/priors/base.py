@@ -1,0 +1,55 @@
+"""What a prior is.
+
+A file `training/priors/<id>.py` defines one frozen dataclass with the class attributes `id` and
+`target_aware` (False: trained once per public data set and shared by every target, defended or not; True:
+trained again for every target). Its fields are the recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from inversionbench.data.base import Part
+    from inversionbench.tracks.base import Progress
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A trained prior, frozen, in evaluation mode.
+
+    generator: z (n, z_dim) -> images (n, c, h, w) in [0, 1]. critic: images -> realism score (n,), or None.
+    """
+
+    generator: nn.Module
+    critic: nn.Module | None
+    z_dim: int
+
+    def sample(self, n: int, rng: torch.Generator) -> torch.Tensor:
+        """n latents from N(0, I), shape (n, z_dim)."""
+        import torch
+
+        return torch.randn(n, self.z_dim, generator=rng)
+
+
+@dataclass(frozen=True)
+class PriorRecipe:
+    """Base of the recipes."""
+
+    id: ClassVar[str]
+    target_aware: ClassVar[bool] = False
+
+    def train(self, public: Part, rng: torch.Generator, progress: Progress, target: Any = None) -> dict[str, Any]:
+        """Train on public data; returns a state of plain tensors and numbers for `torch.save`.
+
+        The state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
+        """
+        raise NotImplementedError
+
+    def load(self, state: dict[str, Any]) -> Prior:
+        """The trained prior from its state."""
+        raise NotImplementedError
