@@ -68,6 +68,7 @@ PHOTOGRAPHS = {
         "a8ca6d734765703b09728ab47fe59f473d93ae3967fc24c7c0288c3c7adb7130",
     ),
 }  # fmt: skip
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 TRIES = 40
 SMALLEST = 0.625  # side of the smallest crop, as a share of its block
 
@@ -82,7 +83,7 @@ class Photos(DatasetSource):
         modality="image",
         source="sample images inside the installed scikit-image, scikit-learn and matplotlib packages",
         terms="public domain or CC0, except palace and flower: CC BY 2.0 (danielbuechele, vultilion)",
-        notes="Class = photograph; private and public crops come from disjoint blocks of the same photographs."
+        notes="Class = photograph; private and public crops: disjoint blocks of the same photographs."
         " Astronaut and officer are portraits of public figures released by their agencies.",
         embedded=True,
     )
@@ -95,7 +96,7 @@ class Photos(DatasetSource):
     contrast: float = 0.12
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
-        taken: list[set[tuple[int, ...]]] = [set() for _ in PHOTOGRAPHS]
+        taken: list[set[Box]] = [set() for _ in PHOTOGRAPHS]
         pictures = [open_photograph(name) for name in PHOTOGRAPHS]
         for part in ("private", "public", "evaluation", "heldout"):
             per_class = getattr(self, part)
@@ -110,12 +111,12 @@ class Photos(DatasetSource):
         out.meta(classes=len(PHOTOGRAPHS), class_names=list(PHOTOGRAPHS))
 
     def _crops(
-        self, picture: Image.Image, public: bool, used: set[tuple[int, ...]], n: int, rng: np.random.Generator
-    ) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
+        self, picture: Image.Image, public: bool, used: set[Box], n: int, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, Box]]:
         """Yield n crops (3, resolution, resolution) uint8 with their boxes; `used` boxes are not repeated."""
         own = [block for block, colour in blocks(picture.size) if (colour > 0) == public]
         for _ in range(n):
-            best, best_contrast, best_box = None, -1.0, (0,)
+            best, best_contrast, best_box = None, -1.0, (0, 0, 0, 0)
             for _ in range(TRIES):
                 box = _box(own[rng.integers(len(own))], self.resolution, rng)
                 if box in used:
@@ -126,9 +127,7 @@ class Photos(DatasetSource):
                 if best_contrast >= self.contrast:
                     break
             if best is None:
-                raise UserError(
-                    f"photos: no new crop left after {len(used)} crops of one photograph; ask for fewer per class"
-                )
+                raise UserError(f"photos: no new crop after {len(used)} of one photograph; ask for fewer per class")
             used.add(best_box)
             yield (best[:, :, ::-1] if rng.random() < 0.5 else best), best_box
 
@@ -145,12 +144,12 @@ def open_photograph(name: str) -> Image.Image:
         raise UserError(f"photos: '{path}' is not in the installed package '{package}'; reinstall {package}")
     got = hashlib.sha256(files[0].read_bytes()).hexdigest()
     if got != sha256:
-        raise UserError(f"photos: {files[0]} has sha256 {got}, expected {sha256}; install the pinned {package}")
+        raise UserError(f"photos: {files[0]} has sha256 {got}, not {sha256}; install the pinned {package}")
     return Image.open(files[0]).convert("RGB")
 
 
 def blocks(size: tuple[int, int]) -> list[tuple[tuple[int, int, int], int]]:
-    """Blocks of a picture of size (width, height): ((left, top, side), colour), colour = (row + col) mod 3."""
+    """The grid of a picture (width, height): ((left, top, side), colour) with colour = (row + column) mod 3."""
     width, height = size
     side = min(width, height) // 3
     rows, columns = height // side, width // side
@@ -160,7 +159,7 @@ def blocks(size: tuple[int, int]) -> list[tuple[tuple[int, int, int], int]]:
     ]
 
 
-def shrink(picture: Image.Image, box: tuple[int, ...], resolution: int) -> np.ndarray:
+def shrink(picture: Image.Image, box: Box, resolution: int) -> np.ndarray:
     """Area average of one box, as uint8 (3, resolution, resolution). Pixels outside the box do not enter."""
     from PIL import Image
 
@@ -173,7 +172,7 @@ def contrast(x: np.ndarray) -> float:
     return float(np.sqrt((x / 255.0).var(axis=(1, 2)).mean()))
 
 
-def _box(block: tuple[int, int, int], resolution: int, rng: np.random.Generator) -> tuple[int, ...]:
+def _box(block: tuple[int, int, int], resolution: int, rng: np.random.Generator) -> Box:
     left, top, side = block
     least = max(round(SMALLEST * side), resolution)
     if least > side:
