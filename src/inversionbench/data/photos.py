@@ -127,7 +127,7 @@ class Photos(DatasetSource):
                 if best_contrast >= self.contrast:
                     break
             if best is None:
-                raise UserError(f"photos: no new crop after {len(used)} of one photograph; ask for fewer per class")
+                raise UserError(f"photos: no new crop after {len(used)} of one photograph; ask for fewer")
             used.add(best_box)
             yield (best[:, :, ::-1] if rng.random() < 0.5 else best), best_box
 
@@ -149,7 +149,7 @@ def open_photograph(name: str) -> Image.Image:
 
 
 def blocks(size: tuple[int, int]) -> list[tuple[tuple[int, int, int], int]]:
-    """The grid of a picture (width, height): ((left, top, side), colour) with colour = (row + column) mod 3."""
+    """The grid of a picture (width, height): ((left, top, side), colour), colour = (row + column) mod 3."""
     width, height = size
     side = min(width, height) // 3
     rows, columns = height // side, width // side
