@@ -1,0 +1,102 @@
+"""From declared files to a prepared folder: `prepare` finds, verifies, builds and writes one data set.
+
+    files below root/<id>/ ── find ──▶ verify ──▶ build(root, Writer, rng) ──▶ checks, digests ──▶ <out>/
+
+What is written is a folder of plain arrays, `{private,public,evaluation,heldout}/{x,y,...}.npy`, and last
+`dataset.json`. All of it appears under its name at once or not at all; the work of an interrupted run waits
+in a hidden folder beside it and is taken up again by the next run with the same data set, options and seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inversionbench import registry
+from inversionbench.data import sources
+from inversionbench.data._writer import Writer
+from inversionbench.data.base import Dataset, DatasetSource, load
+from inversionbench.data.sources import ROOT_VARIABLE, MissingData
+
+__all__ = ["ROOT_VARIABLE", "MissingData", "Writer", "generator", "make", "prepare"]
+
+
+def prepare(
+    name: str,
+    options: Mapping[str, Any],
+    root: Path | None,
+    out: Path,
+    seed: int = 0,
+    progress: bool | None = None,
+    download: bool = False,
+) -> Dataset:
+    """Prepare data set `name` into the folder `out` and open it.
+
+    options: fields of the data set's class; others are refused. root: the folder with one sub-folder per
+    data set (None: environment variable INVERSIONBENCH_DATA). progress: show bars (None: only when a person
+    looks on). download: fetch missing files whose terms allow it; never done without this.
+    Raises `MissingData` if declared files are absent, `UserError` for bad options and bad files.
+    """
+    source = make(name, options)
+    out = Path(out)
+    shown = sys.stderr.isatty() if progress is None else progress
+    found = None
+    if not source.card.embedded:
+        found = sources.find(source, name, sources.data_root(root), download, shown)
+    key = _key(source, name, seed, found)
+    if _has(out, key):
+        return load(out)
+    with Writer(out, name, key, progress=shown) as writer:
+        checked = sources.verify(found, writer.remember, shown) if found else []
+        source.build(found.folder if found else None, writer, generator(name, seed))
+        release = found.release if found else ""
+        writer.finish(source.card, options=_plain(source), seed=seed, release=release, files=checked)
+    return load(out)
+
+
+def make(name: str, options: Mapping[str, Any]) -> DatasetSource:
+    """The data set's source with these options; unknown names and options are `UserError`s."""
+    method = registry.describe("dataset", name)
+    registry.check_parameters(method, options, f"data.{name}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return registry.get("dataset", name)(**values)
+
+
+def generator(name: str, seed: int) -> np.random.Generator:
+    """The random numbers of a split: from name and seed, not from the options.
+
+    So the same people are private at every resolution, and a smaller limit takes a part of a larger one.
+    """
+    entropy = hashlib.sha256(f"inversionbench/{name}/{seed}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(entropy, "big"))
+
+
+def _plain(source: DatasetSource) -> dict[str, Any]:
+    """Options as JSON values, defaults included."""
+    return json.loads(json.dumps(asdict(source)))
+
+
+def _key(source: DatasetSource, name: str, seed: int, found: sources.Found | None) -> str:
+    """What a prepared folder depends on: options, seed, the files as they lie there, and the code."""
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        if path.stem.startswith("_") or path.stem in {"base", "prepare", "sources", name}:
+            code.update(path.name.encode() + path.read_bytes())
+    state = {"options": _plain(source), "name": name, "seed": seed, "code": code.hexdigest()}
+    state["files"] = found.fingerprint() if found else []
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _has(out: Path, key: str) -> bool:
+    """Whether `out` already is what this run would write."""
+    try:
+        return json.loads((out / "dataset.json").read_text()).get("key") == key
+    except (OSError, ValueError):
+        return False

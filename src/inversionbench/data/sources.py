@@ -1,0 +1,240 @@
+"""The declared input files of a data set: where they must lie, whether they are there and right.
+
+Every data set has a folder below the data root, named by its id (or one of the class's `folders`). A class
+may offer several releases (`needs()`: release -> paths of its card's files); without `needs` all files of the
+card are one release. A file declared as `NAME.gz` with a `content_sha256` may also lie there unpacked as
+`NAME`, or compressed again by a mirror. A declared folder is taken as it is; its list of files is recorded.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inversionbench.data.base import Card, DatasetSource, File
+from inversionbench.errors import UserError, suggest
+
+ROOT_VARIABLE = "INVERSIONBENCH_DATA"
+BLOCK = 1 << 20
+CONTENT_LIMIT = 1 << 31  # bytes a declared .gz may unpack to while its content is checked
+
+
+class MissingData(UserError):
+    """Declared files are absent. `files`: their paths; `folder`: where they were looked for."""
+
+    def __init__(self, message: str, files: tuple[str, ...], folder: Path | None) -> None:
+        super().__init__(message)
+        self.files, self.folder = files, folder
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of one release, all present. `files`: what was declared, and the path it was found at."""
+
+    name: str
+    release: str
+    folder: Path
+    files: tuple[tuple[File, Path], ...]
+
+    def fingerprint(self) -> list[list[Any]]:
+        """Name, size and time of change of each file: cheap, and different when a file was replaced."""
+        stats = [(path, path.stat()) for _, path in self.files]
+        return [[path.name, s.st_size, s.st_mtime_ns] for path, s in stats]
+
+
+def data_root(root: Path | None) -> Path | None:
+    """The given root, or the one of the environment variable, or None."""
+    if root is not None:
+        return Path(root)
+    value = os.environ.get(ROOT_VARIABLE)
+    return Path(value) if value else None
+
+
+def releases(source: DatasetSource | type[DatasetSource]) -> dict[str, tuple[str, ...]]:
+    """Release -> paths of the files it needs, in order of preference."""
+    needs = getattr(source, "needs", None)
+    if needs is None or isinstance(source, type):
+        return {"": tuple(f.path for f in source.card.files)}
+    chosen, offered = getattr(source, "release", "auto"), needs()
+    if chosen == "auto":
+        return offered
+    if chosen not in offered:
+        hint = suggest(chosen, ["auto", *offered])
+        raise UserError(f"{source.card.name}: unknown release '{chosen}': {hint}")
+    return {chosen: offered[chosen]}
+
+
+def folders(source: DatasetSource, name: str) -> tuple[str, ...]:
+    return (name, *getattr(source, "folders", ()))
+
+
+def declared(card: Card, path: str) -> File:
+    """The card's entry for a path; a path that the card does not declare is a mistake in the data set."""
+    for file in card.files:
+        if file.path == path:
+            return file
+    raise KeyError(f"{card.name}: '{path}' is not among the files of the card")
+
+
+def locate(folder: Path, file: File) -> Path | None:
+    """Where a declared file lies: under its name, or unpacked if its content can be checked."""
+    path = folder / file.path
+    if path.exists():
+        return path
+    if file.content_sha256 and path.suffix == ".gz" and path.with_suffix("").is_file():
+        return path.with_suffix("")
+    return None
+
+
+def present(source: DatasetSource, name: str, root: Path | None) -> Found | None:
+    """The first release whose files are all there (not yet verified), or None."""
+    for sub in folders(source, name) if root else ():
+        for release, paths in releases(source).items():
+            files = [declared(source.card, p) for p in paths]
+            places = [locate(root / sub, f) for f in files]  # type: ignore[operator]
+            if files and all(places):
+                return Found(name, release, root / sub, tuple(zip(files, places)))  # type: ignore
+    return None
+
+
+def find(source: DatasetSource, name: str, root: Path | None, download: bool, progress: bool) -> Found:
+    """The files of a data set; `MissingData` with what to do if no release is complete."""
+    found = present(source, name, root)
+    if found is None and download and root is not None:
+        from inversionbench.data import _download
+
+        _download.fetch(source, name, root, progress)
+        found = present(source, name, root)
+    if found is None:
+        raise _missing(source, name, root)
+    return found
+
+
+def release_of(source: DatasetSource, folder: Path) -> str:
+    """Which release lies in a data set's folder: what `build` asks."""
+    for release, paths in releases(source).items():
+        if all(locate(folder, declared(source.card, p)) for p in paths):
+            return release
+    raise FileNotFoundError(folder)
+
+
+def path_of(source: DatasetSource, folder: Path, path: str) -> Path:
+    """Where a declared file of a found release lies."""
+    place = locate(folder, declared(source.card, path))
+    if place is None:
+        raise FileNotFoundError(folder / path)
+    return place
+
+
+def _missing(source: DatasetSource, name: str, root: Path | None) -> MissingData:
+    card, wanted = source.card, releases(source)
+    if root is None:
+        text = f"no data root is set: give one, or set {ROOT_VARIABLE} to the folder that holds '{name}/'"
+        return MissingData(f"{card.name}: {text}.\n{steps(card)}", tuple(sum(wanted.values(), ())), None)
+    folder = next((root / s for s in folders(source, name) if (root / s).is_dir()), root / name)
+    lines, absent = [], []
+    for release, paths in wanted.items():
+        gone = [p for p in paths if locate(folder, declared(card, p)) is None]
+        absent += gone
+        lines.append(f"  {release + ': ' if release else ''}{', '.join(gone)}")
+    also = "" if len(wanted) == 1 else " (one of these releases is enough)"
+    message = f"{card.name}: files are missing in {folder}{also}:\n" + "\n".join(lines) + f"\n{steps(card)}"
+    return MissingData(message, tuple(dict.fromkeys(absent)), folder)
+
+
+def steps(card: Card) -> str:
+    """How a person gets the files."""
+    if card.manual_steps:
+        return f"What to do: {card.manual_steps}"
+    return f"What to do: get the files from {card.source} (terms: {card.terms})."
+
+
+def verify(
+    found: Found, remember: Callable[..., Any] | None = None, progress: bool = False
+) -> list[dict[str, Any]]:
+    """Check size and checksums of all files; returns what was measured, for `dataset.json`.
+
+    remember: state of a run that may be taken up again (`Writer.remember`), so that large files are not
+    read twice.
+    """
+    known: dict[str, Any] = (remember("verified") if remember else None) or {}
+    out = []
+    for file, path in found.files:
+        if file.path not in known:
+            known[file.path] = _listing(file, path) if path.is_dir() else check(found.name, file, path)
+            if remember:
+                remember("verified", known)
+        out.append(known[file.path])
+    return out
+
+
+def check(name: str, file: File, path: Path) -> dict[str, Any]:
+    """Check one file against its card (`UserError` if it differs); returns size and checksums."""
+    if not path.is_file():
+        raise UserError(f"data set '{name}': {path} is not a regular file")
+    size, unpacked = path.stat().st_size, path.name != Path(file.path).name
+    if file.size is not None and not file.content_sha256 and size != file.size:
+        raise UserError(
+            f"data set '{name}': {path} has {size} bytes, expected {file.size}; "
+            "it is cut off or another file. Get it again"
+        )
+    sha256, md5 = _digest(path, file.md5 is not None and not (file.sha256 or file.content_sha256))
+    got: dict[str, Any] = {"path": file.path, "size": size, "sha256": sha256}
+    if file.content_sha256:
+        content = sha256 if unpacked or path.suffix != ".gz" else _content(name, path)
+        _compare(name, path, "sha256 of its content", content, file.content_sha256)
+        return {**got, "content_sha256": content}
+    if file.sha256:
+        _compare(name, path, "sha256", sha256, file.sha256)
+    elif file.md5:
+        _compare(name, path, "md5", md5, file.md5)
+    return got
+
+
+def _compare(name: str, path: Path, kind: str, got: str, expected: str) -> None:
+    if got != expected:
+        raise UserError(
+            f"data set '{name}': {path}: {kind} is {got}, expected {expected}; "
+            "the file is damaged or another version. Get it again from the source in the card"
+        )
+
+
+def _digest(path: Path, with_md5: bool) -> tuple[str, str]:
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as handle:
+        while block := handle.read(BLOCK):
+            sha256.update(block)
+            if with_md5:
+                md5.update(block)
+    return sha256.hexdigest(), md5.hexdigest() if with_md5 else ""
+
+
+def _content(name: str, path: Path) -> str:
+    """sha256 of what a .gz holds, without keeping it."""
+    total, digest = 0, hashlib.sha256()
+    try:
+        with gzip.open(path) as handle:
+            while block := handle.read(BLOCK):
+                total += len(block)
+                if total > CONTENT_LIMIT:
+                    raise UserError(f"data set '{name}': {path} unpacks to more than {CONTENT_LIMIT} bytes")
+                digest.update(block)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"data set '{name}': {path} cannot be unpacked ({error}); get it again") from error
+    return digest.hexdigest()
+
+
+def _listing(file: File, folder: Path) -> dict[str, Any]:
+    """sha256 over the sorted names and sizes of all files of a folder, which has no checksum of its own."""
+    digest, total, count = hashlib.sha256(), 0, 0
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}\t{size}\n".encode())
+        total, count = total + size, count + 1
+    return {"path": file.path, "size": total, "files": count, "listing_sha256": digest.hexdigest()}
