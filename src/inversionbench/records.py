@@ -5,7 +5,7 @@ give equal bytes; `timing.json`, what was measured by the clock (seconds, peak m
 threads); and pictures. `load` joins the two; `digest` is of `record.json`.
 
 record.json
-    key          "scenario/attack/defense@strength/seed": stable, unique, and the folder below `cells/`
+    key          "scenario/attack/defense/strength/seed": stable, unique, and the folder below `cells/`
     track, scenario, dataset, model, attack, method, level, defense, strength, seed, scale
     kind         "attack", or "control" for a row that says what a number means
     status       "ok" | "denied" | "budget" | "unavailable" | "failed"; `reason` where it is not ok

@@ -1,0 +1,121 @@
+"""What to run: from checked parameters to groups of cells, and where each artefact lies.
+
+A cell is one measured combination (scenario, attack, defense at a strength, seed). Cells that differ only
+in strength and seed form a group and share a process, because starting one costs seconds. Paths:
+
+    <results>/<scale>/data/<dataset>/                               prepared data set
+                     /evaluators/<entry>/                           evaluators
+                     /priors/<dataset>/<prior>/                     target-independent priors
+                     /targets/<scenario>/<defense>/<strength>/      released/ and truth/, a folder per seed
+                     /reconstructions/<scenario>/<attack>/<defense>/<strength>/<seed>.pt
+                     /cells/<scenario>/<attack>/<defense>/<strength>/<seed>/record.json
+                     /survey/                                       tables, figures, report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from inversionbench.defenses.base import inert
+from inversionbench.errors import UserError, suggest
+from inversionbench.params import Entry, Params
+
+NONE = Entry("none", "defense", "none", strengths=(0.0,))
+
+
+@dataclass(frozen=True)
+class Group:
+    """All cells of one attack on one scenario under one defense."""
+
+    scenario: str
+    attack: str
+    defense: str
+    strengths: tuple[float, ...]
+    seeds: tuple[int, ...]
+    inert: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.scenario}/{self.attack}/{self.defense}"
+
+    def cells(self) -> Iterator[tuple[str, float, int]]:
+        """(key, strength, seed) of each cell."""
+        for strength in self.strengths:
+            for seed in self.seeds:
+                yield f"{self.key}/{text(strength)}/{seed}", strength, seed
+
+
+def text(strength: float) -> str:
+    """A strength as it stands in paths.
+
+    >>> text(0.0), text(0.999), text(3)
+    ('0', '0.999', '3')
+    """
+    return f"{strength:g}"
+
+
+def groups(params: Params) -> list[Group]:
+    """All groups of a run, in a stable order."""
+    out = []
+    for scenario in params.scenarios.values():
+        for attack in params.attacks.values():
+            if attack.described.group != scenario.track or not _allowed(scenario.name, attack.scenarios):
+                continue
+            for defense in (NONE, *params.defenses.values()):
+                if defense is NONE or applies(params, defense, scenario.name, attack):
+                    out.append(_group(params, scenario.name, attack, defense))
+    return out
+
+
+def applies(params: Params, defense: Entry, scenario: str, attack: Entry) -> bool:
+    """Whether this pair is run: the defense acts on the track, and neither entry excludes it."""
+    return (
+        params.scenarios[scenario].track in defense.described.attributes["tracks"]
+        and _allowed(scenario, defense.scenarios)
+        and _allowed(defense.name, attack.defenses)
+        and not attack.described.attributes.get("control_without_defense", False)
+    )
+
+
+def find(params: Params, key: str) -> Group:
+    """The group with this key; a wrong key gets the nearest valid one."""
+    known = {group.key: group for group in groups(params)}
+    if key not in known:
+        raise UserError(f"no cells '{key}': {suggest(key, known)}")
+    return known[key]
+
+
+def defense_entry(params: Params, name: str) -> Entry:
+    """The entry of a defense; "none" is always there."""
+    return NONE if name == "none" else params.defenses[name]
+
+
+def targets(params: Params) -> list[tuple[str, str, float]]:
+    """(scenario, defense, strength) of every target that some group attacks.
+
+    A defense whose only hook is the release leaves training alone, so its targets are the undefended ones.
+    """
+    found = {(g.scenario, d, s) for g in groups(params) for d, s in (target_of(params, g.defense, s) for s in g.strengths)}
+    return sorted(found)
+
+
+def target_of(params: Params, defense: str, strength: float) -> tuple[str, float]:
+    """Which trained target a defense at a strength attacks: its own, or the undefended one."""
+    if defense == "none" or params.defenses[defense].described.attributes["hooks"] == frozenset({"release"}):
+        return "none", 0.0
+    return defense, strength
+
+
+def _group(params: Params, scenario: str, attack: Entry, defense: Entry) -> Group:
+    seeds = params.scenarios[scenario].seeds
+    if defense is NONE:
+        return Group(scenario, attack.name, "none", (0.0,), seeds)
+    attributes = defense.described.attributes
+    if inert(attributes["hooks"], attack.level(scenario), attributes.get("keeps_labels", False)):
+        return Group(scenario, attack.name, defense.name, (max(defense.strengths),), seeds[:1], inert=True)
+    return Group(scenario, attack.name, defense.name, defense.strengths, seeds)
+
+
+def _allowed(name: str, restriction: tuple[str, ...] | None) -> bool:
+    return restriction is None or name in restriction

@@ -1,0 +1,290 @@
+"""params.yaml, checked: everything wrong is said before any job runs, with its place and the nearest name.
+
+    scale: laptop                    # name of the run; results go to <results>/<scale>/
+    results: results
+    data: {root: null}               # folder of downloaded data; null: INVERSIONBENCH_DATA
+    tracking: {uri: null}            # null: sqlite:///<results>/mlflow.db
+    datasets:   NAME: {options of data/NAME.py}
+    evaluators: ENTRY: {track, dataset, options}
+    priors:     ENTRY: {method?, params}
+    scenarios:  NAME: {track, dataset, model, training, protocol, subjects, seeds, target_seeds, judges}
+    attacks:    ENTRY: {method?, params, settings?, scenarios?, defenses?}
+    defenses:   ENTRY: {method?, params, strengths, scenarios?}
+
+An entry is named by its method, or by any name with `method:` beside it. Every attack meets every scenario
+of its track and every defense that acts there; `scenarios:` and `defenses:` restrict that, `settings:` gives
+other parameters in one scenario. A scale is an overlay (`workflow/scales/<scale>.yaml`) merged into
+params.yaml key by key; null removes an entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inversionbench import registry
+from inversionbench.errors import UserError, suggest
+from inversionbench.tracks import TRACKS, get_track
+from inversionbench.tracks.base import Scenario
+
+SECTIONS = ("scale", "results", "data", "tracking", "datasets", "evaluators", "priors", "scenarios", "attacks",
+            "defenses")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of `attacks:`, `defenses:` or `priors:`: a method with its parameters, and where it runs."""
+
+    name: str
+    kind: str
+    method: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    scenarios: tuple[str, ...] | None = None
+    defenses: tuple[str, ...] | None = None
+    strengths: tuple[float, ...] = ()
+
+    @property
+    def described(self) -> registry.Method:
+        return registry.describe(self.kind, self.method)
+
+    def parameters(self, scenario: str | None = None) -> dict[str, Any]:
+        """All parameters, defaults included, as they hold in one scenario."""
+        given = {**self.params, **self.settings.get(scenario or "", {})}
+        return {**{k: v for k, v in self.described.fields.items() if v is not registry.REQUIRED}, **given}
+
+    def build(self, scenario: str | None = None, **more: Any) -> Any:
+        """An instance of the method (imports it); lists become tuples, because instances are frozen."""
+        given = {**self.params, **self.settings.get(scenario or "", {}), **more}
+        return registry.get(self.kind, self.method)(**{k: _frozen(v) for k, v in given.items()})
+
+    def level(self, scenario: str | None = None) -> str:
+        """The access level of an attack here: its class attribute, or its field `access` where that chooses."""
+        level = self.described.attributes["level"]
+        return level if isinstance(level, str) else self.parameters(scenario)["access"]
+
+
+@dataclass(frozen=True)
+class Params:
+    """The checked parameters of one run."""
+
+    scale: str
+    results: Path
+    data_root: Path | None
+    tracking_uri: str
+    datasets: Mapping[str, Mapping[str, Any]]
+    evaluators: Mapping[str, Mapping[str, Any]]
+    priors: Mapping[str, Entry]
+    scenarios: Mapping[str, Scenario]
+    attacks: Mapping[str, Entry]
+    defenses: Mapping[str, Entry]
+    raw: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's results are: <results>/<scale>."""
+        return self.results / self.scale
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Overlay merged into base, key by key through nested mappings (as Snakemake merges `--configfile`).
+
+    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    {'a': {'x': 1, 'y': 3}}
+    """
+    out = dict(base)
+    for key, value in overlay.items():
+        nested = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = merge(out[key], value) if nested else value
+    return out
+
+
+def read(path: str | Path, overlay: str | Path | None = None) -> Params:
+    """Read and check params.yaml (or the JSON that a run wrote), with a scale's overlay."""
+    raw = _yaml(Path(path))
+    if overlay:
+        raw = merge(raw, _yaml(Path(overlay)))
+    return check(raw, str(overlay or path))
+
+
+def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
+    """Check everything that can be checked without running, and report all that is wrong at once."""
+    problems: list[str] = []
+
+    def attempt(function: Any, *args: Any) -> Any:
+        try:
+            return function(*args)
+        except UserError as error:
+            problems.append(str(error))
+            return None
+
+    for problem in _schema_errors(raw):
+        problems.append(problem)
+    if problems:
+        raise UserError(f"{source}:\n  " + "\n  ".join(problems))
+
+    sections = {s: {k: v for k, v in (raw.get(s) or {}).items() if v is not None} for s in SECTIONS[4:]}
+    for name, options in sections["datasets"].items():
+        attempt(_check_dataset, name, options)
+    scenarios = {n: attempt(_scenario, n, s, sections) for n, s in sections["scenarios"].items()}
+    entries = {
+        plural: {n: attempt(_entry, kind, plural, n, e or {}, sections) for n, e in sections[plural].items()}
+        for kind, plural in (("prior", "priors"), ("attack", "attacks"), ("defense", "defenses"))
+    }
+    for name, options in sections["evaluators"].items():
+        attempt(_check_evaluator, name, options, sections)
+    if not problems:
+        for entry in entries["attacks"].values():
+            attempt(_check_prior, entry, entries["priors"])
+    if problems:
+        raise UserError(f"{source}:\n  " + "\n  ".join(problems))
+
+    results = Path(raw.get("results") or "results")
+    root = (raw.get("data") or {}).get("root")
+    uri = (raw.get("tracking") or {}).get("uri")
+    return Params(
+        scale=raw["scale"],
+        results=results,
+        data_root=Path(root).expanduser() if root else None,
+        tracking_uri=uri or f"sqlite:///{results}/mlflow.db",
+        datasets=sections["datasets"],
+        evaluators=sections["evaluators"],
+        priors=entries["priors"],
+        scenarios=scenarios,
+        attacks=entries["attacks"],
+        defenses=entries["defenses"],
+        raw=raw,
+    )
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if key in seen:
+                raise UserError(f"{node.start_mark.name}:{key_node.start_mark.line + 1}: '{key}' stands twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open() as handle:
+            value = yaml.load(handle, _UniqueKeys)  # a SafeLoader
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a mapping with the keys {', '.join(SECTIONS)}")
+    return value
+
+
+def _schema_errors(raw: Mapping[str, Any]) -> list[str]:
+    """Shape errors from the JSON schema, with the place and the nearest valid key."""
+    import jsonschema
+
+    schema = yaml.safe_load((Path(__file__).parent / "params.schema.yaml").read_text())
+    out = []
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(raw):
+        where = ".".join(map(str, error.absolute_path)) or "top level"
+        if error.validator == "additionalProperties":
+            allowed = list(error.schema.get("properties", {}))
+            for key in sorted(set(error.instance) - set(allowed)):
+                out.append(f"{where}: unknown key '{key}': {suggest(key, allowed)}")
+        else:
+            out.append(f"{where}: {error.message}")
+    return out
+
+
+def _known(name: str, where: str, kind: str, allowed: Mapping[str, Any]) -> None:
+    if name not in allowed:
+        raise UserError(f"{where}: unknown {kind} '{name}': {suggest(name, allowed)}")
+
+
+def _check_dataset(name: str, options: Mapping[str, Any]) -> None:
+    registry.check_parameters(registry.describe("dataset", name), options or {}, f"datasets.{name}")
+
+
+def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) -> Scenario:
+    where = f"scenarios.{name}"
+    _known(given["track"], f"{where}.track", "track", TRACKS)
+    registry.describe("dataset", given["dataset"])
+    _known(given["dataset"], f"{where}.dataset", "entry of datasets", sections["datasets"])
+    if given.get("judges"):
+        _known(given["judges"], f"{where}.judges", "entry of evaluators", sections["evaluators"])
+    scenario = Scenario(name, **{k: tuple(v) if k == "seeds" else v for k, v in given.items()})
+    try:
+        get_track(scenario.track).check(scenario)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    return scenario
+
+
+def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) -> Entry:
+    where = f"{plural}.{name}"
+    method = given.get("method", name)
+    try:
+        described = registry.describe(kind, method)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    entry = Entry(
+        name,
+        kind,
+        method,
+        given.get("params") or {},
+        given.get("settings") or {},
+        _tuple(given.get("scenarios")),
+        _tuple(given.get("defenses")),
+        tuple(given.get("strengths") or ()),
+    )
+    for scenario in [*(entry.scenarios or ()), *entry.settings]:
+        _known(scenario, where, "scenario", sections["scenarios"])
+    for defense in entry.defenses or ():
+        _known(defense, f"{where}.defenses", "defense", {**sections["defenses"], "none": None})
+    registry.check_parameters(described, entry.params, f"{where}.params")
+    for scenario, params in entry.settings.items():
+        registry.check_parameters(described, {**entry.params, **params}, f"{where}.settings.{scenario}")
+    if kind == "attack":
+        _check_level(entry, where)
+    if kind == "defense":
+        if "strength" in entry.params:
+            raise UserError(f"{where}.params: give the strength under 'strengths'")
+        if not entry.strengths or 0 in entry.strengths:
+            raise UserError(f"{where}.strengths: give at least one strength, none of them 0 (0 is no defense)")
+    return entry
+
+
+def _check_level(entry: Entry, where: str) -> None:
+    level = entry.described.attributes.get("level")
+    if isinstance(level, tuple):
+        for scenario in [None, *entry.settings]:
+            got = entry.parameters(scenario)["access"]
+            if got not in level:
+                raise UserError(f"{where}: access '{got}': {suggest(got, level)}")
+
+
+def _check_prior(entry: Entry, priors: Mapping[str, Entry]) -> None:
+    prior = entry.described.attributes.get("prior")
+    if prior:
+        _known(prior, f"attacks.{entry.name} needs a prior", "entry of priors", priors)
+
+
+def _check_evaluator(name: str, options: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
+    _known(options["dataset"], f"evaluators.{name}.dataset", "entry of datasets", sections["datasets"])
+    _known(options["track"], f"evaluators.{name}.track", "track", TRACKS)
+
+
+def _tuple(value: Any) -> tuple[str, ...] | None:
+    return None if value is None else tuple(value)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
