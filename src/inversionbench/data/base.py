@@ -133,11 +133,12 @@ def load(folder: str | Path) -> Dataset:
     """Open a prepared folder. Arrays are memory-mapped, so this takes milliseconds at any size."""
     folder = Path(folder)
     meta = json.loads((folder / "dataset.json").read_text())
+    parts = (load_part(folder, name) for name in PARTS)
+    return Dataset(meta["name"], meta["classes"], tuple(meta["shape"]), meta, *parts)
 
-    def part(name: str) -> Part:
-        arrays = {p.stem: np.load(p, mmap_mode="r") for p in sorted((folder / name).glob("*.npy"))}
-        return Part(arrays.pop("x"), arrays.pop("y"), arrays)
 
-    return Dataset(
-        meta["name"], meta["classes"], tuple(meta["shape"]), meta, *(part(name) for name in PARTS)
-    )
+def load_part(folder: str | Path, name: str) -> Part:
+    """Open one part of a prepared folder; the attack step opens the public part and no other."""
+    files = sorted((Path(folder) / name).glob("*.npy"))
+    arrays = {path.stem: np.load(path, mmap_mode="r") for path in files}
+    return Part(arrays.pop("x"), arrays.pop("y"), arrays)

@@ -63,7 +63,7 @@ class Target:
 
     released: what the world may see (weights, observed updates, public statistics).
     truth: what only the evaluation may see (indices of attacked samples, labels, sensitive values).
-    utility: the price of the defense (accuracy, nll, ece, bytes, training seconds are kept apart), by name.
+    utility: what training it showed of the price of the defense (accuracy after R rounds, bytes, ...), by name.
     """
 
     released: dict[str, Any]
@@ -129,6 +129,16 @@ class Track:
     ) -> Knowledge:
         """The side information that the scenario grants."""
         raise NotImplementedError
+
+    def utility_of(
+        self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
+    ) -> dict[str, float]:
+        """Utility of the deployed path, on held-out data and with the defense's release: by name.
+
+        The default is what training measured; a track whose defenses may act on the release alone measures
+        here, because such a defense shares the undefended target.
+        """
+        return target.utility
 
     def evaluate(
         self,

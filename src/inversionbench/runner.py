@@ -1,0 +1,421 @@
+"""The steps of a run, one function per rule; every path and every file is known here and nowhere else.
+
+Private data, truth and evaluators never enter the attack step: `attack` opens the public part of a data
+set, what a target released, and priors. Each step writes to a temporary name and renames. A missing data
+set travels along as a reason and ends in records with status "unavailable".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inversionbench import cells, provenance, records
+from inversionbench.cells import Group, text
+from inversionbench.files import atomic, atomic_folder, read_json, write_json
+from inversionbench.params import Params
+from inversionbench.tracks import Evaluation, Scenario, Target, get_track
+
+if TYPE_CHECKING:
+    from inversionbench.attacks.base import Reconstruction
+
+UNAVAILABLE = "unavailable.json"
+
+
+def prepare(params: Params, dataset: str, download: bool = False) -> None:
+    """Write data/<dataset>; where the files are missing, write the reason instead."""
+    from inversionbench.data.prepare import MissingData
+    from inversionbench.data.prepare import prepare as write
+
+    folder = params.folder / "data" / dataset
+    try:
+        write(dataset, params.datasets[dataset] or {}, params.data_root, folder, download=download)
+    except MissingData as error:
+        with atomic_folder(folder) as part:
+            for name in ("private", "public", "evaluation", "heldout"):
+                (part / name).mkdir()
+            write_json(part / "dataset.json", {"name": dataset, "unavailable": str(error)})
+        print(error, file=sys.stderr)
+
+
+def train_target(params: Params, scenario_name: str, defense_name: str, strength: float) -> None:
+    """Write targets/<scenario>/<defense>/<strength>/{released,truth}/<seed>.pt, one for each target seed."""
+    scenario, track = _scenario(params, scenario_name)
+    folder = params.folder / "targets" / scenario_name / defense_name / text(strength)
+    reason = _missing(params, scenario.dataset)
+    data = None if reason else _data(params, scenario.dataset)
+    defense = _defense(params, defense_name, strength, scenario_name)
+    with atomic_folder(folder / "released") as released, atomic_folder(folder / "truth") as truth:
+        if reason:
+            write_json(released / UNAVAILABLE, reason)
+            write_json(truth / UNAVAILABLE, reason)
+            return
+        for seed in range(scenario.target_seeds):
+            with _Clock() as clock:
+                target = track.train_target(scenario, defense, data, seed_of(scenario_name, "target", seed), progress)
+            _save(released / f"{seed}.pt", target.released)
+            _save(truth / f"{seed}.pt", {"truth": target.truth, "utility": target.utility})
+            write_json(truth / f"{seed}.timing.json", clock.read())
+
+
+def train_evaluator(params: Params, entry: str) -> None:
+    """Write evaluators/<entry>/evaluator.pt."""
+    given = params.evaluators[entry]
+    with atomic_folder(params.folder / "evaluators" / entry) as folder:
+        if reason := _missing(params, given["dataset"]):
+            write_json(folder / UNAVAILABLE, reason)
+            return
+        data = _data(params, given["dataset"])
+        track = get_track(given["track"])
+        with _Clock() as clock:
+            state = track.train_evaluator(given.get("options") or {}, data, seed_of(entry, "evaluator"), progress)
+        _save(folder / "evaluator.pt", state)
+        write_json(folder / "timing.json", clock.read())
+
+
+def train_prior(params: Params, dataset: str, entry: str) -> None:
+    """Write priors/<dataset>/<prior>/{prior.pt, facts.json, timing.json} and a sheet of samples."""
+    import torch
+
+    from inversionbench.survey.galleries import save_sheet
+
+    recipe = params.priors[entry].build()
+    with atomic_folder(params.folder / "priors" / dataset / entry) as folder:
+        if reason := _missing(params, dataset):
+            write_json(folder / UNAVAILABLE, reason)
+            return
+        public = _public(params, dataset)[0]
+        rng = torch.Generator().manual_seed(seed_of(dataset, entry, "prior"))
+        with _Clock() as clock:
+            state = recipe.train(public, rng, progress)
+        prior = recipe.load(state)
+        with torch.no_grad():
+            save_sheet(folder / "sheet.png", prior.generator(prior.sample(64, rng)))
+        _save(folder / "prior.pt", state)
+        write_json(folder / "facts.json", state.get("facts", {}))
+        write_json(folder / "timing.json", clock.read())
+
+
+def attack(params: Params, group: Group) -> None:
+    """Write reconstructions/<group>/<strength>/<seed>.pt for every cell of the group."""
+    with atomic_folder(params.folder / "reconstructions" / group.key) as folder:
+        if reason := _missing(params, params.scenarios[group.scenario].dataset):
+            write_json(folder / UNAVAILABLE, reason)
+            return
+        for _, strength, seed in progress(list(group.cells()), desc=group.key):
+            out = folder / text(strength) / str(seed)
+            out.mkdir(parents=True)
+            with _Clock() as clock:
+                result = _attack_cell(params, group, strength, seed)
+            _save(out / "reconstruction.pt", result)
+            write_json(out / "timing.json", clock.read())
+
+
+def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> dict[str, Any]:
+    """Run one attack through its oracle; a refusal is a result."""
+    import torch
+
+    from inversionbench.oracle import AccessDenied, BudgetExceeded
+
+    scenario, track = _scenario(params, group.scenario)
+    entry = params.attacks[group.attack]
+    method = entry.build(group.scenario)
+    defense = _defense(params, group.defense, strength, group.scenario)
+    released = _load(_target_folder(params, group, strength) / "released" / _target_file(scenario, seed))
+    public, meta = _public(params, scenario.dataset)
+    prior = None
+    if method.prior:
+        state = _load(params.folder / "priors" / scenario.dataset / method.prior / "prior.pt")
+        prior = params.priors[method.prior].build().load(state)
+    knowledge = track.knowledge(scenario, released, public, meta, prior)
+    level = entry.level(group.scenario)
+    oracle = track.oracle(scenario, released, method, level, defense, seed_of(group.scenario, "release", seed))
+    rng = torch.Generator().manual_seed(seed_of(group.scenario, group.attack, seed))
+    try:
+        answer = method.run(oracle, knowledge, rng)
+        status, reason = "ok", ""
+    except (AccessDenied, BudgetExceeded) as error:
+        answer, reason = None, str(error)
+        status = "denied" if isinstance(error, AccessDenied) else "budget"
+    return {
+        "status": status,
+        "reason": reason,
+        "answer": _plain(answer),
+        "used": sorted(knowledge.used),
+        "level": level,
+        "cost": {
+            "queries": oracle.ledger.queries,
+            "queries_by_phase": oracle.ledger.by_phase(),
+            "passes": oracle.ledger.passes,
+            **(answer.cost if answer else {}),
+        },
+    }
+
+
+def evaluate(params: Params, group: Group) -> None:
+    """Write the record, timing and gallery of every cell of the group."""
+    scenario, track = _scenario(params, group.scenario)
+    source = params.folder / "reconstructions" / group.key
+    reason = _missing(params, scenario.dataset)
+    data = None if reason else _data(params, scenario.dataset)
+    evaluator = _load(params.folder / "evaluators" / scenario.judges / "evaluator.pt") if scenario.judges and data else {}
+    with atomic_folder(params.folder / "cells" / group.key) as folder:
+        for key, strength, seed in progress(list(group.cells()), desc=group.key):
+            out = folder / text(strength) / str(seed)
+            out.mkdir(parents=True)
+            base = _base_record(params, group, key, strength, seed)
+            if data is None:
+                records.write(out, {**base, "status": "unavailable", "reason": reason}, {})
+                continue
+            result = _load(source / text(strength) / str(seed) / "reconstruction.pt")
+            timing = read_json(source / text(strength) / str(seed) / "timing.json")
+            target = _target(params, group, strength, scenario, seed)
+            defense = _defense(params, group.defense, strength, group.scenario)
+            base |= {"status": result["status"], "reason": result["reason"], "cost": result["cost"]}
+            base["level"] = result["level"]
+            base["knowledge"]["used"] = result["used"]
+            base["utility"] = track.utility_of(scenario, target, defense, data, seed)
+            base["provenance"] |= _inputs(params, group, strength, scenario, seed, data.digest)
+            if result["status"] == "ok":
+                answer = _reconstruction(result["answer"])
+                done = track.evaluate(scenario, answer, target, data, evaluator, seed_of(group.scenario, "evaluate", seed))
+                base |= _measured(done, {**answer.notes, **done.facts})
+                _save_gallery(out, done)
+            records.write(out, base, timing)
+
+
+def _base_record(params: Params, group: Group, key: str, strength: float, seed: int) -> dict[str, Any]:
+    scenario = params.scenarios[group.scenario]
+    entry = params.attacks[group.attack]
+    defense = cells.defense_entry(params, group.defense)
+    return {
+        "key": key,
+        "track": scenario.track,
+        "scenario": group.scenario,
+        "dataset": scenario.dataset,
+        "model": scenario.model["name"],
+        "attack": group.attack,
+        "method": entry.method,
+        "level": entry.level(group.scenario),
+        "defense": group.defense,
+        "strength": strength,
+        "seed": seed,
+        "target_seed": seed % scenario.target_seeds,
+        "scale": params.scale,
+        "kind": "control" if entry.described.attributes.get("control") else "attack",
+        "inert": group.inert,
+        "metrics": {},
+        "groups": [],
+        "unavailable": {},
+        "controls": {},
+        "curves": {},
+        "utility": {},
+        "cost": {},
+        "facts": {},
+        "knowledge": {"used": [], **scenario.protocol},
+        "parameters": {
+            "attack": entry.parameters(group.scenario),
+            "defense": {**(defense.parameters(group.scenario) if group.defense != "none" else {}), "strength": strength},
+            "scenario": {"model": scenario.model, "training": scenario.training, "protocol": scenario.protocol,
+                         "subjects": scenario.subjects},
+            "dataset": params.datasets[scenario.dataset] or {},
+        },
+        "provenance": {"versions": provenance.versions(), "code": attack_code(params, group)},
+    }
+
+
+def attack_code(params: Params, group: Group) -> str:
+    """Digest of the code behind a reconstruction."""
+    scenario = params.scenarios[group.scenario]
+    track = f"inversionbench.tracks.{scenario.track}"
+    return provenance.code_digest(
+        params.attacks[group.attack].described.module,
+        *defense_modules(params, group.defense),
+        f"{track}:oracle",
+        f"{track}:knowledge",
+        "inversionbench.runner:attack",
+        *prior_modules(params, group.attack),
+    )
+
+
+def defense_modules(params: Params, defense: str) -> list[str]:
+    """Modules of a defense (none for "none")."""
+    return [] if defense == "none" else [params.defenses[defense].described.module]
+
+
+def prior_modules(params: Params, attack: str) -> list[str]:
+    """The module of the prior that an attack searches."""
+    prior = params.attacks[attack].described.attributes.get("prior")
+    return [params.priors[prior].described.module] if prior else []
+
+
+def _measured(done: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The measured part of a record; intervals come from the metrics' own aggregation."""
+    from inversionbench.metrics import interval
+
+    def summary(values: np.ndarray) -> dict[str, Any]:
+        values = np.asarray(values, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("a metric value is not finite: it belongs in `unavailable`, with its reason")
+        low, high = interval(values, done.groups)
+        return {"values": [round(float(v), 6) for v in values], "mean": float(values.mean()), "n": len(values),
+                "median": float(np.median(values)), "low": float(low), "high": float(high)}
+
+    return {
+        "metrics": {name: summary(values) for name, values in sorted(done.metrics.items())},
+        "groups": [int(g) for g in done.groups],
+        "unavailable": done.unavailable,
+        "controls": {c: {m: float(np.mean(v)) for m, v in ms.items()} for c, ms in done.controls.items()},
+        "curves": {m: [[int(b), float(np.mean(v))] for b, v in points] for m, points in done.curves.items()},
+        "facts": dict(facts),
+    }
+
+
+def _save_gallery(out: Path, done: Evaluation) -> None:
+    if not done.gallery:
+        return
+    from inversionbench.survey.galleries import save_gallery
+
+    arrays = {k: (v.clamp(0, 1) * 255).round().byte().numpy() for k, v in done.gallery.items()}
+    with atomic(out / "gallery.npz") as part:
+        np.savez_compressed(part, **arrays)
+    save_gallery(out / "gallery.png", arrays)
+
+
+def _inputs(params: Params, group: Group, strength: float, scenario: Scenario, seed: int, data: str) -> dict[str, str]:
+    """Digests of everything that this number was computed from."""
+    target = _target_folder(params, group, strength)
+    name = _target_file(scenario, seed)
+    found = {"data": data, "target": provenance.file_digest(target / "released" / name)}
+    if scenario.judges:
+        found["evaluator"] = provenance.file_digest(params.folder / "evaluators" / scenario.judges / "evaluator.pt")
+    prior = params.attacks[group.attack].described.attributes.get("prior")
+    if prior:
+        found["prior"] = provenance.file_digest(params.folder / "priors" / scenario.dataset / prior / "prior.pt")
+    reconstruction = params.folder / "reconstructions" / group.key / text(strength) / str(seed) / "reconstruction.pt"
+    found["reconstruction"] = provenance.file_digest(reconstruction)
+    return found
+
+
+def seed_of(*parts: Any) -> int:
+    """A 63-bit seed from names and numbers: stable, and different for different parts."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]) >> 1
+
+
+def progress(items: Any, **kwargs: Any) -> Any:
+    """tqdm where a person looks on, nothing elsewhere (and where tqdm is not installed)."""
+    if not sys.stderr.isatty():
+        return items
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return items
+    return tqdm(items, **kwargs)
+
+
+class _Clock:
+    """Wall and processor seconds and peak memory of a block; never part of a record."""
+
+    def __enter__(self) -> _Clock:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall, self.cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+
+    def read(self) -> dict[str, Any]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
+        return {"seconds": round(self.wall, 3), "cpu_seconds": round(self.cpu, 3), "peak_memory_mib": round(peak),
+                "device": "cpu", "threads": int(os.environ.get("OMP_NUM_THREADS", "0"))}
+
+
+def _scenario(params: Params, name: str) -> tuple[Scenario, Any]:
+    scenario = params.scenarios[name]
+    return scenario, get_track(scenario.track)
+
+
+def _defense(params: Params, name: str, strength: float, scenario: str) -> Any:
+    from inversionbench.defenses.base import NONE
+
+    return NONE if name == "none" else params.defenses[name].build(scenario, strength=float(strength))
+
+
+def _missing(params: Params, dataset: str) -> str | None:
+    return read_json(params.folder / "data" / dataset / "dataset.json").get("unavailable")
+
+
+def _data(params: Params, dataset: str) -> Any:
+    from inversionbench.data import load
+
+    return load(params.folder / "data" / dataset)
+
+
+def _public(params: Params, dataset: str) -> tuple[Any, dict[str, Any]]:
+    """The public part and the description of a data set: all of it that the attack step may open."""
+    from inversionbench.data.base import load_part
+
+    folder = params.folder / "data" / dataset
+    return load_part(folder, "public"), read_json(folder / "dataset.json")
+
+
+def _target_folder(params: Params, group: Group, strength: float) -> Path:
+    defense, at = cells.target_of(params, group.defense, strength)
+    return params.folder / "targets" / group.scenario / defense / text(at)
+
+
+def _target_file(scenario: Scenario, seed: int) -> str:
+    return f"{seed % scenario.target_seeds}.pt"
+
+
+def _target(params: Params, group: Group, strength: float, scenario: Scenario, seed: int) -> Target:
+    folder, name = _target_folder(params, group, strength), _target_file(scenario, seed)
+    hidden = _load(folder / "truth" / name)
+    return Target(_load(folder / "released" / name), hidden["truth"], hidden["utility"])
+
+
+def _plain(answer: Reconstruction | None) -> dict[str, Any] | None:
+    return None if answer is None else {k: v for k, v in vars(answer).items()}
+
+
+def _reconstruction(plain: dict[str, Any]) -> Reconstruction:
+    from inversionbench.attacks.base import Reconstruction
+
+    return Reconstruction(**plain)
+
+
+def _save(path: Path, value: Any) -> None:
+    import torch
+
+    with atomic(path) as part:
+        torch.save(value, part)
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    return torch.load(path, weights_only=True)
+
+
+def describe_cell(params: Params, key: str) -> dict[str, Any]:
+    """What produced a number: the record, the files behind it and whether they are still the same."""
+    folder = params.folder / "cells" / key
+    record = next(records.load([folder]))
+    group = cells.find(params, "/".join(key.split("/")[:3]))
+    scenario = params.scenarios[group.scenario]
+    strength, seed = record["strength"], record["seed"]
+    now = _inputs(params, group, strength, scenario, seed, _data(params, scenario.dataset).digest)
+    return {
+        "record": record,
+        "scenario": asdict(scenario),
+        "same_inputs": {name: record["provenance"].get(name) == digest for name, digest in now.items()},
+        "same_code": record["provenance"]["code"] == attack_code(params, group),
+    }
