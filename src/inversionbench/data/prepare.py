@@ -9,11 +9,12 @@ in a hidden folder beside it and is taken up again by the next run with the same
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,12 @@ def prepare(
     key = _key(source, name, seed, found)
     if _has(out, key):
         return load(out)
+    release = found.release if found else ""
+    facts = {"options": _plain(source), "seed": seed, "release": release}
     with Writer(out, name, key, progress=shown) as writer:
-        checked = sources.verify(found, writer.remember, shown) if found else []
+        facts["files"] = sources.verify(found, writer.remember) if found else []
         source.build(found.folder if found else None, writer, generator(name, seed))
-        release = found.release if found else ""
-        writer.finish(source.card, options=_plain(source), seed=seed, release=release, files=checked)
+        writer.finish(replace(source.card, name=sources.title(source, release)), **facts)
     return load(out)
 
 
@@ -86,12 +88,27 @@ def _plain(source: DatasetSource) -> dict[str, Any]:
 def _key(source: DatasetSource, name: str, seed: int, found: sources.Found | None) -> str:
     """What a prepared folder depends on: options, seed, the files as they lie there, and the code."""
     code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem.startswith("_") or path.stem in {"base", "prepare", "sources", name}:
-            code.update(path.name.encode() + path.read_bytes())
+    for path in _modules(name):
+        code.update(path.name.encode() + path.read_bytes())
     state = {"options": _plain(source), "name": name, "seed": seed, "code": code.hexdigest()}
     state["files"] = found.fingerprint() if found else []
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _modules(name: str) -> list[Path]:
+    """The source files a data set is made by: its own, this one, and what they import of this folder."""
+    folder, found, todo = Path(__file__).parent, set(), {name, "prepare"}
+    while todo:
+        path = folder / f"{todo.pop()}.py"
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "inversionbench.data":
+                todo |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("inversionbench.data."):
+                todo.add(str(node.module).rsplit(".", 1)[1])
+    return sorted(found)
 
 
 def _has(out: Path, key: str) -> bool:

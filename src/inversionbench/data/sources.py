@@ -155,9 +155,12 @@ def steps(card: Card) -> str:
     return f"What to do: get the files from {card.source} (terms: {card.terms})."
 
 
-def verify(
-    found: Found, remember: Callable[..., Any] | None = None, progress: bool = False
-) -> list[dict[str, Any]]:
+def title(source: DatasetSource, release: str) -> str:
+    """What results are called: a release that differs from the original carries its own name."""
+    return getattr(source, "titles", {}).get(release, source.card.name)
+
+
+def verify(found: Found, remember: Callable[..., Any] | None = None) -> list[dict[str, Any]]:
     """Check size and checksums of all files; returns what was measured, for `dataset.json`.
 
     remember: state of a run that may be taken up again (`Writer.remember`), so that large files are not
