@@ -34,10 +34,36 @@ from typing import Any
 from inversionbench.files import read_json, write_json
 
 SCHEMA = 1
-REQUIRED = (
-    "key track scenario dataset model attack method level defense strength seed scale kind status metrics "
-    "groups unavailable controls curves utility cost knowledge parameters facts provenance inert"
-).split()
+REQUIRED = [
+    "key",
+    "track",
+    "scenario",
+    "dataset",
+    "model",
+    "attack",
+    "method",
+    "level",
+    "defense",
+    "strength",
+    "seed",
+    "scale",
+    "kind",
+    "status",
+    "metrics",
+    "groups",
+    "unavailable",
+    "controls",
+    "curves",
+    "utility",
+    "cost",
+    "knowledge",
+    "parameters",
+    "facts",
+    "provenance",
+    "inert",
+]
+KINDS = ("attack", "control")
+PARTS = ("values", "mean", "median", "low", "high", "n")  # of a metric
 STATUS = ("ok", "denied", "budget", "unavailable", "failed")
 
 
@@ -50,10 +76,19 @@ def check(record: Mapping[str, Any]) -> None:
         raise ValueError(f"record {record['key']}: status '{record['status']}' is none of {', '.join(STATUS)}")
     if record["status"] != "ok" and not record.get("reason"):
         raise ValueError(f"record {record['key']}: status '{record['status']}' without a reason")
+    if record["kind"] not in KINDS:
+        raise ValueError(f"record {record['key']}: kind '{record['kind']}' is none of {', '.join(KINDS)}")
     for name, metric in record["metrics"].items():
+        absent = [part for part in PARTS if part not in metric]
+        if absent:
+            raise ValueError(f"record {record['key']}: {name} without {', '.join(absent)}")
+        if name in record["unavailable"]:
+            raise ValueError(f"record {record['key']}: {name} has values and is unavailable")
         if len(metric["values"]) != len(record["groups"]):
-            raise ValueError(f"record {record['key']}: {name} has {len(metric['values'])} values for "
-                             f"{len(record['groups'])} subjects")
+            raise ValueError(
+                f"record {record['key']}: {name} has {len(metric['values'])} values for "
+                f"{len(record['groups'])} subjects"
+            )
 
 
 def write(folder: Path, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
