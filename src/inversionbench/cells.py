@@ -96,8 +96,7 @@ def targets(params: Params) -> list[tuple[str, str, float]]:
 
     A defense whose only hook is the release leaves training alone, so its targets are the undefended ones.
     """
-    found = {(g.scenario, d, s) for g in groups(params) for d, s in (target_of(params, g.defense, s) for s in g.strengths)}
-    return sorted(found)
+    return sorted({(g.scenario, *target_of(params, g.defense, s)) for g in groups(params) for s in g.strengths})
 
 
 def target_of(params: Params, defense: str, strength: float) -> tuple[str, float]:

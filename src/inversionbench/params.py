@@ -31,8 +31,18 @@ from inversionbench.errors import UserError, suggest
 from inversionbench.tracks import TRACKS, get_track
 from inversionbench.tracks.base import Scenario
 
-SECTIONS = ("scale", "results", "data", "tracking", "datasets", "evaluators", "priors", "scenarios", "attacks",
-            "defenses")
+SECTIONS = (
+    "scale",
+    "results",
+    "data",
+    "tracking",
+    "datasets",
+    "evaluators",
+    "priors",
+    "scenarios",
+    "attacks",
+    "defenses",
+)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """From the name of a method to its code, and to what can be said about it without importing it.
 
 A method is a file: `attacks/<track>/<id>.py`, `defenses/<family>/<id>.py`, `data/<id>.py`,
-`metrics/<id>.py`, `training/priors/<id>.py`. Files whose name begins with an underscore, and `base.py`, are shared parts. The file
-defines one public class that carries the method (for metrics: functions), named by the class attribute
-`id`. `describe` reads fields, defaults and class attributes from the source text, so that the workflow can
+`metrics/<id>.py`, `training/priors/<id>.py`. Files whose name begins with an underscore, and those of
+`SHARED`, are shared parts. The file defines one public class that carries the method (for metrics:
+functions), named by the class attribute `id`. `describe` reads fields, defaults and class attributes from the source text, so that the workflow can
 plan and validate thousands of cells without importing torch; `get` imports.
 """
 

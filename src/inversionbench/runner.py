@@ -8,6 +8,7 @@ set travels along as a reason and ends in records with status "unavailable".
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import resource
 import sys
@@ -167,7 +168,8 @@ def evaluate(params: Params, group: Group) -> None:
     source = params.folder / "reconstructions" / group.key
     reason = _missing(params, scenario.dataset)
     data = None if reason else _data(params, scenario.dataset)
-    evaluator = _load(params.folder / "evaluators" / scenario.judges / "evaluator.pt") if scenario.judges and data else {}
+    judged = scenario.judges and data is not None
+    evaluator = _load(params.folder / "evaluators" / scenario.judges / "evaluator.pt") if judged else {}
     with atomic_folder(params.folder / "cells" / group.key) as folder:
         for key, strength, seed in progress(list(group.cells()), desc=group.key):
             out = folder / text(strength) / str(seed)
@@ -187,7 +189,8 @@ def evaluate(params: Params, group: Group) -> None:
             base["provenance"] |= _inputs(params, group, strength, scenario, seed, data.digest)
             if result["status"] == "ok":
                 answer = _reconstruction(result["answer"])
-                done = track.evaluate(scenario, answer, target, data, evaluator, seed_of(group.scenario, "evaluate", seed))
+                judge_seed = seed_of(group.scenario, "evaluate", seed)
+                done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
                 base |= _measured(done, {**answer.notes, **done.facts})
                 _save_gallery(out, done)
             records.write(out, base, timing)
@@ -224,9 +227,16 @@ def _base_record(params: Params, group: Group, key: str, strength: float, seed: 
         "knowledge": {"used": [], **scenario.protocol},
         "parameters": {
             "attack": entry.parameters(group.scenario),
-            "defense": {**(defense.parameters(group.scenario) if group.defense != "none" else {}), "strength": strength},
-            "scenario": {"model": scenario.model, "training": scenario.training, "protocol": scenario.protocol,
-                         "subjects": scenario.subjects},
+            "defense": {
+                **(defense.parameters(group.scenario) if group.defense != "none" else {}),
+                "strength": strength,
+            },
+            "scenario": {
+                "model": scenario.model,
+                "training": scenario.training,
+                "protocol": scenario.protocol,
+                "subjects": scenario.subjects,
+            },
             "dataset": params.datasets[scenario.dataset] or {},
         },
         "provenance": {"versions": provenance.versions(), "code": attack_code(params, group)},
@@ -267,8 +277,14 @@ def _measured(done: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
         if not np.isfinite(values).all():
             raise ValueError("a metric value is not finite: it belongs in `unavailable`, with its reason")
         low, high = interval(values, done.groups)
-        return {"values": [round(float(v), 6) for v in values], "mean": float(values.mean()), "n": len(values),
-                "median": float(np.median(values)), "low": float(low), "high": float(high)}
+        return {
+            "values": [round(float(v), 6) for v in values],
+            "mean": float(values.mean()),
+            "n": len(values),
+            "median": float(np.median(values)),
+            "low": float(low),
+            "high": float(high),
+        }
 
     return {
         "metrics": {name: summary(values) for name, values in sorted(done.metrics.items())},
@@ -334,8 +350,13 @@ class _Clock:
 
     def read(self) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # KiB on Linux
-        return {"seconds": round(self.wall, 3), "cpu_seconds": round(self.cpu, 3), "peak_memory_mib": round(peak),
-                "device": "cpu", "threads": int(os.environ.get("OMP_NUM_THREADS", "0"))}
+        return {
+            "seconds": round(self.wall, 3),
+            "cpu_seconds": round(self.cpu, 3),
+            "peak_memory_mib": round(peak),
+            "device": "cpu",
+            "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
+        }
 
 
 def _scenario(params: Params, name: str) -> tuple[Scenario, Any]:
@@ -383,7 +404,7 @@ def _target(params: Params, group: Group, strength: float, scenario: Scenario, s
 
 
 def _plain(answer: Reconstruction | None) -> dict[str, Any] | None:
-    return None if answer is None else {k: v for k, v in vars(answer).items()}
+    return None if answer is None else dict(vars(answer))
 
 
 def _reconstruction(plain: dict[str, Any]) -> Reconstruction:
@@ -395,8 +416,10 @@ def _reconstruction(plain: dict[str, Any]) -> Reconstruction:
 def _save(path: Path, value: Any) -> None:
     import torch
 
+    buffer = io.BytesIO()  # a path's name would become part of the bytes
+    torch.save(value, buffer)
     with atomic(path) as part:
-        torch.save(value, part)
+        part.write_bytes(buffer.getvalue())
 
 
 def _load(path: Path) -> Any:

@@ -116,9 +116,7 @@ class Defense:
     ) -> tuple[dict[str, Tensor], Sequence[dict[str, Tensor]]]:
         """H7. The weighted mean, and what the server sees (by default every payload)."""
         total = sum(weights)
-        mean = {
-            name: sum(w / total * p[name] for w, p in zip(weights, payloads, strict=True)) for name in payloads[0]
-        }
+        mean = {name: sum(w / total * p[name] for w, p in zip(weights, payloads, strict=True)) for name in payloads[0]}
         return mean, payloads  # type: ignore[return-value]
 
     def release(self, logits: Tensor, rng: torch.Generator) -> Tensor:

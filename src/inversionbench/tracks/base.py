@@ -5,12 +5,12 @@ knows only this interface; everything that is specific to a kind of leak stands 
 
 | track | target | oracle level | truth | evaluator | reconstruction |
 | --- | --- | --- | --- | --- | --- |
-| federated | global model + the updates of client batches | GR | the batches | none (pixels) | images, labels |
+| federated | global model, updates of client batches | GR | the batches | none (pixels) | images, labels |
 | classifier | classifier of private identities | WB, BB, LO | private images per class | two classifiers | images of a class |
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
-| split | client half + server half, the observed features | FT-* | the inputs behind the features | none | images |
-| text | language model or text classifier (+ update) | GR, WB | private sentences | a language model | token ids |
-| audio | speaker classifier | WB | private clips per speaker | two classifiers | log-mel patches |
+| split | client and server half, observed features | FT-* | the inputs behind them | none | images |
+| text | language model or text classifier | GR, WB | private sentences | language model | token ids |
+| audio | speaker classifier | WB | clips per speaker | two classifiers | log-mel patches |
 | graph | node classifier | WB, LO | the edges | none | edge scores |
 
 `released` and `truth` are separate on purpose: the workflow stores them in separate files, and the attack

@@ -1,0 +1,60 @@
+# Entry of the workflow: what to run comes from params.yaml (and a scale's overlay), what each rule needs
+# from inversionbench.plan. No rule knows a method; no method knows a rule.
+configfile: "params.yaml"
+
+
+from inversionbench.errors import UserError
+from inversionbench.plan import Plan
+from snakemake.exceptions import WorkflowError
+
+try:
+    PLAN = Plan(config)
+except UserError as error:
+    raise WorkflowError(str(error))
+OUT = PLAN.folder
+PARAMS = PLAN.write()
+RUN = f"inversionbench --params {PARAMS}"
+
+
+wildcard_constraints:
+    dataset="[^/]+",
+    scenario="[^/]+",
+    attack="[^/]+",
+    defense="[^/]+",
+    strength="[^/]+",
+    prior="[^/]+",
+    judge="[^/]+",
+
+
+rule all:
+    default_target: True
+    input:
+        PLAN.outputs(),
+        f"{OUT}/tracking.json",
+
+
+rule data:
+    input:
+        PLAN.data_outputs(),
+
+
+rule models:
+    input:
+        PLAN.model_outputs(),
+
+
+rule cells:
+    input:
+        PLAN.cell_outputs(),
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/targets.smk"
+include: "workflow/rules/priors.smk"
+include: "workflow/rules/attacks.smk"
+include: "workflow/rules/survey.smk"
+include: "workflow/rules/tracking.smk"
+
+
+onsuccess:
+    shell("inversionbench --params {PARAMS} summary")

@@ -1,0 +1,122 @@
+"""One cell by hand, and what stands behind the numbers of a cell.
+
+`run` keeps its own folder, `<results>/by-hand/<scale>/`, so that the workflow's bookkeeping stays right, and
+computes again only what its parameters or code changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from inversionbench import cells, records, runner
+from inversionbench.cells import text
+from inversionbench.errors import UserError
+from inversionbench.files import read_json, write_json
+from inversionbench.params import Params
+from inversionbench.plan import Plan
+
+
+def run(params: Params, key: str) -> str:
+    """Run one cell and everything that it needs; returns its record as text."""
+    group, strength, seed = _cell(params, key)
+    plan = Plan({**params.raw, "results": str(params.results / "by-hand")})
+    here = plan.params
+    one = replace(group, strengths=(strength,), seeds=(seed,))
+    scenario = here.scenarios[group.scenario]
+    prior = plan.prior_of(group.attack)
+    defense, at = cells.target_of(here, group.defense, strength)
+    do = _Steps(here.folder / "stamps.json")
+    data = plan.prepare(scenario.dataset)
+    do(f"prepare {scenario.dataset}", [data], lambda: runner.prepare(here, scenario.dataset))
+    target = [data, plan.train_target(scenario.name, defense)]
+    do(
+        f"train-target {scenario.name}/{defense}/{text(at)}",
+        target,
+        lambda: runner.train_target(here, scenario.name, defense, at),
+    )
+    needs = [target, plan.attack(group.key)]
+    if prior:
+        needs.append([data, plan.train_prior(prior)])
+        do(
+            f"train-prior {scenario.dataset}/{prior}",
+            needs[-1],
+            lambda: runner.train_prior(here, scenario.dataset, prior),
+        )
+    if scenario.judges:
+        judge = scenario.judges
+        do(f"train-evaluator {judge}", [data, plan.train_evaluator(judge)], lambda: runner.train_evaluator(here, judge))
+    do(f"attack {key}", needs, lambda: runner.attack(here, one))
+    do(f"evaluate {key}", [needs, plan.evaluate(group.key)], lambda: runner.evaluate(here, one))
+    return describe(here.folder / "cells" / key)
+
+
+class _Steps:
+    """Runs a step unless its stamp says that it ran with the same parameters and code."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.stamps: dict[str, Any] = read_json(path) if path.is_file() else {}
+
+    def __call__(self, name: str, depends: Any, step: Callable[[], None]) -> None:
+        if self.stamps.get(name) == depends:
+            return
+        print(f"{name} ...", file=sys.stderr)
+        step()
+        self.stamps[name] = depends
+        write_json(self.path, self.stamps)
+
+
+def describe(folder: Path) -> str:
+    """A record as text for people."""
+    record = next(records.load([folder]))
+    lines = [f"{record['key']}: {record['status']} {record.get('reason', '')}".rstrip()]
+    lines += [
+        f"  {name}: {m['mean']:.4g} [{m['low']:.4g}, {m['high']:.4g}], median {m['median']:.4g}, n = {m['n']}"
+        for name, m in record["metrics"].items()
+    ]
+    lines += [f"  {name}: unavailable, {reason}" for name, reason in record["unavailable"].items()]
+    for control, values in record["controls"].items():
+        lines.append(f"  control {control}: " + ", ".join(f"{m} {v:.4g}" for m, v in values.items()))
+    for title in ("utility", "cost", "timing", "knowledge"):
+        if record[title]:
+            lines.append(f"  {title}: " + ", ".join(f"{k} {v}" for k, v in record[title].items()))
+    picture = folder / "gallery.png"
+    lines.append(f"  record: {folder / 'record.json'}" + (f", picture: {picture}" if picture.is_file() else ""))
+    return "\n".join(lines)
+
+
+def explain(params: Params, key: str) -> str:
+    """The record of a cell, every parameter behind it, and whether inputs and code are still the same."""
+    _cell(params, key)
+    folder = params.folder / "cells" / key
+    if not (folder / "record.json").is_file():
+        raise UserError(f"{folder} has no record: run `snakemake --cores all`, or `inversionbench run {key}`")
+    found = runner.describe_cell(params, key)
+    record = found["record"]
+    lines = [describe(folder), "  parameters:"]
+    lines += [f"    {part}: {values}" for part, values in record["parameters"].items()]
+    lines.append("  made from (digest, unchanged since):")
+    for name, digest in record["provenance"].items():
+        if name == "versions":
+            lines.append(f"    versions: {', '.join(f'{k} {v}' for k, v in digest.items())}")
+        else:
+            same = found["same_code"] if name == "code" else found["same_inputs"].get(name)
+            lines.append(f"    {name}: {digest[:16]} ({'yes' if same else 'NO'})")
+    lines.append(f"  again by hand: inversionbench run {key}")
+    return "\n".join(lines)
+
+
+def _cell(params: Params, key: str) -> tuple[cells.Group, float, int]:
+    """The group, strength and seed of a cell's key; a wrong key gets the nearest valid one."""
+    known = {k: (group, s, n) for group in cells.groups(params) for k, s, n in group.cells()}
+    if key in known:
+        return known[key]
+    from inversionbench.errors import suggest
+
+    group_key = "/".join(key.split("/")[:3])
+    near = [k for k in known if k.startswith(group_key + "/")] or list(known)
+    raise UserError(f"no cell '{key}': {suggest(key, near if len(near) < 20 else near[:20])}")

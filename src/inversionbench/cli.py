@@ -1,0 +1,246 @@
+"""The command line: one command for each rule of the workflow, and commands for people.
+
+Heavy packages are imported by the commands that use them, so that `--help` and `list` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inversionbench import __version__
+from inversionbench.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    from inversionbench.params import Params
+
+SCALES = Path("workflow/scales")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 is success, 2 bad input (said in one line, without a traceback)."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    args = _parser().parse_args(argv)
+    try:
+        return args.func(args) or 0
+    except UserError as error:
+        print(f"inversionbench: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inversionbench",
+        description="Measures how much training data a model or a client's update gives away.",
+    )
+    parser.add_argument("--version", action="version", version=f"inversionbench {__version__}")
+    parser.add_argument("--params", default="params.yaml", help="parameters (default: params.yaml)")
+    parser.add_argument("--scale", help="a scale of workflow/scales, merged into the parameters (default: laptop)")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _people(commands)
+    _steps(commands)
+    from inversionbench.data.cli import add_commands as add_data
+    from inversionbench.metrics.cli import add_commands as add_score
+
+    add_data(commands)
+    add_score(commands)
+    return parser
+
+
+def _people(commands: Any) -> None:
+    """Commands for people."""
+    add = _adder(commands)
+    add("list", _list, "the survey's rows, and which of them this version runs", [("--kind", {"choices": KINDS})])
+    add("show", _show, "the card of a method: paper, access, knowledge, parameters", [("method", {})])
+    add("check", _check, "check the parameters and say what would run", [])
+    add("run", _run, "run one cell by hand, with a progress bar", [("cell", {"help": CELL})])
+    add("explain", _explain, "what produced the numbers of a cell", [("cell", {"help": CELL})])
+    add("publish", _publish, "keep what a run made: DVC commit, and push where a remote is set", [])
+    add("restore", _restore, "bring back what was published, so that nothing is computed again", [])
+    add("readme", _readme, "write the coverage table into README.md", [("--check", {"action": "store_true"})])
+
+
+def _steps(commands: Any) -> None:
+    """One command for each rule of the workflow."""
+    add = _adder(commands)
+    add("prepare", _prepare, "step: prepare a data set", [("dataset", {}), ("--download", {"action": "store_true"})])
+    names: list[tuple[str, dict[str, Any]]] = [("scenario", {}), ("defense", {}), ("strength", {"type": float})]
+    add("train-target", _train_target, "step: train a target with its defense", names)
+    add("train-evaluator", _train_evaluator, "step: train the evaluators of a data set", [("entry", {})])
+    add("train-prior", _train_prior, "step: train a prior on public data", [("dataset", {}), ("prior", {})])
+    group = [("group", {"help": "SCENARIO/ATTACK/DEFENSE"})]
+    add("attack", _attack, "step: attack all strengths and seeds of a group", group)
+    add("evaluate", _evaluate, "step: compare reconstructions with the truth, write records", group)
+    add("survey", _survey, "step: records to tables, figures and report", [])
+    add("sync", _sync, "step: records to MLflow", [("--out", {"type": Path})])
+    add("summary", _summary, "where the results of a run are", [])
+
+
+KINDS = ("attack", "defense", "metric", "dataset")
+CELL = "SCENARIO/ATTACK/DEFENSE/STRENGTH/SEED, as in the folder names below cells/"
+
+
+def _adder(commands: Any) -> Any:
+    def add(name: str, function: Any, text: str, arguments: list[tuple[str, dict[str, Any]]]) -> None:
+        parser = commands.add_parser(name, help=text, description=text)
+        for argument, options in arguments:
+            parser.add_argument(argument, **options)
+        parser.set_defaults(func=function)
+
+    return add
+
+
+def _params(args: argparse.Namespace) -> Params:
+    from inversionbench.params import read
+
+    overlay = None
+    if args.scale and args.scale != "laptop":
+        overlay = SCALES / f"{args.scale}.yaml"
+        if not overlay.is_file():
+            raise UserError(f"no scale '{args.scale}': {suggest(args.scale, [p.stem for p in SCALES.glob('*.yaml')])}")
+    return read(args.params, overlay)
+
+
+def _list(args: argparse.Namespace) -> None:
+    from inversionbench import catalogue
+
+    for row in catalogue.rows():
+        if args.kind in (None, row.kind):
+            mark = "runs" if catalogue.registered(row) else "-"
+            print(f"{row.kind:8} {row.id:26} {mark:5} {row.name}")
+
+
+def _show(args: argparse.Namespace) -> None:
+    from inversionbench import registry
+
+    found = [m for kind in (*KINDS, "prior") if (m := registry.methods(kind).get(args.method))]
+    if not found:
+        known = {name for kind in (*KINDS, "prior") for name in registry.methods(kind)}
+        raise UserError(f"no method '{args.method}': {suggest(args.method, known)}")
+    for method in found:
+        print(f"{method.id} ({method.kind}{', ' + method.group if method.group else ''})\n")
+        print(method.doc, "\n")
+        for name in ("level", "prior", "hooks", "tracks"):
+            if method.attributes.get(name):
+                value = method.attributes[name]
+                print(f"{name}: {value if isinstance(value, str) else ', '.join(sorted(value))}")
+        if method.fields:
+            print("parameters:")
+        for name, default in method.fields.items():
+            shown = "required" if default is registry.REQUIRED else f"default {default!r}"
+            print(f"  {name}: {method.types[name]} ({shown})")
+
+
+def _check(args: argparse.Namespace) -> None:
+    from inversionbench.plan import Plan
+
+    plan = Plan(_params(args).raw)
+    cells = sum(len(list(group.cells())) for group in plan.groups.values())
+    print(
+        f"scale {plan.params.scale}: {len(plan.datasets)} data sets, {len(plan.judges)} sets of evaluators, "
+        f"{len(plan.priors)} priors, {len(plan.targets)} targets, {len(plan.groups)} groups, {cells} cells"
+    )
+
+
+def _run(args: argparse.Namespace) -> None:
+    from inversionbench.by_hand import run
+
+    print(run(_params(args), args.cell))
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from inversionbench.by_hand import explain
+
+    print(explain(_params(args), args.cell))
+
+
+def _publish(args: argparse.Namespace) -> int:
+    from inversionbench.versioning import publish
+
+    return publish(_params(args).scale)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from inversionbench.versioning import restore
+
+    return restore(_params(args).scale)
+
+
+def _readme(args: argparse.Namespace) -> int:
+    from inversionbench import catalogue
+
+    changed = catalogue.update_readme(Path("README.md"), write=not args.check)
+    print("README.md: coverage table " + ("differs" if changed and args.check else "is up to date"))
+    return int(changed and args.check)
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from inversionbench import runner
+
+    runner.prepare(_params(args), args.dataset, args.download)
+
+
+def _train_target(args: argparse.Namespace) -> None:
+    from inversionbench import runner
+
+    runner.train_target(_params(args), args.scenario, args.defense, args.strength)
+
+
+def _train_evaluator(args: argparse.Namespace) -> None:
+    from inversionbench import runner
+
+    runner.train_evaluator(_params(args), args.entry)
+
+
+def _train_prior(args: argparse.Namespace) -> None:
+    from inversionbench import runner
+
+    runner.train_prior(_params(args), args.dataset, args.prior)
+
+
+def _attack(args: argparse.Namespace) -> None:
+    from inversionbench import cells, runner
+
+    params = _params(args)
+    runner.attack(params, cells.find(params, args.group))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from inversionbench import cells, runner
+
+    params = _params(args)
+    runner.evaluate(params, cells.find(params, args.group))
+
+
+def _survey(args: argparse.Namespace) -> None:
+    from inversionbench.survey.build import build
+
+    build(_params(args))
+
+
+def _sync(args: argparse.Namespace) -> None:
+    from inversionbench.files import write_json
+    from inversionbench.tracking import sync
+
+    params = _params(args)
+    counts = sync(params.folder / "cells", params.tracking_uri, params.scale)
+    print(counts)
+    if args.out:
+        write_json(args.out, counts)
+
+
+def _summary(args: argparse.Namespace) -> None:
+    params = _params(args)
+    survey = params.folder / "survey"
+    print(f"table: {survey}/survey.md   report: {survey}/survey.html   MLflow: {params.tracking_uri}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""What the Snakefile needs to know: for every rule its jobs, inputs, parameters and code digests.
+
+Imports neither torch nor any method, so that a cluster job, which parses the Snakefile again, starts fast.
+Each rule gets only its own part of the parameters (`config`), so that a changed value re-runs what it
+touches, and the digest of exactly the code it runs (`code`), so that an edited module does too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from inversionbench import cells, registry, runner
+from inversionbench.cells import Group, text
+from inversionbench.files import write_json
+from inversionbench.params import Params, check
+from inversionbench.provenance import code_digest, config_digest, file_digest
+
+DATA_FILES = ("dataset.json", "private", "public", "evaluation", "heldout")
+
+
+class Plan:
+    """The plan of one run, from Snakemake's `config`."""
+
+    def __init__(self, raw: Mapping[str, Any]):
+        self.params: Params = check(raw)
+        self.folder = self.params.folder
+        self.groups = {group.key: group for group in cells.groups(self.params)}
+        self.targets = cells.targets(self.params)
+
+    def write(self) -> Path:
+        """Keep the checked parameters where the jobs of this run read them."""
+        path = self.folder / "params.json"
+        if not path.is_file() or json.loads(path.read_text()) != self.params.raw:
+            write_json(path, self.params.raw)
+        return path
+
+    # --- what there is -------------------------------------------------------------------------------
+
+    @cached_property
+    def datasets(self) -> list[str]:
+        used = {s.dataset for s in self.params.scenarios.values()}
+        return sorted(used | {self.params.evaluators[j]["dataset"] for j in self.judges})
+
+    @cached_property
+    def judges(self) -> list[str]:
+        return sorted({s.judges for s in self.params.scenarios.values() if s.judges})
+
+    @cached_property
+    def priors(self) -> list[tuple[str, str]]:
+        """(dataset, prior) of every prior that some attack searches."""
+        found = {(self.dataset_of(g.scenario), self.prior_of(g.attack)) for g in self.groups.values()}
+        return sorted((d, p) for d, p in found if p)
+
+    def dataset_of(self, scenario: str) -> str:
+        return self.params.scenarios[scenario].dataset
+
+    def prior_of(self, attack: str) -> str | None:
+        return self.params.attacks[attack].described.attributes.get("prior")
+
+    # --- inputs ----------------------------------------------------------------------------------------
+
+    def data(self, dataset: str, *parts: str) -> list[str]:
+        """Files of a prepared data set: its description and some of its parts."""
+        return [f"{self.folder}/data/{dataset}/{part}" for part in ("dataset.json", *parts)]
+
+    def released(self, group: Group) -> list[str]:
+        return [f"{self._target(group, s)}/released" for s in group.strengths]
+
+    def truth(self, group: Group) -> list[str]:
+        return [f"{self._target(group, s)}/truth" for s in group.strengths]
+
+    def _target(self, group: Group, strength: float) -> str:
+        defense, at = cells.target_of(self.params, group.defense, strength)
+        return f"{self.folder}/targets/{group.scenario}/{defense}/{text(at)}"
+
+    def attack_inputs(self, key: str) -> list[str]:
+        """The public part, what the targets released, and the prior: nothing else may enter an attack."""
+        group = self.groups[key]
+        dataset, prior = self.dataset_of(group.scenario), self.prior_of(group.attack)
+        inputs = [*self.data(dataset, "public"), *self.released(group)]
+        return [*inputs, f"{self.folder}/priors/{dataset}/{prior}"] if prior else inputs
+
+    def evaluate_inputs(self, key: str) -> list[str]:
+        group = self.groups[key]
+        scenario = self.params.scenarios[group.scenario]
+        inputs = [
+            f"{self.folder}/reconstructions/{key}",
+            *self.data(scenario.dataset, *DATA_FILES[1:]),
+            *self.released(group),
+            *self.truth(group),
+        ]
+        return [*inputs, f"{self.folder}/evaluators/{scenario.judges}"] if scenario.judges else inputs
+
+    def outputs(self) -> list[str]:
+        """Everything that a whole run leaves: models and records as well as the tables made from them."""
+        return [*self.data_outputs(), *self.model_outputs(), *self.cell_outputs(), f"{self.folder}/survey"]
+
+    def data_outputs(self) -> list[str]:
+        return [path for d in self.datasets for path in self.data(d, *DATA_FILES[1:])]
+
+    def model_outputs(self) -> list[str]:
+        targets = [f"{self.folder}/targets/{s}/{d}/{text(x)}" for s, d, x in self.targets]
+        return [
+            *(f"{t}/{part}" for t in targets for part in ("released", "truth")),
+            *(f"{self.folder}/evaluators/{j}" for j in self.judges),
+            *(f"{self.folder}/priors/{d}/{p}" for d, p in self.priors),
+        ]
+
+    def cell_outputs(self) -> list[str]:
+        return [f"{self.folder}/cells/{key}" for key in self.groups]
+
+    # --- parameters and code -----------------------------------------------------------------------------
+
+    def prepare(self, dataset: str) -> dict[str, str]:
+        method = registry.describe("dataset", dataset)
+        config = {"options": self.params.datasets[dataset], "files": self._files(dataset)}
+        return _param(config, method.module, "inversionbench.data.prepare")
+
+    def train_target(self, scenario: str, defense: str) -> dict[str, str]:
+        s = self.params.scenarios[scenario]
+        entry = cells.defense_entry(self.params, defense)
+        config = {
+            "model": s.model,
+            "training": s.training,
+            "protocol": s.protocol,
+            "subjects": s.subjects,
+            "seeds": s.target_seeds,
+            "defense": entry.parameters(scenario) if defense != "none" else {},
+        }
+        track = f"inversionbench.tracks.{s.track}:train_target"
+        modules = runner.defense_modules(self.params, defense)
+        return _param(config, track, *modules, "inversionbench.runner:train_target")
+
+    def train_evaluator(self, judge: str) -> dict[str, str]:
+        given = self.params.evaluators[judge]
+        track = f"inversionbench.tracks.{given['track']}:train_evaluator"
+        return _param(given, track, "inversionbench.runner:train_evaluator")
+
+    def train_prior(self, prior: str) -> dict[str, str]:
+        entry = self.params.priors[prior]
+        return _param(entry.parameters(), entry.described.module)
+
+    def attack(self, key: str) -> dict[str, str]:
+        group = self.groups[key]
+        scenario = self.params.scenarios[group.scenario]
+        entry = cells.defense_entry(self.params, group.defense)
+        config = {
+            "attack": self.params.attacks[group.attack].parameters(group.scenario),
+            "defense": entry.parameters(group.scenario) if group.defense != "none" else {},
+            "strengths": group.strengths,
+            "seeds": group.seeds,
+            "protocol": scenario.protocol,
+            "model": scenario.model,
+        }
+        return {"config": _json(config), "code": runner.attack_code(self.params, group)}
+
+    def evaluate(self, key: str) -> dict[str, str]:
+        group = self.groups[key]
+        scenario = self.params.scenarios[group.scenario]
+        config = {"scale": self.params.scale, "protocol": scenario.protocol, "training": scenario.training}
+        track = f"inversionbench.tracks.{scenario.track}"
+        modules = runner.defense_modules(self.params, group.defense)
+        return _param(config, f"{track}:evaluate", f"{track}:utility_of", *modules, "inversionbench.runner:evaluate")
+
+    def survey(self) -> dict[str, str]:
+        folder = Path(runner.__file__).parent
+        others = [p for p in sorted(folder.rglob("*")) if p.suffix in (".j2", ".csv")]
+        config = {"groups": sorted(self.groups), "templates": [file_digest(p) for p in others]}
+        return _param(config, "inversionbench.survey.build")
+
+    def _files(self, dataset: str) -> list[list[Any]]:
+        """Size and time of the declared files of a data set: it is prepared again when they appear."""
+        from inversionbench.data import prepare, sources
+
+        source = prepare.make(dataset, self.params.datasets[dataset] or {})
+        found = sources.present(source, dataset, sources.data_root(self.params.data_root))
+        return found.fingerprint() if found else []
+
+
+def _param(config: Any, *modules: str) -> dict[str, str]:
+    return {"config": _json(config), "code": code_digest(*modules)}
+
+
+def _json(config: Any) -> str:
+    """Short, and different where the configuration differs; params.json holds the values themselves."""
+    return config_digest(config)

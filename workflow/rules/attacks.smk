@@ -1,0 +1,28 @@
+# An attack sees the public part of the data, what the target released, and priors. Private data, truth and
+# evaluators are inputs of the evaluation only.
+
+
+rule attack:
+    input:
+        lambda w: PLAN.attack_inputs(f"{w.scenario}/{w.attack}/{w.defense}"),
+    output:
+        directory(f"{OUT}/reconstructions/{{scenario}}/{{attack}}/{{defense}}"),
+    params:
+        depends=lambda w: PLAN.attack(f"{w.scenario}/{w.attack}/{w.defense}"),
+    log:
+        f"{OUT}/logs/attack/{{scenario}}/{{attack}}/{{defense}}.log",
+    shell:
+        "{RUN} attack {wildcards.scenario}/{wildcards.attack}/{wildcards.defense} > {log} 2>&1"
+
+
+rule evaluate:
+    input:
+        lambda w: PLAN.evaluate_inputs(f"{w.scenario}/{w.attack}/{w.defense}"),
+    output:
+        directory(f"{OUT}/cells/{{scenario}}/{{attack}}/{{defense}}"),
+    params:
+        depends=lambda w: PLAN.evaluate(f"{w.scenario}/{w.attack}/{w.defense}"),
+    log:
+        f"{OUT}/logs/evaluate/{{scenario}}/{{attack}}/{{defense}}.log",
+    shell:
+        "{RUN} evaluate {wildcards.scenario}/{wildcards.attack}/{wildcards.defense} > {log} 2>&1"

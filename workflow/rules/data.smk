@@ -1,0 +1,13 @@
+rule prepare:
+    output:
+        f"{OUT}/data/{{dataset}}/dataset.json",
+        directory(f"{OUT}/data/{{dataset}}/private"),
+        directory(f"{OUT}/data/{{dataset}}/public"),
+        directory(f"{OUT}/data/{{dataset}}/evaluation"),
+        directory(f"{OUT}/data/{{dataset}}/heldout"),
+    params:
+        depends=lambda w: PLAN.prepare(w.dataset),
+    log:
+        f"{OUT}/logs/prepare/{{dataset}}.log",
+    shell:
+        "{RUN} prepare {wildcards.dataset} > {log} 2>&1"

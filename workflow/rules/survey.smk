@@ -1,0 +1,17 @@
+rule survey:
+    input:
+        PLAN.cell_outputs(),
+        [f"{OUT}/priors/{d}/{p}" for d, p in PLAN.priors],
+    output:
+        report(
+            directory(f"{OUT}/survey"),
+            patterns=["{name}.png"],
+            category="Figures",
+            caption="../report/figures.rst",
+        ),
+    params:
+        depends=PLAN.survey(),
+    log:
+        f"{OUT}/logs/survey.log",
+    shell:
+        "{RUN} survey > {log} 2>&1"

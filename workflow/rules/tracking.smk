@@ -1,0 +1,15 @@
+# Looking at the numbers in MLflow must never fail or delay them: the command reports what went wrong and
+# ends well.
+
+
+rule sync:
+    input:
+        PLAN.cell_outputs(),
+    output:
+        f"{OUT}/tracking.json",
+    params:
+        uri=PLAN.params.tracking_uri,
+    log:
+        f"{OUT}/logs/sync.log",
+    shell:
+        "{RUN} sync --out {output} > {log} 2>&1"
