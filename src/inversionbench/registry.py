@@ -3,8 +3,8 @@
 A method is a file: `attacks/<track>/<id>.py`, `defenses/<family>/<id>.py`, `data/<id>.py`,
 `metrics/<id>.py`, `training/priors/<id>.py`. Files whose name begins with an underscore, and those of
 `SHARED`, are shared parts. The file defines one public class that carries the method (for metrics:
-functions), named by the class attribute `id`. `describe` reads fields, defaults and class attributes from the source text, so that the workflow can
-plan and validate thousands of cells without importing torch; `get` imports.
+functions), named by the class attribute `id`. `describe` reads fields, defaults and class attributes from the
+source text, so that the workflow can plan and validate thousands of cells without importing torch; `get` imports.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def describe(kind: str, name: str) -> Method:
 
 
 def get(kind: str, name: str) -> type:
-    """Import a method and return its class."""
+    """Import a method and return its class (of a metric: its function)."""
     method = describe(kind, name)
     return getattr(importlib.import_module(method.module), method.class_name)
 
@@ -111,7 +111,7 @@ def _sequence(value: Any) -> bool:
 
 
 def _read(kind: str, path: Path) -> Method:
-    tree = ast.parse(path.read_text(), filename=str(path))
+    tree = _parse(path)
     relative = path.relative_to(PACKAGE).with_suffix("")
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     carriers = [c for c in classes if _attributes(c).get("id") == path.stem] or (
@@ -119,20 +119,55 @@ def _read(kind: str, path: Path) -> Method:
     )
     if not carriers and kind != "metric":
         raise UserError(f"{path}: no public class with `id = '{path.stem}'`")
-    body = carriers[0] if carriers else None
-    fields, types = _fields(body) if body else ({}, {})
+    fields: dict[str, Any] = {}
+    types: dict[str, str] = {}
+    attributes: dict[str, Any] = {}
+    for body in _lineage(carriers[0], path) if carriers else ():
+        own, annotations = _fields(body)
+        fields, types, attributes = fields | own, types | annotations, attributes | _attributes(body)
+        for name in own.keys() & _attributes(body).keys():
+            del attributes[name]
     return Method(
         id=path.stem,
         kind=kind,
         group=relative.parts[1] if len(relative.parts) > 2 else "",
         path=path,
         module=".".join(("inversionbench", *relative.parts)),
-        class_name=body.name if body else "",
+        class_name=carriers[0].name if carriers else path.stem,
         doc=ast.get_docstring(tree) or "",
         fields=fields,
         types=types,
-        attributes=_attributes(body) if body else {},
+        attributes=attributes,
     )
+
+
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def _lineage(body: ast.ClassDef, path: Path) -> list[ast.ClassDef]:
+    """The class and its bases inside the package, the farthest base first: later ones overrule."""
+    line = []
+    for base in reversed(body.bases):
+        found = _find_class(ast.unparse(base), path)
+        if found:
+            line += [node for node in _lineage(*found) if node not in line]
+    return [*line, body]
+
+
+def _find_class(name: str, path: Path) -> tuple[ast.ClassDef, Path] | None:
+    """A class by its name in the module at `path`: defined there, or imported from the package."""
+    for node in _parse(path).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return node, path
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    base = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
+                    home = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+                    return _find_class(alias.name, home)
+    return None
 
 
 def _attributes(body: ast.ClassDef) -> dict[str, Any]:
