@@ -55,7 +55,7 @@ class Method:
 @cache
 def methods(kind: str) -> dict[str, Method]:
     """All methods of a kind ('attack', 'defense', 'dataset', 'metric'), by id."""
-    found = {}
+    found: dict[str, Method] = {}
     for path in sorted(PACKAGE.glob(PATTERNS[kind])):
         if path.stem.startswith("_") or path.stem in SHARED:
             continue
@@ -124,9 +124,9 @@ def _read(kind: str, path: Path) -> Method:
     attributes: dict[str, Any] = {}
     for body in _lineage(carriers[0], path) if carriers else ():
         own, annotations = _fields(body)
-        fields, types, attributes = fields | own, types | annotations, attributes | _attributes(body)
-        for name in own.keys() & _attributes(body).keys():
-            del attributes[name]
+        fields, types = fields | own, types | annotations
+        kept = {k: v for k, v in attributes.items() if k not in _assignments(body)}
+        attributes = kept | _attributes(body)
     return Method(
         id=path.stem,
         kind=kind,
@@ -166,26 +166,29 @@ def _find_class(name: str, path: Path) -> tuple[ast.ClassDef, Path] | None:
                 if (alias.asname or alias.name) == name:
                     base = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
                     home = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-                    return _find_class(alias.name, home)
+                    return _find_class(alias.name, home) if home.is_file() else None
     return None
 
 
 def _attributes(body: ast.ClassDef) -> dict[str, Any]:
-    """Class attributes that are literals: `name = ...` and `name: ClassVar[...] = ...`."""
+    """Class attributes that are literals."""
     out = {}
-    for node in body.body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            name, value = node.targets[0].id, node.value
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            if "ClassVar" not in ast.unparse(node.annotation):
-                continue
-            name, value = node.target.id, node.value
-        else:
-            continue
+    for name, value in _assignments(body).items():
         try:
             out[name] = _literal(value)
         except ValueError:
             continue
+    return out
+
+
+def _assignments(body: ast.ClassDef) -> dict[str, ast.expr]:
+    """Class attributes with a value: `name = ...` and `name: ClassVar[...] = ...`."""
+    out = {}
+    for node in body.body:
+        if isinstance(node, ast.Assign):
+            out.update({target.id: node.value for target in node.targets if isinstance(target, ast.Name)})
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            out.update({node.target.id: node.value} if "ClassVar" in ast.unparse(node.annotation) else {})
     return out
 
 
