@@ -7,9 +7,10 @@ in strength and seed form a group and share a process, because starting one cost
                      /evaluators/<entry>/                           evaluators
                      /priors/<dataset>/<prior>/                     target-independent priors
                      /targets/<scenario>/<defense>/<strength>/      released/ and truth/, a folder per seed
-                     /reconstructions/<scenario>/<attack>/<defense>/<strength>/<seed>.pt
+                     /reconstructions/<scenario>/<attack>/<defense>/<strength>/<seed>/reconstruction.pt
                      /cells/<scenario>/<attack>/<defense>/<strength>/<seed>/record.json
                      /survey/                                       tables, figures, report
+                     /timings/, /logs/                              what clocks and jobs said; never an input
 """
 
 from __future__ import annotations

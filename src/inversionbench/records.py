@@ -1,8 +1,8 @@
 """Records: the JSON that a cell leaves behind. Tables, figures and MLflow are made from these alone.
 
 A cell's folder holds `record.json`, which depends on parameters, seed, code and data only, so that two runs
-give equal bytes; `timing.json`, what was measured by the clock (seconds, peak memory, device, host's
-threads); and pictures. `load` joins the two; `digest` is of `record.json`.
+give equal bytes, and pictures. What a clock measured (seconds, peak memory, device, threads) lies apart,
+under `timings/` in the place of `cells/`, or two runs could not have equal folders; `load` joins the two.
 
 record.json
     key          "scenario/attack/defense/strength/seed": stable, unique, and the folder below `cells/`
@@ -91,10 +91,20 @@ def check(record: Mapping[str, Any]) -> None:
             )
 
 
-def write(folder: Path, record: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
-    """Write both files; the record last, so that a folder with a record is complete."""
+def timing_path(folder: Path) -> Path:
+    """Where the timing of a cell lies: `timings/<key>.json` beside `cells/<key>/`."""
+    parts = list(folder.parts)
+    if "cells" not in parts:
+        return folder / "timing.json"
+    at = len(parts) - 1 - parts[::-1].index("cells")
+    return Path(*parts[:at], "timings", *parts[at + 1 :]).with_name(folder.name + ".json")
+
+
+def write(folder: Path, record: Mapping[str, Any], timing: Mapping[str, Any] | None = None) -> None:
+    """Write a record that satisfies its schema, and the timing where there is one."""
     check(record)
-    write_json(folder / "timing.json", timing)
+    if timing is not None:
+        write_json(timing_path(folder), timing)
     write_json(folder / "record.json", {"schema": SCHEMA, **record})
 
 
@@ -105,10 +115,11 @@ def digest(record: Mapping[str, Any]) -> str:
 
 
 def load(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """Records with `timing` and `folder` joined to them."""
+    """Records with `timing` (empty where a run was restored without it) and `folder` joined to them."""
     for folder in folders:
-        record = read_json(folder / "record.json")
-        yield {**record, "timing": read_json(folder / "timing.json"), "folder": str(folder)}
+        record, path = read_json(folder / "record.json"), timing_path(folder)
+        timing = read_json(path) if path.is_file() else {}
+        yield {**record, "timing": timing, "folder": str(folder)}
 
 
 def find(root: Path) -> list[Path]:

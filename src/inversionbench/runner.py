@@ -65,7 +65,7 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
                 target = track.train_target(scenario, defense, data, seed_of(scenario_name, "target", seed), progress)
             _save(released / f"{seed}.pt", target.released)
             _save(truth / f"{seed}.pt", {"truth": target.truth, "utility": target.utility})
-            write_json(truth / f"{seed}.timing.json", clock.read())
+            _timing(params, clock, "targets", scenario_name, defense_name, text(strength), str(seed))
 
 
 def train_evaluator(params: Params, entry: str) -> None:
@@ -80,11 +80,11 @@ def train_evaluator(params: Params, entry: str) -> None:
         with _Clock() as clock:
             state = track.train_evaluator(given.get("options") or {}, data, seed_of(entry, "evaluator"), progress)
         _save(folder / "evaluator.pt", state)
-        write_json(folder / "timing.json", clock.read())
+        _timing(params, clock, "evaluators", entry)
 
 
 def train_prior(params: Params, dataset: str, entry: str) -> None:
-    """Write priors/<dataset>/<prior>/{prior.pt, facts.json, timing.json} and a sheet of samples."""
+    """Write priors/<dataset>/<prior>/{prior.pt, facts.json} and a sheet of samples."""
     import torch
 
     from inversionbench.survey.galleries import save_sheet
@@ -103,7 +103,7 @@ def train_prior(params: Params, dataset: str, entry: str) -> None:
             save_sheet(folder / "sheet.png", prior.generator(prior.sample(64, rng)))
         _save(folder / "prior.pt", state)
         write_json(folder / "facts.json", state.get("facts", {}))
-        write_json(folder / "timing.json", clock.read())
+        _timing(params, clock, "priors", dataset, entry)
 
 
 def attack(params: Params, group: Group) -> None:
@@ -118,7 +118,7 @@ def attack(params: Params, group: Group) -> None:
             with _Clock() as clock:
                 result = _attack_cell(params, group, strength, seed)
             _save(out / "reconstruction.pt", result)
-            write_json(out / "timing.json", clock.read())
+            _timing(params, clock, group.key, text(strength), str(seed))
 
 
 def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
 
 
 def evaluate(params: Params, group: Group) -> None:
-    """Write the record, timing and gallery of every cell of the group."""
+    """Write the record and the gallery of every cell of the group."""
     scenario, track = _scenario(params, group.scenario)
     source = params.folder / "reconstructions" / group.key
     reason = _missing(params, scenario.dataset)
@@ -176,10 +176,9 @@ def evaluate(params: Params, group: Group) -> None:
             out.mkdir(parents=True)
             base = _base_record(params, group, key, strength, seed)
             if data is None:
-                records.write(out, {**base, "status": "unavailable", "reason": reason}, {})
+                records.write(out, {**base, "status": "unavailable", "reason": reason})
                 continue
             result = _load(source / text(strength) / str(seed) / "reconstruction.pt")
-            timing = read_json(source / text(strength) / str(seed) / "timing.json")
             target = _target(params, group, strength, scenario, seed)
             defense = _defense(params, group.defense, strength, group.scenario)
             base |= {"status": result["status"], "reason": result["reason"], "cost": result["cost"]}
@@ -193,7 +192,7 @@ def evaluate(params: Params, group: Group) -> None:
                 done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
                 base |= _measured(done, {**answer.notes, **done.facts})
                 _save_gallery(out, done)
-            records.write(out, base, timing)
+            records.write(out, base)
 
 
 def _base_record(params: Params, group: Group, key: str, strength: float, seed: int) -> dict[str, Any]:
@@ -357,6 +356,11 @@ class _Clock:
             "device": "cpu",
             "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
         }
+
+
+def _timing(params: Params, clock: _Clock, *key: str) -> None:
+    """Timings lie apart from results, which must be equal in two runs."""
+    write_json(params.folder.joinpath("timings", *key).with_name(key[-1] + ".json"), clock.read())
 
 
 def _scenario(params: Params, name: str) -> tuple[Scenario, Any]:
