@@ -71,6 +71,8 @@ class Ledger:
     def charge(self, call: str, inputs: int, phase: str) -> None:
         if phase not in PHASES:
             raise ValueError(f"phase must be one of {', '.join(PHASES)}, got '{phase}'")
+        if inputs < 0:
+            raise ValueError(f"{call}: {inputs} inputs cannot be charged; nothing is ever given back")
         total = self.queries if call != "module" else self.passes
         if call != "module" and self.budget is not None and total + inputs > self.budget:
             raise BudgetExceeded(f"{call}: {inputs} more would make {total + inputs} of {self.budget} queries")
@@ -126,6 +128,11 @@ class Oracle:
     """
 
     __slots__ = ("__calls", "checkpoints", "input_spec", "ledger", "level", "num_classes")
+    level: str
+    ledger: Ledger
+    input_spec: InputSpec | None
+    num_classes: int | None
+    checkpoints: list[tuple[int, Any]]
 
     def __init__(
         self,
@@ -138,12 +145,11 @@ class Oracle:
         wrong = set(calls) ^ LEVELS[level]
         if wrong:
             raise ValueError(f"level {level} grants {sorted(LEVELS[level])}, got calls {sorted(calls)}")
-        self.__calls = dict(calls)
-        self.level = level
-        self.ledger = ledger
-        self.input_spec = input_spec
-        self.num_classes = num_classes
-        self.checkpoints: list[tuple[int, Any]] = []
+        for name, value in {
+            "_Oracle__calls": dict(calls), "level": level, "ledger": ledger, "input_spec": input_spec,
+            "num_classes": num_classes, "checkpoints": [],
+        }.items():  # fmt: skip
+            object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         calls = object.__getattribute__(self, "_Oracle__calls")
@@ -153,6 +159,12 @@ class Oracle:
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise AccessDenied(f"an oracle is not a model: call one of {', '.join(sorted(LEVELS[self.level]))}")
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AccessDenied(f"an oracle cannot be changed; '{name}' stays as it is")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AccessDenied(f"an oracle cannot be changed; '{name}' stays as it is")
 
     def _refuse(self, *args: Any) -> NoReturn:
         raise AccessDenied("an oracle can be neither copied nor pickled")
