@@ -113,10 +113,10 @@ def check_shares(shares: Mapping[str, float]) -> None:
         raise UserError(f"shares must be at least 0 and leave something for private: {text} sum to {total:g}")
 
 
-def classes(name: str, given: Sequence[int], count: int) -> tuple[int, ...]:
+def classes(where: str, given: Sequence[int], count: int) -> tuple[int, ...]:
     """The private classes an option names: distinct, in range, at least two."""
     chosen = tuple(given)
     fits = all(isinstance(c, int) and 0 <= c < count for c in chosen)
     if not fits or len(set(chosen)) != len(chosen) or len(chosen) < 2:
-        raise UserError(f"data.{name}.private_classes: expected two or more of 0..{count - 1}, got {chosen}")
+        raise UserError(f"{where}: expected two or more of 0..{count - 1}, got {chosen}")
     return chosen

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -26,6 +26,7 @@ from inversionbench.errors import UserError, suggest
 from inversionbench.files import write_json
 
 FLUSH = 256  # rows between two marks of what is done
+Job = tuple[str, int, Callable[[], np.ndarray]]  # part, row, decode
 
 
 class Writer:
@@ -82,38 +83,31 @@ class Writer:
         self._done_path(part, name).unlink(missing_ok=True)
         return open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=tuple(shape))
 
-    def fill(
-        self,
-        part: str,
-        array: np.ndarray,
-        jobs: Iterable[tuple[int, Callable[[], np.ndarray]]],
-        name: str = "x",
-    ) -> None:
-        """Write rows of an array from `array()`: jobs are (row, decode); rows done before are not decoded.
+    def side(self, part: str, **arrays: np.ndarray) -> None:
+        """Write small arrays of a part (y, index, identity, ...) whose x is streamed."""
+        for name, value in arrays.items():
+            np.save(self._folder(part) / f"{name}.npy", np.ascontiguousarray(value), allow_pickle=False)
 
-        Jobs may come in any order (that of the archive). A row that no job writes is an error.
+    def fill(self, arrays: Mapping[str, np.ndarray], jobs: Iterable[Job], name: str = "x") -> None:
+        """Write rows of arrays made by `array()`; rows done before a cut are not decoded again.
+
+        arrays: part -> array. jobs: (part, row, decode) in any order, that of the archive for example. A row
+        that no job writes is a `UserError`.
         """
-        done = self._done(part, name, len(array))
-        fresh: list[int] = []
-
-        def mark() -> None:
-            array.flush() if isinstance(array, np.memmap) else None
-            done[fresh] = True
-            done.flush()
-            fresh.clear()
-
-        for row, decode in self.bar(jobs, len(array), f"{self.name}/{part}"):
-            if done[row]:
+        done = {part: self._done(part, name, len(array)) for part, array in arrays.items()}
+        fresh: list[tuple[str, int]] = []
+        count = sum(len(d) for d in done.values())
+        for part, row, decode in self.bar(jobs, count, self.name):
+            if done[part][row]:
                 continue
-            array[row] = decode()
-            fresh.append(row)
+            arrays[part][row] = decode()
+            fresh.append((part, row))
             if len(fresh) >= FLUSH:
-                mark()
-        mark()
-        missing = np.flatnonzero(~done)
-        if len(missing):
-            count = f"{len(missing)} of {len(done)}"
-            raise UserError(f"{self._where(part)}: {count} samples were not found in the files")
+                _mark(arrays, done, fresh)
+        _mark(arrays, done, fresh)
+        missing = sum(int((~d).sum()) for d in done.values())
+        if missing:
+            raise UserError(f"data set '{self.name}': {missing} of {count} samples were not found in the files")
 
     def meta(self, classes: int, **values: Any) -> None:
         """Facts for `dataset.json`: number of classes of the task, and any JSON values."""
@@ -223,3 +217,16 @@ class Writer:
 
     def _where(self, part: str) -> str:
         return f"data set '{self.name}', part '{part}'"
+
+
+def _mark(
+    arrays: Mapping[str, np.ndarray], done: Mapping[str, np.memmap], fresh: list[tuple[str, int]]
+) -> None:
+    """Rows first, then the marks, so that a mark never stands for a row that is not on disk."""
+    for part in {part for part, _ in fresh}:
+        array = arrays[part]
+        if isinstance(array, np.memmap):
+            array.flush()
+        done[part][[row for p, row in fresh if p == part]] = True
+        done[part].flush()
+    fresh.clear()

@@ -1,0 +1,32 @@
+"""MNIST and Fashion-MNIST: four idx files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inversionbench.data import _classed, _formats, _images, sources
+from inversionbench.errors import UserError
+
+if TYPE_CHECKING:
+    from inversionbench.data._writer import Writer
+
+FILES = (
+    "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz",
+)  # fmt: skip
+
+
+def build(source: Any, root: Path, out: Writer, rng: np.random.Generator, names: Sequence[str]) -> None:
+    """Read the four files, split, and write images (n, 1, resolution, resolution)."""
+    train_x, train_y, test_x, test_y = (_formats.idx(sources.path_of(source, root, f)) for f in FILES)
+    for x, y in ((train_x, train_y), (test_x, test_y)):
+        if x.ndim != 3 or y.shape != x.shape[:1] or x.shape[1] != x.shape[2] or y.max(initial=0) >= len(names):
+            raise UserError(f"{source.card.name}: images {x.shape} and labels {y.shape} do not belong together")
+    images = np.concatenate([train_x, test_x])[:, None]
+    private = _classed.private_classes(source, len(names))
+    plan = _classed.plan(source, train_y, test_y, names, private, rng)
+    _classed.write(out, plan, lambda rows: _images.fit(images[rows], source.resolution))

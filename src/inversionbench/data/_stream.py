@@ -1,0 +1,78 @@
+"""Pictures from archives and folders into the parts of a data set, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inversionbench.data import _archives, _images
+from inversionbench.data.base import PARTS
+from inversionbench.errors import UserError
+
+if TYPE_CHECKING:
+    from inversionbench.data._writer import Job, Writer
+
+Items = Iterable[tuple[int, Callable[[], bytes], str]]  # number of the sample, read, name for errors
+Decode = Callable[[bytes, str], np.ndarray]
+
+
+def write(
+    out: Writer,
+    parts: Mapping[str, np.ndarray],
+    items: Items,
+    decode: Decode,
+    shape: tuple[int, ...],
+    sides: Mapping[str, np.ndarray],
+    dtype: type = np.uint8,
+) -> None:
+    """Decode the samples of all parts in one pass over `items`.
+
+    parts: part -> numbers of its samples in the source, in the order they get. sides: name -> array over
+    *all* samples of the source (y, identity, ...); `index`, the number in the source, is added.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    place: dict[int, tuple[str, int]] = {}
+    for part in PARTS:
+        rows = np.asarray(parts[part], np.int64)
+        arrays[part] = out.array(part, "x", (len(rows), *shape), dtype)
+        out.side(part, index=rows, **{name: value[rows] for name, value in sides.items()})
+        place |= {int(row): (part, i) for i, row in enumerate(rows)}
+
+    def jobs() -> Iterator[Job]:
+        for row, read, name in items:
+            if row in place:
+                yield (*place[row], partial(_decode, decode, read, name))
+
+    out.fill(arrays, jobs())
+
+
+def _decode(decode: Decode, read: Callable[[], bytes], name: str) -> np.ndarray:
+    return decode(read(), name)
+
+
+def names(path: Path) -> list[str]:
+    """Names of the picture files of an archive or a folder, sorted."""
+    if path.is_dir():
+        return [p.relative_to(path).as_posix() for p in _images.files(path)]
+    return sorted(n for n in _archives.names(path) if n.lower().endswith((".jpg", ".jpeg", ".png", ".pgm")))
+
+
+def items(path: Path, number: Mapping[str, int]) -> Iterator[tuple[int, Callable[[], bytes], str]]:
+    """The files of an archive or folder that have a number: name in it -> number of the sample."""
+    if path.is_dir():
+        for name, row in number.items():
+            yield row, (path / name).read_bytes, str(path / name)
+    else:
+        for name, read in _archives.members(path):
+            if name in number:
+                yield number[name], read, f"{path}: {name}"
+
+
+def size(name: str, resolution: int) -> None:
+    """Refuse resolutions that no data set here can mean."""
+    if not 8 <= resolution <= 1024:
+        raise UserError(f"data.{name}.resolution: expected 8..1024 pixels, got {resolution}")
