@@ -1,0 +1,145 @@
+"""Attribute inference: does the model give away a sensitive attribute of a record (Fredrikson et al. 2014, 2015)?
+
+Accuracy, balanced accuracy, macro F1, Matthews correlation, AUROC where scores exist, and precision and recall
+per value. An attribute can be guessed without the model, from the other columns alone: the leakage is the
+advantage over the best `imputer` trained on public records from the same known attributes (with the task label
+if the attack knows it). Members and non-members are scored apart: only their gap is memorisation, the rest is
+statistics of the population.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inversionbench.errors import UserError
+from inversionbench.metrics.base import Spec, Unavailable
+
+SPEC = Spec("attribute_inference", "attribute inference", "higher", (-1.0, 1.0), "", "protocol")
+ABSENT = "a value of the attribute is missing among these records"
+
+
+@dataclass(frozen=True)
+class AttributeInference:
+    """Scores of one attack on one attribute. `advantage`: accuracy minus the imputer's, in [-1, 1]. `gap`:
+    accuracy on members minus on non-members. `precision`, `recall`: per value of the attribute."""
+
+    accuracy: float
+    balanced: float
+    f1: float
+    mcc: float
+    auroc: float | Unavailable
+    advantage: float | Unavailable
+    gap: float | Unavailable
+    precision: dict[int, float]
+    recall: dict[int, float]
+    n: int
+
+
+def attribute_inference(
+    guess: Any, truth: Any, imputed: Any = None, scores: Any = None, members: Any = None
+) -> AttributeInference:
+    """Scores of guessed attribute values.
+
+    guess, truth: int (n,), n > 0. imputed: int (n,), the guess of an imputer that saw no model. scores: float
+    (n,) for two values (of the larger one), or (n, values) summing to 1, columns in sorted order. members:
+    bool (n,), whether the record trained the model. Higher means more leakage. Raises `UserError` for unequal
+    lengths.
+
+    >>> score = attribute_inference([1, 0, 0, 0], [1, 1, 0, 0], imputed=[0, 0, 0, 0])
+    >>> score.accuracy, score.balanced, score.recall[1], score.precision[1], score.advantage
+    (0.75, 0.75, 0.5, 1.0, 0.25)
+    """
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    t = _values(truth, "truth", None)
+    g = _values(guess, "guess", len(t))
+    right = g == t
+    values = np.unique(t)
+    recall = {int(v): float(right[t == v].mean()) for v in values}
+    precision = {int(v): float(right[g == v].mean()) if (g == v).any() else 0.0 for v in values}
+    return AttributeInference(
+        accuracy=float(right.mean()),
+        balanced=float(np.mean(list(recall.values()))),
+        f1=float(f1_score(t, g, average="macro", zero_division=0)),
+        mcc=float(matthews_corrcoef(t, g)),
+        auroc=_auroc(t, scores),
+        advantage=Unavailable("needs the guess of an imputer")
+        if imputed is None
+        else float(right.mean() - (_values(imputed, "imputed", len(t)) == t).mean()),
+        gap=_gap(right, members),
+        precision=precision,
+        recall=recall,
+        n=len(t),
+    )
+
+
+def imputer(known: Any, attribute: Any, asked: Any, seed: int = 0) -> np.ndarray:
+    """The attribute as guessed without the model: the better, by cross-validation on the public records, of
+    logistic regression and gradient boosting.
+
+    known: float (m, d), attribute: int (m,), of public records; asked: float (n, d), the known attributes of
+    the attacked records. Returns int (n,). Raises `UserError` with fewer than 10 public records.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    y = _values(attribute, "attribute", None)
+    x, wanted = np.asarray(known, dtype=np.float64), np.asarray(asked, dtype=np.float64)
+    if len(y) < 10 or x.ndim != 2 or len(x) != len(y) or wanted.ndim != 2 or wanted.shape[1] != x.shape[1]:
+        raise UserError(
+            f"imputer: expected at least 10 public records (m, d), their attribute (m,) and asked (n, d), got "
+            f"{x.shape}, {y.shape}, {wanted.shape}"
+        )
+    values, counts = np.unique(y, return_counts=True)
+    if len(values) == 1:
+        return np.full(len(wanted), values[0])
+    models = [
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        HistGradientBoostingClassifier(random_state=seed, max_iter=100, early_stopping=False),
+    ]
+    folds = min(3, int(counts.min()))
+    quality = [cross_val_score(m, x, y, cv=folds).mean() if folds > 1 else 0.0 for m in models]
+    return models[int(np.argmax(quality))].fit(x, y).predict(wanted)
+
+
+def _auroc(truth: np.ndarray, scores: Any) -> float | Unavailable:
+    if scores is None:
+        return Unavailable("needs scores")
+    s = np.asarray(scores, dtype=np.float64)
+    values = np.unique(truth)
+    if len(s) != len(truth) or s.ndim not in (1, 2) or not np.isfinite(s).all():
+        raise UserError(f"attribute_inference: scores must be finite, (n,) or (n, values), got {s.shape}")
+    if s.ndim == 2 and s.shape[1] == 2:
+        s = s[:, 1]
+    if len(values) < 2 or (s.ndim == 1) != (len(values) == 2) or (s.ndim == 2 and s.shape[1] != len(values)):
+        return Unavailable(ABSENT)
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(truth, s, multi_class="ovr"))
+
+
+def _gap(right: np.ndarray, members: Any) -> float | Unavailable:
+    if members is None:
+        return Unavailable("needs to know which records are members")
+    inside = np.asarray(members, dtype=bool)
+    if inside.shape != right.shape:
+        raise UserError(f"attribute_inference: members must be ({len(right)},), got {inside.shape}")
+    if inside.all() or not inside.any():
+        return Unavailable("needs members and non-members")
+    return float(right[inside].mean() - right[~inside].mean())
+
+
+def _values(labels: Any, what: str, n: int | None) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.ndim != 1 or not len(array) or (n is not None and len(array) != n) or array.dtype.kind not in "iub":
+        raise UserError(
+            f"attribute_inference: {what} must be integers ({'n' if n is None else n},), n > 0, got "
+            f"{array.dtype} {array.shape}"
+        )
+    return array.astype(np.int64)
