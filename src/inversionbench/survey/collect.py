@@ -1,0 +1,165 @@
+"""Records of cells -> one tidy frame, one row per cell and metric; and beside it curves and costs.
+
+Everything that is shown later is made from these frames. The tidy frame and the curves hold nothing that
+was measured by a clock, so two runs with the same parameters and seeds write the same bytes; seconds and
+memory are in the frame of costs alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from inversionbench import records
+from inversionbench.errors import UserError
+from inversionbench.files import atomic
+from inversionbench.survey import words
+
+CELL = ("key", "track", "scenario", "dataset", "model", "attack", "method", "kind", "level", "aware", "defense",
+        "strength", "seed", "scale", "inert")
+VALUE = ("status", "reason", "metric", "direction", "headline", "value", "low", "high", "median", "n", "values",
+         "groups")
+ORIGIN = ("record", "digest", "target")
+
+
+def read(cells: Path | Iterable[Path]) -> list[dict[str, Any]]:
+    """All records below one or several folders, by key. A record that cannot be read is a `UserError`."""
+    roots = [Path(cells)] if isinstance(cells, (str, Path)) else [Path(c) for c in cells]
+    found: dict[str, dict[str, Any]] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise UserError(f"no such folder of cells: {root}. Run the survey first, or give the right scale.")
+        for folder in records.find(root):
+            record = _load(folder)
+            key = record["key"]
+            if tuple(folder.parts[-5:]) != tuple(key.split("/")):
+                raise UserError(f"{folder}: holds the record of '{key}'; a cell's folder ends with its key")
+            if key in found and records.digest(found[key]) != records.digest(record):
+                raise UserError(f"two different records of '{key}': {found[key]['folder']} and {folder}")
+            found[key] = record
+    return [found[key] for key in sorted(found)]
+
+
+def collect(cells: Path | Iterable[Path]) -> pd.DataFrame:
+    """The tidy frame of all records below `cells`: see `tidy`."""
+    return tidy(read(cells))
+
+
+def tidy(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per cell and metric.
+
+    value, low, high, median, n: over the subjects of the cell (interval of the record itself); `values` and
+    `groups` hold the subjects, for pooling over seeds. A metric that could not be computed has status
+    "missing" with its reason; a cell that gave no answer has one row, of the headline metric, with its
+    status. `utility_*`: of the target. `control_*`: mean of the row's metric over the control's subjects.
+    `cost_*`: counted, never timed. `record`: path below the folder of cells.
+    """
+    found = sorted(found, key=lambda record: record["key"])
+    present: dict[str, set[str]] = {}
+    for record in found:
+        present.setdefault(record["track"], set()).update(record["metrics"])
+    rows = [row for record in found for row in _rows(record, sorted(present[record["track"]]))]
+    frame = pd.DataFrame(rows)
+    extra = sorted(c for c in frame.columns if c.split("_")[0] in ("utility", "control", "cost"))
+    return frame.reindex(columns=[*CELL, *VALUE, *extra, *ORIGIN])
+
+
+def curves(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per point: cell, metric, axis ("queries" or "passes"), budget, value (mean over subjects)."""
+    rows = [
+        {**{c: _cell(record)[c] for c in CELL}, "metric": metric, "axis": axis(record), "budget": budget,
+         "value": value}
+        for record in found
+        for metric, points in sorted(record["curves"].items())
+        for budget, value in points
+    ]
+    return pd.DataFrame(rows, columns=[*CELL, "metric", "axis", "budget", "value"])
+
+
+def costs(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row per cell: seconds, peak memory and where it ran; queries, passes and gradient evaluations."""
+    rows = []
+    for record in found:
+        timing, cost = record["timing"], record["cost"]
+        rows.append({
+            "key": record["key"],
+            "status": record["status"],
+            **{name: timing.get(name) for name in ("seconds", "peak_memory_mib", "device", "threads")},
+            **{name: cost.get(name) for name in ("queries", "passes", "gradient_evaluations")},
+            "queries_by_phase": " ".join(f"{k}={v}" for k, v in sorted(cost.get("queries_by_phase", {}).items())),
+        })
+    columns = ["key", "status", "seconds", "peak_memory_mib", "device", "threads", "queries", "passes",
+               "gradient_evaluations", "queries_by_phase"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def axis(record: Mapping[str, Any]) -> str:
+    """What the budget of a record's curves counts: answers asked for, or work done with a model at hand."""
+    return "passes" if record["level"] in ("GR", "WB", "WB-noBN", "FT-WB") else "queries"
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Write `cells.parquet`, the same bytes for the same frame."""
+    with atomic(path) as part:
+        frame.to_parquet(part, index=False)
+
+
+def _load(folder: Path) -> dict[str, Any]:
+    try:
+        record = next(records.load([folder]))
+        records.check(record)
+    except (json.JSONDecodeError, ValueError, OSError) as error:
+        raise UserError(f"{folder}: cannot read this cell ({error}). Delete the folder and run again.") from None
+    return record
+
+
+def _rows(record: Mapping[str, Any], present: list[str]) -> Iterator[dict[str, Any]]:
+    cell, origin = _cell(record), _origin(record)
+    names = sorted({*record["metrics"], *record["unavailable"]})
+    main = words.headline(record["track"], present)
+    if not names or (record["status"] != "ok" and main not in names):
+        names = sorted({*names, main})
+    for name in names:
+        yield {**cell, **_value(record, name), "headline": name == main, **_controls(record, name), **origin}
+
+
+def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
+    model = record["model"]
+    known = {c: record[c] for c in CELL if c not in ("model", "aware", "strength")}
+    return {
+        **known,
+        "model": model if isinstance(model, str) else str(model.get("name")),
+        "aware": "defense" in record["knowledge"].get("used", ()),
+        "strength": float(record["strength"]),
+    }
+
+
+def _value(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    row = {"metric": name, "direction": words.metric(name, record["track"]).direction}
+    if name in record["metrics"]:
+        metric = record["metrics"][name]
+        numbers = {k: metric.get(k) for k in ("low", "high", "median", "n")}
+        return {**row, "status": record["status"], "reason": record.get("reason") or "", "value": metric["mean"],
+                **numbers, "values": [float(v) for v in metric["values"]],
+                "groups": [str(g) for g in record["groups"]]}
+    empty = {**row, "n": 0, "values": [], "groups": []}
+    if name in record["unavailable"]:
+        return {**empty, "status": "missing", "reason": record["unavailable"][name]}
+    return {**empty, "status": record["status"] if record["status"] != "ok" else "missing",
+            "reason": record.get("reason") or "the record does not hold this metric"}
+
+
+def _controls(record: Mapping[str, Any], name: str) -> dict[str, float]:
+    return {f"control_{control}": values[name] for control, values in sorted(record["controls"].items())
+            if name in values}
+
+
+def _origin(record: Mapping[str, Any]) -> dict[str, Any]:
+    cost = {f"cost_{k}": v for k, v in record["cost"].items() if isinstance(v, (int, float))}
+    utility = {f"utility_{k}": v for k, v in record["utility"].items()}
+    return {**utility, **cost, "record": f"{record['key']}/record.json", "digest": records.digest(record),
+            "target": str(record["provenance"].get("target") or f"seed {record['seed']}")}

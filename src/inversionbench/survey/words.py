@@ -1,0 +1,136 @@
+"""How things are named, measured and written for people: one source for tables, figures and report.
+
+What a track reports (headline, directions, utility) is said by the track itself (`tracks/<id>.py`); the
+words and digits around it stand in `words.yaml` beside this file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inversionbench.errors import UserError
+
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Track:
+    """One track for people. `directions`: metric -> "higher" or "lower" means more leakage."""
+
+    id: str
+    title: str
+    about: str = ""
+    headline: str | None = None
+    utility: str = "accuracy"
+    directions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One metric, utility or control level as it is shown: `factor` times the value, with `digits`."""
+
+    id: str
+    label: str
+    unit: str = ""
+    digits: int = 3
+    factor: float = 1.0
+    direction: str = ""
+
+    @property
+    def title(self) -> str:
+        """Label with unit, for axes and column heads."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def show(self, value: float | None, sign: bool = False) -> str:
+        """`value` for a table; an empty string where there is none.
+
+        >>> Quantity("psnr", "PSNR", "dB", 1).show(20.512), Quantity("a", "A", "%", 0, 100).show(-0.1, True)
+        ('20.5', '\N{MINUS SIGN}10')
+        """
+        if value is None or math.isnan(value):
+            return ""
+        text = f"{value * self.factor:.{self.digits}f}"
+        if float(text) == 0:
+            text = text.lstrip("-")
+        return (("+" if sign and float(text) > 0 else "") + text).replace("-", MINUS)
+
+    def span(self, low: float, high: float) -> str:
+        """The interval for a table, or an empty string."""
+        if low is None or high is None or math.isnan(low) or math.isnan(high):
+            return ""
+        return f"[{self.show(low)}, {self.show(high)}]"
+
+
+@cache
+def words() -> dict[str, Any]:
+    """The content of words.yaml."""
+    return yaml.safe_load((Path(__file__).parent / "words.yaml").read_text())
+
+
+@cache
+def track(name: str) -> Track:
+    """A track's own facts with our words; a record of a track that this version lacks still gets words."""
+    from inversionbench.tracks import get_track
+
+    said = words()["tracks"].get(name, {})
+    plain = Track(name, said.get("title", _plain(name)), said.get("about", ""))
+    try:
+        known = get_track(name)
+    except (UserError, ModuleNotFoundError):
+        return plain
+    return Track(name, plain.title, plain.about, known.headline, known.utility, dict(known.metrics))
+
+
+def metric(name: str, of: str = "", kind: str = "metrics") -> Quantity:
+    """A metric (of a track), or with kind "utility" a utility.
+
+    `lpips_like[resnet]` is looked up as `lpips_like`, with the features' name kept in the label.
+
+    >>> metric("lpips_like[resnet]").label
+    'LPIPS-like[resnet]'
+    """
+    base, bracket, rest = name.partition("[")
+    said = dict(words()[kind].get(name) or words()[kind].get(base) or {})
+    label = said.pop("label", _plain(base)) + bracket + rest
+    if of and kind == "metrics" and name in track(of).directions:
+        said["direction"] = track(of).directions[name]
+    return Quantity(name, label, **said)
+
+
+def headline(of: str, present: Mapping[str, Any] | list[str]) -> str:
+    """The metric that a track's table sorts by; for a track that this version lacks the first one present."""
+    own = track(of).headline
+    return own if own or not present else sorted(present)[0]  # type: ignore[return-value]
+
+
+def label(kind: str, name: str) -> str:
+    """Label of a control, level or status."""
+    said = words()[kind].get(name)
+    return said["label"] if isinstance(said, dict) else said or _plain(name)
+
+
+def note(kind: str, name: str) -> str:
+    """One sentence about a control or status; empty where nothing is known."""
+    said = words()[kind].get(name)
+    return said.get("note", "") if isinstance(said, dict) else ""
+
+
+def arrow(direction: str) -> str:
+    """Which way means more leakage, for people."""
+    return {"higher": "higher leaks more", "lower": "lower leaks more"}.get(direction, "direction unknown")
+
+
+def better(a: float, b: float, direction: str) -> bool:
+    """Whether `a` leaks more than `b`; never where the direction is not known."""
+    return {"higher": a > b, "lower": a < b}.get(direction, False)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
