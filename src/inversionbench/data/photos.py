@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inversionbench.data._order import round_robin
 from inversionbench.data.base import Card, DatasetSource
 from inversionbench.errors import UserError
 
@@ -100,14 +101,16 @@ class Photos(DatasetSource):
         pictures = [open_photograph(name) for name in PHOTOGRAPHS]
         for part in ("private", "public", "evaluation", "heldout"):
             per_class = getattr(self, part)
-            x, box = [], []
+            x: list[np.ndarray] = []
+            box: list[Box] = []
             for picture, used, stream in zip(pictures, taken, rng.spawn(len(pictures))):
                 crops = self._crops(picture, part == "public", used, per_class, stream)
-                xs, boxes = zip(*crops)
-                x.append(np.stack(xs))
-                box.append(np.array(boxes, dtype=np.int32))
+                for crop, where in crops:
+                    x.append(crop)
+                    box.append(where)
             y = np.tile(np.arange(len(pictures), dtype=np.int64), per_class)
-            out.put(part, _interleave(x), y, box=_interleave(box))
+            corners = np.array(box, dtype=np.int32)
+            out.put(part, round_robin(np.stack(x), len(pictures)), y, box=round_robin(corners, len(pictures)))
         out.meta(classes=len(PHOTOGRAPHS), class_names=list(PHOTOGRAPHS))
 
     def _crops(
@@ -180,8 +183,3 @@ def _box(block: tuple[int, int, int], resolution: int, rng: np.random.Generator)
     size = int(rng.integers(least, side + 1))
     across, down = rng.integers(0, side - size + 1, 2).tolist()
     return left + across, top + down, left + across + size, top + down + size
-
-
-def _interleave(groups: list[np.ndarray]) -> np.ndarray:
-    """Groups of equal length n as one array in round-robin order: first of each, second of each, ..."""
-    return np.ascontiguousarray(np.stack(groups, 1).reshape(-1, *groups[0].shape[1:]))
