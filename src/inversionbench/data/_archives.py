@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
@@ -71,10 +71,15 @@ def member(path: Path, name: str, limits: Limits = LIMITS, sha256: str | None = 
     raise UserError(f"{path}: no member '{name}'; it is another archive than the card names")
 
 
-def tar_members(handle: IO[bytes], where: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, Read]]:
-    """The regular files of an uncompressed tar inside another file; `where` names it in errors."""
-    with _damage(where), tarfile.open(fileobj=handle, mode="r:", tarinfo=_Info) as tar:
-        yield from _tar_members(tar, where, limits)
+def nested(path: Path, limits: Limits = LIMITS) -> Iterator[tuple[str, Read]]:
+    """Files of the tars in an uncompressed tar, read in place: (name of the tar without .tar/name, read)."""
+    outside = replace(limits, member=limits.total)
+    with _damage(path), tarfile.open(path, "r:", tarinfo=_Info) as outer:
+        for info in _checked(outer, path, outside):
+            handle = cast("IO[bytes]", outer.extractfile(info))
+            with tarfile.open(fileobj=handle, mode="r:", tarinfo=_Info) as inner:
+                for name, read in _tar_members(inner, path / info.name, limits):
+                    yield f"{info.name.removesuffix('.tar')}/{name}", read
 
 
 def gunzip(path: Path, limit: int) -> bytes:
@@ -123,7 +128,8 @@ def _tar(path: Path, limits: Limits) -> Iterator[tuple[str, Read]]:
             pass
 
 
-def _tar_members(tar: tarfile.TarFile, path: Path, limits: Limits) -> Iterator[tuple[str, Read]]:
+def _checked(tar: tarfile.TarFile, path: Path, limits: Limits) -> Iterator[tarfile.TarInfo]:
+    """The regular files of an open tar, each checked before it is handed on."""
     guard = _Guard(path, limits)
     for info in tar:
         if info.isdir() or JUNK.search(info.name):
@@ -132,6 +138,11 @@ def _tar_members(tar: tarfile.TarFile, path: Path, limits: Limits) -> Iterator[t
         if not info.isreg() or info.issparse():
             raise UserError(f"{path}: member '{info.name}' is a link or a device; not read")
         guard.add(info.name, info.size)
+        yield info
+
+
+def _tar_members(tar: tarfile.TarFile, path: Path, limits: Limits) -> Iterator[tuple[str, Read]]:
+    for info in _checked(tar, path, limits):
 
         def read(info: tarfile.TarInfo = info) -> bytes:
             with _damage(path):
