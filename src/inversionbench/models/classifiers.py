@@ -160,8 +160,9 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Evaluation mode, no gradients to the parameters (half of a backward pass saved)."""
-    return model.eval().requires_grad_(False)
+    """Evaluation mode, no gradients to the parameters (a third of the work saved), convolutions stored
+    channels last (faster on a CPU)."""
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def load(
