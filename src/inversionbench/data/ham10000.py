@@ -60,7 +60,7 @@ class Ham10000(DatasetSource):
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         ends = ("", "_tab", "_plain")
-        zips = {f"zip{end}": (*ZIPS, table) for end, table in zip(ends, TABLES)}
+        zips: dict[str, tuple[str, ...]] = {f"zip{end}": (*ZIPS, table) for end, table in zip(ends, TABLES)}
         return zips | {f"folder{end}": (*FOLDERS, table) for end, table in zip(ends, TABLES)}
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
