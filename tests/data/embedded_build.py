@@ -22,6 +22,9 @@ class Memory:
         assert all(len(a) == len(x) for a in (y, *extra.values()))
         self.parts[part] = Part(x, y, extra)
 
+    def drop_shared(self) -> None:
+        pass
+
     def meta(self, classes: int, **values: Any) -> None:
         self.values = json.loads(json.dumps({"classes": classes, **values}, allow_nan=False))
 

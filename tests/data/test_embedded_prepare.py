@@ -12,6 +12,9 @@ from inversionbench.data.prepare import prepare
 TINY = {
     "photos": {"private": 3, "public": 3, "evaluation": 2, "heldout": 2},
     "faces": {"people": 4, "private": 3, "public_people": 4, "public": 2, "evaluation": 2, "heldout": 2},
+    "digits": {"private": 20, "public": 20, "evaluation": 10, "heldout": 10},
+    "breast_cancer": {},
+    "dosing": {"private": 40, "public": 60, "evaluation": 20, "heldout": 20},
 }
 
 
