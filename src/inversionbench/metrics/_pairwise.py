@@ -68,6 +68,11 @@ class PairScores:
         """Values of one metric, or the reason why there are none."""
         return self.values[name] if name in self.values else self.unavailable[name]
 
+    def defined(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The values of one metric without the undefined ones, and the places of their images."""
+        places = np.flatnonzero(~np.isnan(self.values[name]))
+        return self.values[name][places], places
+
     def record(self, targets: Any = None, seed: int = 0, per_image: bool = False) -> dict[str, Any]:
         """Plain JSON: a summary per metric (interval over `targets`, by default over images).
 
@@ -171,6 +176,12 @@ def _repair(r: Tensor, blocks: list[slice], seed: int) -> tuple[Tensor, np.ndarr
         noise = np.random.default_rng(seed).random((int(lost.sum()), *r.shape[1:]), dtype=np.float32)
         out[torch.from_numpy(lost).to(r.device)] = torch.from_numpy(noise).to(r)
     return out, lost, outside / pixels if pixels else 0.0
+
+
+def repaired(reconstruction: Images, seed: int = 0) -> Tensor:
+    """Reconstructions as every metric sees them: failures replaced by noise, the others clamped to [0, 1]."""
+    r = check_shape(reconstruction, "pairwise", "reconstruction")
+    return _repair(r, [slice(0, len(r))], seed)[0]
 
 
 def _run(

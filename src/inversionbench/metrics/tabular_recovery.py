@@ -98,7 +98,8 @@ def _checked(
     mask, scale = np.asarray(categorical, dtype=bool), np.asarray(std, dtype=np.float64)
     if t.ndim != 2 or 0 in t.shape or r.shape != t.shape:
         raise UserError(
-            f"tabular_recovery: truth and reconstruction must be (n, L) of one shape, n > 0, got {t.shape} and {r.shape}"
+            f"tabular_recovery: truth and reconstruction must be (n, L) of one shape, n > 0, got {t.shape} and "
+            f"{r.shape}"
         )
     if mask.shape != (t.shape[1],) or scale.shape != (t.shape[1],):
         raise UserError(
