@@ -34,9 +34,9 @@ def get(name: str, file: File, path: Path, progress: bool = False) -> Path:
     The file gets its name only after size and checksum fit; otherwise the part is deleted and a `UserError`
     says so.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _transfer(file, part, progress)
     except (urllib.error.URLError, OSError) as error:
         raise UserError(

@@ -179,6 +179,9 @@ class Writer:
             os.replace(self.out, old)
         os.replace(self.work, self.out)
         shutil.rmtree(old, ignore_errors=True)
+        for stale in self.out.parent.glob(f".{self.out.name}.*.part"):  # of runs with other options
+            if stale.is_dir() and not _busy(stale):
+                shutil.rmtree(stale, ignore_errors=True)
 
     def _open(self, part: str) -> dict[str, np.ndarray]:
         paths = sorted((self.work / part).glob("*.npy"))
@@ -217,6 +220,16 @@ class Writer:
 
     def _where(self, part: str) -> str:
         return f"data set '{self.name}', part '{part}'"
+
+
+def _busy(folder: Path) -> bool:
+    """Whether a running process holds the lock of a work folder."""
+    try:
+        with (folder / ".lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _mark(

@@ -31,6 +31,7 @@ class AttFaces(DatasetSource):
     """AT&T faces; options in the module docstring."""
 
     id = "att_faces"
+    task = "20 people"
     card = Card(
         name="AT&T faces",
         modality="image",

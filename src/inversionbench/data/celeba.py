@@ -33,6 +33,7 @@ class Celeba(DatasetSource):
     """CelebA; options in the module docstring."""
 
     id = "celeba"
+    task = "1000 people"
     card = Card(
         name="CelebA",
         modality="image",

@@ -41,6 +41,7 @@ class Chestxray8(DatasetSource):
     """ChestX-ray8 (as ChestX-ray14); options in the module docstring."""
 
     id = "chestxray8"
+    task = "8 findings"
     card = Card(
         name="ChestX-ray14",
         modality="image",

@@ -33,6 +33,7 @@ class Cifar10(DatasetSource):
     """CIFAR-10; options as those of MNIST, and `release`."""
 
     id = "cifar10"
+    task = "10 objects"
     folders = ("cifar10_jpeg",)
     titles = {"jpeg": "CIFAR-10 (JPEG)"}
     card = Card(

@@ -42,6 +42,7 @@ class Cora(DatasetSource):
     """Cora; options in the module docstring."""
 
     id = "cora"
+    task = "7 topics"
     folders = ("planetoid_cora",)
     card = Card(
         name="Cora (Planetoid)",

@@ -32,6 +32,7 @@ class Facescrub(DatasetSource):
     """FaceScrub; options in the module docstring."""
 
     id = "facescrub"
+    task = "424 people"
     card = Card(
         name="FaceScrub",
         modality="image",

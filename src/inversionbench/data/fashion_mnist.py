@@ -26,6 +26,7 @@ class FashionMnist(DatasetSource):
     """Fashion-MNIST; options as those of MNIST."""
 
     id = "fashion_mnist"
+    task = "10 kinds of clothes"
     card = Card(
         name="Fashion-MNIST",
         modality="image",

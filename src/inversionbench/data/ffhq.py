@@ -33,6 +33,7 @@ class Ffhq(DatasetSource):
     """FFHQ; options in the module docstring."""
 
     id = "ffhq"
+    task = "none (public only)"
     card = Card(
         name="FFHQ",
         modality="image",

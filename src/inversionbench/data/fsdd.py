@@ -31,6 +31,7 @@ class Fsdd(DatasetSource):
     """Free Spoken Digit Dataset; options in the module docstring."""
 
     id = "fsdd"
+    task = "4 speakers"
     card = Card(
         name="Free Spoken Digit Dataset",
         modality="audio",

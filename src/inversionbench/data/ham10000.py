@@ -34,6 +34,7 @@ class Ham10000(DatasetSource):
     """HAM10000; options in the module docstring."""
 
     id = "ham10000"
+    task = "7 diseases"
     card = Card(
         name="HAM10000",
         modality="image",

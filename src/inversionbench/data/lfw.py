@@ -35,6 +35,7 @@ class Lfw(DatasetSource):
     """Labeled Faces in the Wild; options in the module docstring."""
 
     id = "lfw"
+    task = "34 people"
     titles = {"funneled": "LFW (funneled)", "deepfunneled": "LFW (deepfunneled)", "subset": "LFW (subset)"}
     card = Card(
         name="LFW",

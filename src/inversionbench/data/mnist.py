@@ -31,6 +31,7 @@ class Mnist(DatasetSource):
     """MNIST; options in the module docstring."""
 
     id = "mnist"
+    task = "10 digits"
     card = Card(
         name="MNIST",
         modality="image",

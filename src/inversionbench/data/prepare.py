@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from inversionbench import registry
-from inversionbench.data import sources
+from inversionbench.data import _combine, sources
 from inversionbench.data._writer import Writer
 from inversionbench.data.base import Dataset, DatasetSource, load
 from inversionbench.data.sources import ROOT_VARIABLE, MissingData
 
-__all__ = ["ROOT_VARIABLE", "MissingData", "Writer", "generator", "make", "prepare"]
+__all__ = ["ROOT_VARIABLE", "MissingData", "Writer", "combine", "generator", "make", "prepare"]
 
 
 def prepare(
@@ -60,6 +60,21 @@ def prepare(
         facts["files"] = sources.verify(found, writer.remember) if found else []
         source.build(found.folder if found else None, writer, generator(name, seed))
         writer.finish(replace(source.card, name=sources.title(source, release)), **facts)
+    return load(out)
+
+
+def combine(private: Path, public: Path, out: Path) -> Dataset:
+    """A data set with the private, evaluation and held-out parts of one prepared folder and the public part
+    of another (CelebA with a prior from FFHQ). Both must have samples of one shape."""
+    first, second = _combine.opened(Path(private)), _combine.opened(Path(public))
+    name = f"{first.name}+{second.name}"
+    key = hashlib.sha256(f"{first.digest} {second.digest}".encode()).hexdigest()[:16]
+    if _has(Path(out), key):
+        return load(out)
+    facts = {k: first.meta[k] for k in ("options", "seed", "release", "files")}
+    with Writer(Path(out), name, key) as writer:
+        _combine.write(first, second, writer)
+        writer.finish(_combine.card(first, second), **facts)
     return load(out)
 
 

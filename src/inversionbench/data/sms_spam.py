@@ -28,6 +28,7 @@ class SmsSpam(DatasetSource):
     """SMS Spam Collection; options in the module docstring."""
 
     id = "sms_spam"
+    task = "ham, spam"
     card = Card(
         name="SMS Spam Collection",
         modality="text",

@@ -44,8 +44,12 @@ class Found:
 
     def fingerprint(self) -> list[list[Any]]:
         """Name, size and time of change of each file: cheap, and different when a file was replaced."""
-        stats = [(path, path.stat()) for _, path in self.files]
-        return [[path.name, s.st_size, s.st_mtime_ns] for path, s in stats]
+        out: list[list[Any]] = []
+        for file, path in self.files:
+            stat = path.stat()
+            tree = _listing(file, path)["listing_sha256"] if path.is_dir() else ""
+            out.append([path.name, stat.st_size, stat.st_mtime_ns, tree])
+        return out
 
 
 def data_root(root: Path | None) -> Path | None:
@@ -170,7 +174,8 @@ def verify(found: Found, remember: Callable[..., Any] | None = None) -> list[dic
     out = []
     for file, path in found.files:
         if file.path not in known:
-            known[file.path] = _listing(file, path) if path.is_dir() else check(found.name, file, path)
+            tree = path.is_dir() and not (file.sha256 or file.md5 or file.content_sha256)
+            known[file.path] = _listing(file, path) if tree else check(found.name, file, path)
             if remember:
                 remember("verified", known)
         out.append(known[file.path])
