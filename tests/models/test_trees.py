@@ -74,4 +74,4 @@ def test_as_a_classifier(table):
     assert torch.isfinite(logits).all()
     assert np.allclose(logits.softmax(1).numpy(), share, atol=1e-6)
     assert np.array_equal(logits.argmax(1).numpy(), share.argmax(1))
-    assert not list(model.parameters())
+    assert not any(p.requires_grad for p in model.parameters())

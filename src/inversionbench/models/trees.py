@@ -132,11 +132,14 @@ class TreeModel(nn.Module):
     def __init__(self, trees: Trees):
         super().__init__()
         for name, tensor in trees.state().items():
-            self.register_buffer(name, tensor)
+            if name in ("threshold", "value"):  # what was learnt
+                self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+            else:
+                self.register_buffer(name, tensor)
 
     @property
     def trees(self) -> Trees:
-        return from_state({name: getattr(self, name) for name in _ARRAYS})
+        return from_state({name: getattr(self, name).detach() for name in _ARRAYS})
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, columns) -> logits float32 (n, classes)."""

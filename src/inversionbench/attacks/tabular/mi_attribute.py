@@ -1,0 +1,49 @@
+"""Attribute inference: the value of a sensitive attribute from a model's answers. Survey 2.1, 3.3.
+
+Fredrikson, Lantz, Jha, Lin, Page, Ristenpart, "Privacy in Pharmacogenetics: An End-to-End Case Study of
+Personalized Warfarin Dosing", USENIX Security 2014 (labels); Fredrikson, Jha, Ristenpart, CCS 2015 (tree,
+white box with counts). The attacker knows all other attributes x_K and the true response y of a record,
+completes it with every possible value v, asks the model, and takes the value that explains y best:
+
+    v* = argmax_v  fit(y, model(v, x_K)) * belief(v)
+
+access: LO, the 2014 algorithm: fit = Pr[true y | predicted y_v] from the published confusion matrix.
+  BB-S, a modern variant that is not in the papers: fit = the score of y. WB, trees only, the 2015 algorithm:
+  fit = share of the training rows with response y in the leaf, over the share on all paths that admit v.
+belief: marginal (the papers'), conditional (p(v | x_K) from public records, a stronger attacker), uniform
+  (what an attacker takes who is judged by balanced accuracy).
+
+V queries per record. Deviations: confusion matrix and marginals come from public rows; the model's errors get
+one count more in each cell; leaf counts are those of rows with response y, so that leaves may mix labels;
+equally likely values are drawn by lot. Numeric attributes are asked in bins, which the scenario sets for all
+rows of a table. Responses are classes here; the paper's Gaussian error of a regression is not used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.tabular._posterior import check, infer
+from inversionbench.oracle.base import Oracle
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class MIAttribute(Attack):
+    """data: int64 (n,), the index of the inferred value of each record; scores: its posterior (n, V)."""
+
+    id: ClassVar[str] = "mi_attribute"
+    level: ClassVar[tuple[str, ...]] = ("LO", "BB-S", "WB")
+
+    access: str = "LO"
+    belief: str = "marginal"
+
+    def __post_init__(self) -> None:
+        check(self.id, self.access, self.belief)
+
+    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        return infer(self.access, self.belief, oracle, knowledge, rng)

@@ -1,0 +1,103 @@
+"""The tabular track: what a classifier of personal records gives away of one of their columns.
+
+scenario.model     {name: tree | pruned_tree | mlp | early_mlp, depth, leaf, hidden}
+scenario.training  {members: rows trained on, swap: share of them whose sensitive column is permuted, and for
+                   networks the recipe: epochs, batch, optimiser, rate, weight_decay, schedule}
+scenario.protocol  {sensitive: the column asked for}
+scenario.subjects  attacked records, half of them members, at least 40
+
+An attack gets all other columns and the true response of members and non-members alike; the sensitive column
+is taken out when the target is published. The member gap is the headline: what a model gives of anybody,
+member or not, is correlation in the population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from inversionbench.errors import UserError, suggest
+from inversionbench.models._tabular_names import check_model, check_training
+from inversionbench.tracks.base import Evaluation, Progress, Scenario, Target, Track
+
+if TYPE_CHECKING:
+    from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+    from inversionbench.data.base import Dataset, Part
+    from inversionbench.defenses.base import Defense
+    from inversionbench.oracle.base import Oracle
+
+MOST_USED = ("balanced_accuracy", "accuracy", "f1", "auc", "advantage")
+FEWEST = 40
+
+
+class Tabular(Track):
+    """Attribute inference; module docstring."""
+
+    id: ClassVar[str] = "tabular"
+    headline: ClassVar[str] = "member_gap"
+    metrics: ClassVar[Mapping[str, str]] = {
+        "member_gap": "higher", **{f"{name}{who}": "higher" for who in ("", "_nonmembers") for name in MOST_USED}
+    }  # fmt: skip
+    utility: ClassVar[str] = "accuracy"
+
+    def check(self, scenario: Scenario) -> None:
+        check_model(scenario.model)
+        check_training(scenario.model["name"], scenario.training)
+        for option, value in scenario.protocol.items():
+            if option != "sensitive":
+                raise UserError(f"protocol: no option '{option}': {suggest(option, ['sensitive'])}")
+            if not isinstance(value, str):
+                raise UserError(f"protocol.sensitive: expected the name of a column, got {value!r}")
+        if scenario.subjects < FEWEST:
+            raise UserError(f"subjects: expected at least {FEWEST} records, got {scenario.subjects}")
+
+    def train_target(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> Target:
+        from inversionbench.training.tabular import publish
+
+        return Target(*publish(scenario, data, defense, seed, progress))
+
+    def train_evaluator(
+        self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
+    ) -> dict[str, Any]:
+        from inversionbench.evaluation.tabular import train_judges
+        from inversionbench.models.columns import ask
+
+        for option in options:
+            if option != "sensitive":
+                raise UserError(f"options: no option '{option}': {suggest(option, ['sensitive'])}")
+        return train_judges(data, ask(data.meta, options.get("sensitive")), seed % 2**31)
+
+    def oracle(
+        self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
+    ) -> Oracle:
+        from inversionbench.oracle.tabular import tabular_oracle
+
+        return tabular_oracle(released, level, defense, seed, twin=getattr(attack, "twin", False))
+
+    def knowledge(
+        self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
+    ) -> Knowledge:
+        from inversionbench.attacks.base import Knowledge
+        from inversionbench.models.columns import Question
+
+        names = ("records", "responses", "marginal", "confusion", "twin_confusion", "classes")
+        question = Question(**released["question"])
+        return Knowledge(public=public, question=question, **{name: released[name] for name in names})
+
+    def utility_of(
+        self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
+    ) -> dict[str, float]:
+        from inversionbench.models.tabular import load
+        from inversionbench.training.tabular import utility
+
+        return target.utility | utility(load(target.released["model"], defense), data, defense, seed)
+
+    def evaluate(
+        self, scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset,
+        evaluator: dict[str, Any], seed: int,
+    ) -> Evaluation:
+        from inversionbench.evaluation.tabular import evaluate
+
+        return evaluate(reconstruction, target.released, target.truth, evaluator, seed)
