@@ -10,104 +10,114 @@ strength, if the check that they are equal has passed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from inversionbench.survey import words
 from inversionbench.survey.checks import Check
-from inversionbench.survey.pool import Difference, Pooled, difference, pool
+from inversionbench.survey.pool import Difference, Pooled, Row, difference, pool
 
 STRONGEST = "strongest"
-COLUMNS = """track scenario dataset model defense strength attack method level kind entry metric direction headline
-    worse mean low high median n units seeds status reason
-    naive_mean naive_low naive_high naive_n naive_status aware_mean aware_low aware_high aware_n aware_status
-    undefended difference difference_low difference_high pairs inert
-    utility_name utility utility_min utility_max targets utility_undefended utility_difference
-    records record_seeds""".split()
+PLACE = ("track", "scenario", "dataset", "model")
+SIDES = [f"{side}_{name}" for side in ("naive", "aware") for name in ("mean", "low", "high", "n", "status")]
+COLUMNS = [
+    *PLACE, "defense", "strength", "attack", "method", "level", "kind", "entry", "metric", "direction", "headline",
+    "worse", "mean", "low", "high", "median", "n", "units", "seeds", "status", "reason", *SIDES,
+    "undefended", "difference", "difference_low", "difference_high", "pairs", "inert",
+    "utility_name", "utility", "utility_min", "utility_max", "targets", "utility_undefended", "utility_difference",
+    "records", "record_seeds",
+]  # fmt: skip
 ORDER = ["track", "scenario", "defense", "strength", "metric", "attack", "level"]
-Choice = tuple[Pooled, pd.DataFrame | None]
-NOTHING: Choice = (Pooled(), None)
+Choice = tuple[Pooled, Sequence[Row]]  # what was reached, and the rows it was pooled from
+NOTHING: Choice = (Pooled(), ())
 
 
 def defenses(frame: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
     """The table; `checks` are those of `checks.verify`."""
     frame = frame.assign(verdict=frame["key"].map({c.key: c.verdict for c in checks}).fillna(""))
-    utilities: dict[tuple[str, str, float], dict[str, Any]] = {}
+    rows = frame.to_dict("records")
+    utilities = {place: _utility(part) for place, part in _utilities(frame)}
     out: list[dict[str, Any]] = []
-    for (scenario, _), part in frame.groupby(["scenario", "metric"], sort=True):
-        plain, defended = part[part["defense"] == "none"], part[part["defense"] != "none"]
-        for defense, rows in defended.groupby("defense", sort=True):
-            for strength in sorted(rows["strength"].unique()):
-                place = (scenario, defense, strength)
-                if place not in utilities:
-                    utilities[place] = _utility(frame, *place)
-                lines = list(_attackers(rows, strength, plain))
-                common = {"defense": defense, "strength": strength, **utilities[place]}
+    for (scenario, _), part in _groups(rows, lambda r: (r["scenario"], r["metric"])):
+        plain = [r for r in part if r["defense"] == "none"]
+        for defense, own in _groups((r for r in part if r["defense"] != "none"), lambda r: r["defense"]):
+            for strength in sorted({r["strength"] for r in own}):
+                lines = list(_attackers(own, strength, plain))
+                common = {"defense": defense, "strength": strength, **utilities[scenario, defense, strength]}
                 out += [{**common, **line} for line in (*lines, *_strongest(lines))]
     return pd.DataFrame(out, columns=COLUMNS).sort_values(ORDER, ignore_index=True)
 
 
-def _attackers(rows: pd.DataFrame, strength: float, plain: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _groups(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[tuple[Any, list[Row]]]:
+    """Rows by key, in the order of the keys."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return sorted(found.items())
+
+
+def _attackers(rows: Sequence[Row], strength: float, plain: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """One line per attack method and level, at one strength of one defense, in one metric."""
-    for (method, level), group in rows.groupby(["method", "level"], sort=True):
-        here = group[group["strength"] == strength]
-        same = plain[(plain["method"] == method) & (plain["level"] == level)]
-        verdict = _verdict(group["verdict"])
-        if here.empty and verdict != "inert":
+    for (method, level), group in _groups(rows, lambda r: (r["method"], r["level"])):
+        here = [r for r in group if r["strength"] == strength]
+        same = [r for r in plain if (r["method"], r["level"]) == (method, level)]
+        verdicts = {r["verdict"] for r in group}
+        verdict = next((v for v in ("differs", "unchecked", "inert") if v in verdicts), "")
+        if not here and verdict != "inert":
             continue
-        shown = here if len(here) else group
-        first = shown.iloc[0]
+        shown = here or group
         line = _unchanged(same) if verdict == "inert" else _changed(here, same)
         yield {
-            **{c: first[c] for c in ("track", "scenario", "dataset", "model", "kind", "metric", "direction")},
-            "attack": method, "method": method, "level": level, "headline": bool(first["headline"]),
-            "inert": verdict, **line, **_origin(shown, line["entry"]),
+            **{c: shown[0][c] for c in (*PLACE, "kind", "metric", "direction", "headline")},
+            "attack": method, "method": method, "level": level, "inert": verdict,
+            **line, **_origin(shown, line["entry"]),
         }
 
 
-def _changed(here: pd.DataFrame, same: pd.DataFrame) -> dict[str, Any]:
+def _changed(here: Sequence[Row], same: Sequence[Row]) -> dict[str, Any]:
     """The worse of the attackers that ignore and that know the defense, against no defense."""
-    direction = here.iloc[0]["direction"]
-    naive, aware = _worst(here[~here["aware"]], direction), _worst(here[here["aware"]], direction)
+    direction = here[0]["direction"]
+    naive = _worst([r for r in here if not r["aware"]], direction)
+    aware = _worst([r for r in here if r["aware"]], direction)
     worse, (chosen, rows) = _worse(naive, aware, direction)
     undefended, reference = _worst(same, direction)
-    change = Difference() if rows is None or reference is None else difference(rows, reference)
+    change = difference(rows, reference)
     return {
-        "entry": "" if rows is None else rows.iloc[0]["attack"], "worse": worse, **_numbers("", chosen),
+        "entry": rows[0]["attack"], "worse": worse, **_numbers("", chosen),
         **_numbers("naive_", naive[0]), **_numbers("aware_", aware[0]),
         "undefended": undefended.mean, "difference": change.mean, "difference_low": change.low,
         "difference_high": change.high, "pairs": change.pairs,
     }
 
 
-def _unchanged(same: pd.DataFrame) -> dict[str, Any]:
+def _unchanged(same: Sequence[Row]) -> dict[str, Any]:
     """A defense that cannot act: the undefended numbers, and no difference."""
-    undefended, rows = _worst(same, same.iloc[0]["direction"])
-    zero = math.nan if math.isnan(undefended.mean) else 0.0
+    undefended, rows = _worst(same, same[0]["direction"])
+    zero = Difference() if math.isnan(undefended.mean) else Difference(0.0, 0.0, 0.0, undefended.n)
     return {
-        "entry": "" if rows is None else rows.iloc[0]["attack"], "worse": "", **_numbers("", undefended),
+        "entry": rows[0]["attack"], "worse": "", **_numbers("", undefended),
         "naive_status": "inert", "aware_status": "inert", "undefended": undefended.mean,
-        "difference": zero, "difference_low": zero, "difference_high": zero, "pairs": undefended.n,
+        "difference": zero.mean, "difference_low": zero.low, "difference_high": zero.high, "pairs": zero.pairs,
     }
 
 
-def _worst(rows: pd.DataFrame, direction: str) -> Choice:
+def _worst(rows: Sequence[Row], direction: str) -> Choice:
     """Of several entries of one method, the one that leaks most; with its rows."""
     best = NOTHING
-    for _, part in rows.groupby("attack", sort=True):
+    for _, part in _groups(rows, lambda r: r["attack"]):
         choice: Choice = (pool(part), part)
-        if best[1] is None or math.isnan(best[0].mean) or words.better(choice[0].mean, best[0].mean, direction):
+        if not best[1] or math.isnan(best[0].mean) or words.better(choice[0].mean, best[0].mean, direction):
             best = choice
     return best
 
 
 def _worse(naive: Choice, aware: Choice, direction: str) -> tuple[str, Choice]:
     """Which of the two leaks more; one that has no number loses to one that has."""
-    if aware[1] is None:
+    if not aware[1]:
         return "naive", naive
-    if naive[1] is None:
+    if not naive[1]:
         return "aware", aware
     blind, seeing = naive[0].mean, aware[0].mean
     wins = words.better(seeing, blind, direction) or (math.isnan(blind) and not math.isnan(seeing))
@@ -135,37 +145,36 @@ def _strongest(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield line
 
 
-def _verdict(verdicts: pd.Series) -> str:
-    """The worst verdict of several checks; empty where the defense can act."""
-    return next((v for v in ("differs", "unchecked", "inert") if (verdicts == v).any()), "")
-
-
 def _numbers(prefix: str, entry: Pooled) -> dict[str, Any]:
     names = ("mean", "low", "high", "n", "status") if prefix else (
         "mean", "low", "high", "median", "n", "units", "seeds", "status", "reason")
     return {f"{prefix}{name}": getattr(entry, name) for name in names}
 
 
-def _origin(shown: pd.DataFrame, entry: str) -> dict[str, str]:
+def _origin(shown: Sequence[Row], entry: str) -> dict[str, str]:
     """Where the records of a line are."""
-    own = shown[shown["attack"] == entry]
-    if own.empty:
-        own = shown
-    parts = own.iloc[0]["record"].split("/")
+    own = [r for r in shown if r["attack"] == entry] or shown
+    parts = own[0]["record"].split("/")
     return {"records": "/".join([*parts[:4], "*", parts[5]]),
-            "record_seeds": " ".join(str(seed) for seed in sorted(set(own["seed"])))}
+            "record_seeds": " ".join(str(seed) for seed in sorted({r["seed"] for r in own}))}
 
 
-def _utility(frame: pd.DataFrame, scenario: str, defense: str, strength: float) -> Mapping[str, Any]:
+def _utilities(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, float], dict[str, pd.DataFrame]]]:
+    """(scenario, defense, strength) with its cells, and the undefended cells of the scenario."""
+    cells = frame.drop_duplicates("key").sort_values("inert", kind="stable")
+    for scenario, part in cells.groupby("scenario"):
+        plain = part[part["defense"] == "none"]
+        for (defense, strength), here in part.groupby(["defense", "strength"]):
+            yield (str(scenario), defense, strength), {"here": here, "plain": plain}
+
+
+def _utility(parts: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """Mean, smallest and largest utility over the targets, and the difference to the undefended targets."""
-    part = frame[frame["scenario"] == scenario].sort_values("inert", kind="stable")
-    name = words.track(part.iloc[0]["track"]).utility
+    name = words.track(parts["here"].iloc[0]["track"]).utility
     column = f"utility_{name}"
-    if column not in part:
+    if column not in parts["here"]:
         return {"utility_name": name, "utility": math.nan}
-    here = part[(part["defense"] == defense) & (part["strength"] == strength)]
-    own, plain = (p.dropna(subset=[column]).drop_duplicates("target")[column]
-                  for p in (here, part[part["defense"] == "none"]))
+    own, plain = (p.dropna(subset=[column]).groupby("target")[column].mean() for p in parts.values())
     return {"utility_name": name, "utility": own.mean(), "utility_min": own.min(), "utility_max": own.max(),
             "targets": len(own), "utility_undefended": plain.mean(),
             "utility_difference": own.mean() - plain.mean()}

@@ -8,15 +8,16 @@ seed; where there is one value only, there is no interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from inversionbench.metrics import interval
 
 NAN = math.nan
+Row = Mapping[str, Any]  # one row of the tidy frame: `frame.to_dict("records")` is much faster than the frame
 
 
 @dataclass(frozen=True)
@@ -37,27 +38,26 @@ class Pooled:
     reason: str = ""
 
 
-def pool(rows: pd.DataFrame) -> Pooled:
+def pool(rows: Sequence[Row]) -> Pooled:
     """Rows of one metric, one per seed -> one entry.
 
-    >>> rows = pd.DataFrame({"seed": [0, 1], "status": ["ok", "failed"], "reason": ["", "out of memory"],
-    ...                      "values": [[1.0, 3.0], []], "groups": [["a", "b"], []]})
-    >>> entry = pool(rows)
+    >>> entry = pool([{"seed": 0, "status": "ok", "reason": "", "values": [1.0, 3.0], "groups": ["a", "b"]},
+    ...               {"seed": 1, "status": "failed", "reason": "out of memory", "values": [], "groups": []}])
     >>> entry.mean, entry.n, entry.units, entry.status, entry.reason
     (2.0, 2, 2, 'partial', 'seed 1: out of memory')
     """
-    if rows.empty:
+    if not rows:
         return Pooled()
-    has = np.array([len(v) > 0 for v in rows["values"]])
+    answered = [row for row in rows if len(row["values"])]
     reason = _reasons(rows)
-    if not has.any():
-        return Pooled(status=str(rows["status"].iloc[0]), reason=reason)
-    answered = rows[has]
-    values = np.concatenate([np.asarray(v, float) for v in answered["values"]])
-    units = _units(answered["seed"], answered["groups"])
+    if not answered:
+        return Pooled(status=rows[0]["status"], reason=reason)
+    values = np.concatenate([np.asarray(row["values"], float) for row in answered])
+    units = _units([(row["seed"], group) for row in answered for group in row["groups"]])
     low, high = interval(values, units)
-    return Pooled(float(values.mean()), low, high, float(np.median(values)), len(values), len(np.unique(units)),
-                  len(answered), "ok" if has.all() and not reason else "partial", reason)
+    whole = len(answered) == len(rows) and not reason
+    return Pooled(float(values.mean()), low, high, float(np.median(values)), len(values), len(set(units)),
+                  len(answered), "ok" if whole else "partial", reason)
 
 
 @dataclass(frozen=True)
@@ -70,46 +70,44 @@ class Difference:
     pairs: int = 0
 
 
-def difference(defended: pd.DataFrame, undefended: pd.DataFrame) -> Difference:
+def difference(defended: Sequence[Row], undefended: Sequence[Row]) -> Difference:
     """Mean difference over the (seed, target) pairs that both sides have, with its interval.
 
     Seed and target fix the attacked sample, so the difference is paired; an unpaired difference is given
     without interval, because the two sides then saw different samples.
     """
     a, b = _by_subject(defended), _by_subject(undefended)
-    common = a.index.intersection(b.index)
-    if not len(a) or not len(b):
+    if not a or not b:
         return Difference()
-    if not len(common):
-        return Difference(float(a.mean() - b.mean()))
-    paired = (a[common] - b[common]).sort_index()
-    seeds, groups = paired.index.get_level_values(0), paired.index.get_level_values(1)
-    units = groups if groups.nunique() > 1 else seeds
-    low, high = interval(paired.to_numpy(), units.to_numpy())
+    common = sorted(a.keys() & b.keys())
+    if not common:
+        return Difference(float(np.mean(list(a.values())) - np.mean(list(b.values()))))
+    paired = np.array([a[key] - b[key] for key in common])
+    low, high = interval(paired, _units(common))
     return Difference(float(paired.mean()), low, high, len(paired))
 
 
-def _units(seeds: Sequence[int], groups: Sequence[Sequence[str]]) -> np.ndarray:
-    flat = np.array([g for cell in groups for g in cell], dtype=object)
-    if len(set(flat)) > 1:
-        return flat.astype(str)
-    return np.array([str(s) for s, cell in zip(seeds, groups, strict=True) for _ in cell])
+def _units(places: Sequence[tuple[Any, str]]) -> list[str]:
+    """What is resampled: the target of each (seed, target), or the seed where there is one target only."""
+    targets = [group for _, group in places]
+    return targets if len(set(targets)) > 1 else [str(seed) for seed, _ in places]
 
 
-def _by_subject(rows: pd.DataFrame) -> pd.Series:
+def _by_subject(rows: Sequence[Row]) -> dict[tuple[Any, str], float]:
     """Mean value per (seed, target)."""
-    parts = [(s, g, v) for s, groups, values in zip(rows["seed"], rows["groups"], rows["values"], strict=True)
-             for g, v in zip(groups, values, strict=True)]
-    flat = pd.DataFrame(parts, columns=["seed", "group", "value"])
-    return flat.groupby(["seed", "group"])["value"].mean()
+    found: dict[tuple[Any, str], list[float]] = {}
+    for row in rows:
+        for group, value in zip(row["groups"], row["values"], strict=True):
+            found.setdefault((row["seed"], group), []).append(value)
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
-def _reasons(rows: pd.DataFrame) -> str:
+def _reasons(rows: Sequence[Row]) -> str:
     """Why there is no answer; with the seeds, where it holds for some only."""
     by: dict[str, list[str]] = {}
-    for seed, status, reason in zip(rows["seed"], rows["status"], rows["reason"], strict=True):
-        if status != "ok":
-            by.setdefault(str(reason) or str(status), []).append(str(seed))
+    for row in rows:
+        if row["status"] != "ok":
+            by.setdefault(str(row["reason"]) or str(row["status"]), []).append(str(row["seed"]))
     if [len(rows)] == [len(seeds) for seeds in by.values()]:
         return next(iter(by))
     return "; ".join(f"seed {', '.join(seeds)}: {reason}" for reason, seeds in by.items())

@@ -30,7 +30,7 @@ def attacks(frame: pd.DataFrame) -> pd.DataFrame:
         out.append({
             **dict(zip(keys, key)),
             "direction": first["direction"], "headline": bool(first["headline"]),
-            **entry(pool(rows)),
+            **entry(pool(rows.to_dict("records"))),
             "rebuilt": catalogue.rebuilt("attack", first["method"]),
             **{c: rows[c].mean() for c in columns},
             "records": f"{first['scenario']}/{first['attack']}/none/0/*/record.json",

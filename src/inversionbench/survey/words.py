@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from inversionbench import catalogue
 from inversionbench.errors import UserError
 
 MINUS = "\N{MINUS SIGN}"
@@ -74,6 +75,12 @@ def words() -> dict[str, Any]:
     return yaml.safe_load((Path(__file__).parent / "words.yaml").read_text())
 
 
+def place(of: str) -> int:
+    """Where a track stands in the order of words.yaml; unknown ones last."""
+    order = list(words()["tracks"])
+    return order.index(of) if of in order else len(order)
+
+
 @cache
 def track(name: str) -> Track:
     """A track's own facts with our words; a record of a track that this version lacks still gets words."""
@@ -114,6 +121,17 @@ def label(kind: str, name: str) -> str:
     """Label of a control, level or status."""
     said = words()[kind].get(name)
     return said["label"] if isinstance(said, dict) else said or _plain(name)
+
+
+def method(kind: str, entry: str, of: str = "") -> str:
+    """The survey's name of an attack or defense; an entry that sets other parameters keeps what it adds.
+
+    >>> method("attack", "dlg"), method("attack", "gmi_aware", "gmi"), method("attack", "wrong_gradient")
+    ('DLG', 'GMI (aware)', 'wrong gradient')
+    """
+    of = of or entry
+    rest = "" if entry == of else entry.removeprefix(of).strip("_").replace("_", " ")
+    return catalogue.name(kind, of) + (f" ({rest})" if rest else "")
 
 
 def note(kind: str, name: str) -> str:

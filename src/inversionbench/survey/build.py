@@ -1,0 +1,109 @@
+"""The survey step: all records of a run -> tables, figures and report, written as one folder.
+
+    cells.parquet   the tidy frame, one row per cell and metric
+    attacks.csv     attacks without defense     defenses.csv   defenses against attacks     curves.csv
+    metrics.json    flat headline numbers, for DVC
+    survey.md       the tables for reading      survey.html    the report, one file
+    figures/        what the report shows
+
+Nothing here was measured by a clock; seconds and memory go to `timings/costs.csv` beside the folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from inversionbench.errors import UserError
+from inversionbench.files import atomic_folder, write_text
+from inversionbench.survey import checks, collect, defended, figures, maps, report, sheets, tables, words
+from inversionbench.survey.checks import Check
+from inversionbench.survey.figures import Picture
+
+if TYPE_CHECKING:
+    from inversionbench.params import Params
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that is shown. `absent`: keys of planned cells without a record."""
+
+    scale: str
+    records: list[dict[str, Any]]
+    frame: pd.DataFrame
+    attacks: pd.DataFrame
+    defenses: pd.DataFrame
+    curves: pd.DataFrame
+    checks: list[Check]
+    absent: list[str] = field(default_factory=list)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def scenarios(self) -> list[tuple[str, list[str]]]:
+        """(track, its scenarios), in the order of `words.yaml`."""
+        pairs = {(r["track"], r["scenario"]) for r in self.records}
+        tracks = sorted({track for track, _ in pairs}, key=lambda t: (words.place(t), t))
+        return [(track, sorted(s for t, s in pairs if t == track)) for track in tracks]
+
+
+def build(params: Params) -> list[str]:
+    """The survey of a run, into `<results>/<scale>/survey/`; returns what is wrong with the records.
+
+    Shows the cells that the parameters ask for; records of others, left from earlier parameters, are not
+    shown, and planned cells without a record are listed as not run.
+    """
+    from inversionbench import cells
+
+    planned = {key for group in cells.groups(params) for key, _, _ in group.cells()}
+    found = [record for record in collect.read(params.folder / "cells") if record["key"] in planned]
+    absent = sorted(planned - {record["key"] for record in found})
+    survey = make(found, params.scale, absent, params.raw)
+    with atomic_folder(params.folder / "survey") as folder:
+        write(survey, folder, params.folder)
+    tables.write(params.folder / "timings" / "costs.csv", collect.costs(found))
+    return checks.problems(survey.checks)
+
+
+def make(
+    found: list[dict[str, Any]], scale: str, absent: Iterable[str] = (), parameters: Mapping[str, Any] | None = None
+) -> Survey:
+    """All frames and tables from the records."""
+    if not found:
+        raise UserError("no records: run the cells first (`snakemake --cores all cells`)")
+    frame = collect.tidy(found)
+    checked = checks.verify(found)
+    return Survey(
+        scale, found, frame, tables.attacks(frame), defended.defenses(frame, checked), collect.curves(found),
+        checked, list(absent), parameters or {},
+    )
+
+
+def write(survey: Survey, folder: Path, run: Path) -> None:
+    """Write all files; `run` is the folder that holds `cells/` and `priors/`."""
+    collect.write(survey.frame, folder / "cells.parquet")
+    tables.write(folder / "attacks.csv", survey.attacks)
+    tables.write(folder / "defenses.csv", survey.defenses)
+    tables.write(folder / "curves.csv", survey.curves)
+    tables.write_headlines(folder / "metrics.json", survey.attacks, survey.defenses)
+    pictures = [*draw(survey, folder / "figures"), *sheets.draw(survey, folder / "figures", run)]
+    write_text(folder / "survey.md", report.markdown(survey))
+    write_text(folder / "survey.html", report.html(survey, pictures))
+
+
+def draw(survey: Survey, folder: Path) -> list[Picture]:
+    """All figures, by scenario."""
+    out: list[Picture | None] = []
+    for _, scenarios in survey.scenarios:
+        for scenario in scenarios:
+            out += [
+                figures.bars(survey.attacks, scenario, folder),
+                figures.curves(survey.curves, survey.attacks, scenario, folder),
+                maps.heat(survey.attacks, survey.defenses, scenario, folder),
+                maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
+                maps.each(survey.defenses, scenario, folder),
+            ]
+    return [picture for picture in out if picture is not None]

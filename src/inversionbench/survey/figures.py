@@ -1,0 +1,195 @@
+"""Figures without defenses: what attacks reach, and how it grows with queries or passes.
+
+Every figure states its unit and which way leaks more, uses colours that colour-blind readers can tell apart
+with a second cue (marker, hatch, label), and is written the same, byte for byte, from the same tables.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from inversionbench.files import atomic
+from inversionbench.survey import words
+from inversionbench.survey.words import Quantity
+
+DPI = 130
+COLOURS = sns.color_palette("colorblind", 10)
+MARKERS = "osD^vPX*<>"
+GREY = "#6b6b6b"
+STYLE = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("notebook", font_scale=0.8),
+    "font.family": "DejaVu Sans", "axes.edgecolor": "#999999", "grid.color": "#e4e4e4", "axes.titleweight": "bold",
+    "axes.titlelocation": "left", "axes.titlesize": 10, "legend.frameon": False, "svg.hashsalt": "inversionbench",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure: its file, what it shows in a sentence (also its alternative text), and its place."""
+
+    path: Path
+    caption: str
+    scenario: str
+    kind: str
+
+
+@contextmanager
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **kwargs: Any) -> Iterator[tuple[Figure, Any]]:
+    """A styled figure and its axes (rows, columns), drawn with Agg; sizes in inches."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG without anything that changes from run to run."""
+    with atomic(path) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
+
+
+def bars(table: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
+    """What every attack reaches without defense, with interval; controls as grey bars and dashed lines."""
+    rows = headline_rows(table, scenario)
+    shown = rows[rows["mean"].notna()]
+    if shown.empty:
+        return None
+    metric = quantity(rows)
+    factor = metric.factor
+    shown = shown.sort_values("mean", ascending=metric.direction != "lower")
+    colour = dict(zip(sorted(set(rows["level"])), itertools.cycle(COLOURS)))
+    with canvas(7.6, 1.5 + 0.3 * len(shown)) as (figure, axes):
+        ax = axes[0, 0]
+        for y, row in enumerate(shown.itertuples()):
+            control = row.kind == "control"
+            ax.barh(y, row.mean * factor, color="#c9c9c9" if control else colour[row.level], height=0.68,
+                    hatch="///" if control else None, edgecolor="white")
+            low, high = (row.mean if np.isnan(v) else v for v in (row.low, row.high))
+            ax.errorbar(row.mean * factor, y, xerr=[[(row.mean - low) * factor], [(high - row.mean) * factor]],
+                        color="#222222", capsize=2.5, linewidth=1.1)
+            ax.annotate(metric.show(row.mean), (max(high, row.mean) * factor, y), (5, 0),
+                        textcoords="offset points", va="center", fontsize=8)
+        ax.set_yticks(range(len(shown)), [_attack(row) for row in shown.itertuples()])
+        _control_lines(ax, rows, metric, vertical=True)
+        _legend(ax, colour, shown)
+        ax.set_ylim(-0.6, len(shown) - 0.4)
+        ax.margins(x=0.12)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel(f"{metric.title}; {words.arrow(metric.direction)}")
+        save(figure, folder / f"attacks-{scenario}.png")
+    caption = (f"{metric.label} of every attack on {scenario} without defense. Bars are means with 95 % intervals "
+               "over attacked targets; hatched bars are controls, dashed lines the levels of the other controls.")
+    return Picture(folder / f"attacks-{scenario}.png", caption, scenario, "attacks")
+
+
+def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
+    """The headline against queries and against passes, undefended; control levels as dashed lines."""
+    rows = headline_rows(table, scenario)
+    if rows.empty:
+        return None
+    metric = quantity(rows)
+    here = points[(points["scenario"] == scenario) & (points["defense"] == "none") & (points["metric"] == metric.id)]
+    sizes = here.groupby(["axis", "attack"])["budget"].nunique()
+    kept = sizes[sizes > 1].reset_index()[["axis", "attack"]]
+    here = here.merge(kept)
+    kinds = sorted(set(here["axis"]))
+    if not kinds:
+        return None
+    style = cues(set(here["attack"]))
+    with canvas(2.8 + 4 * len(kinds), 3.9, 1, len(kinds), sharey=True) as (figure, axes):
+        for ax, axis in zip(axes[0], kinds):
+            for (attack, method), line in here[here["axis"] == axis].groupby(["attack", "method"]):
+                mean = line.groupby("budget")["value"].mean()
+                marker, colour = style[attack]
+                ax.plot(mean.index, mean * metric.factor, color=colour, marker=marker, markersize=5,
+                        label=words.method("attack", attack, method))
+            ax.set_xscale("log")
+            ax.set_xlabel(f"{axis} (log scale)")
+            _control_lines(ax, rows, metric, vertical=False)
+        figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
+        axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
+        save(figure, folder / f"curves-{scenario}.png")
+    caption = (f"{metric.label} on {scenario} without defense against what the attack may spend: queries to the "
+               "target, or passes through a model it holds. Mean over targets and seeds; dashed lines are controls.")
+    return Picture(folder / f"curves-{scenario}.png", caption, scenario, "curves")
+
+
+def headline_rows(table: pd.DataFrame, scenario: str) -> pd.DataFrame:
+    """Rows of a table that belong to the headline metric of one scenario."""
+    return table[(table["scenario"] == scenario) & table["headline"].astype(bool)]
+
+
+def quantity(rows: pd.DataFrame) -> Quantity:
+    """The metric that these rows show."""
+    first = rows.iloc[0]
+    return words.metric(first["metric"], first["track"])
+
+
+def control_levels(rows: pd.DataFrame) -> dict[str, float]:
+    """Mean level of every control that the cells carry, by name."""
+    columns = [c for c in rows.columns if c.startswith("control_")]
+    means = rows[columns].mean()
+    return {c.removeprefix("control_"): float(v) for c, v in means.items() if not np.isnan(v)}
+
+
+def cues(names: Iterable[str]) -> dict[str, tuple[str, Any]]:
+    """A marker and a colour for each name; the pair differs for up to a hundred names."""
+    return {name: (MARKERS[(i + i // 10) % 10], COLOURS[i % 10]) for i, name in enumerate(sorted(names))}
+
+
+def unique(axes: Any) -> tuple[list[Any], list[str]]:
+    """Legend entries over all panels, each once."""
+    found: dict[str, Any] = {}
+    for ax in axes.flat:
+        for handle, label in zip(*ax.get_legend_handles_labels()):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def _control_lines(ax: Any, rows: pd.DataFrame, metric: Quantity, vertical: bool) -> None:
+    """Dashed lines at the controls' levels, with labels; controls far off the data are left out."""
+    low, high = ax.get_xlim() if vertical else ax.get_ylim()
+    width = (high - low) or 1.0
+    floor, last = 0, -np.inf
+    for name, level in sorted(control_levels(rows).items(), key=lambda item: item[1]):
+        place = level * metric.factor
+        if not low - 0.35 * width <= place <= high + 0.35 * width:
+            continue
+        label = f"{words.label('controls', name)} {metric.show(level)}"
+        if vertical:
+            floor = floor + 1 if place - last < 0.22 * width else 0  # labels of close lines go above each other
+            last = place
+            ax.axvline(place, color=GREY, linestyle="--", linewidth=1, zorder=0.5)
+            ax.annotate(label, (place, 1), (0, 3 + 10 * floor), xycoords=("data", "axes fraction"),
+                        textcoords="offset points", ha="center", va="bottom", fontsize=7, color=GREY,
+                        annotation_clip=False)
+        else:
+            ax.axhline(place, color=GREY, linestyle="--", linewidth=1, zorder=0.5)
+            ax.annotate(label, (1, place), (-3, 2), xycoords=("axes fraction", "data"), ha="right",
+                        textcoords="offset points", va="bottom", fontsize=7, color=GREY)
+
+
+def _legend(ax: Any, colour: dict[str, Any], shown: pd.DataFrame) -> None:
+    levels = sorted(set(shown.loc[shown["kind"] == "attack", "level"]))
+    if len(levels) > 1:
+        handles = [Patch(color=colour[level], label=words.label("levels", level)) for level in levels]
+        ax.legend(handles=handles, fontsize=8, loc="lower right", frameon=True)
+
+
+def _attack(row: Any) -> str:
+    mark = {"partial": " (some seeds)"}.get(row.status, "")
+    return words.method("attack", row.attack, row.method) + (" *" if row.rebuilt else "") + mark

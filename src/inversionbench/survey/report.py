@@ -1,0 +1,122 @@
+"""survey.md and survey.html: the same tables, the second with figures, in one file without network.
+
+The report reads without scripts; a few lines of script only let tables be sorted. It holds no times and no
+host names, so equal records give equal bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inversionbench import __version__
+from inversionbench.survey import checks, view, words
+from inversionbench.survey.figures import Picture
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from inversionbench.survey.build import Survey
+
+CELLS = "../cells/"  # from the report to the records
+
+
+def markdown(survey: Survey) -> str:
+    """survey.md."""
+    return _environment(False).get_template("survey.md.j2").render(**_context(survey)).rstrip("\n") + "\n"
+
+
+def html(survey: Survey, pictures: list[Picture]) -> str:
+    """survey.html, with every picture inside."""
+    context = _context(survey)
+    for track in context["tracks"]:
+        for scenario in track["scenarios"]:
+            scenario["pictures"] = {
+                kind: [p for p in pictures if p.scenario == scenario["name"] and p.kind == kind]
+                for kind in ("attacks", "curves", "heat", "tradeoff", "each", "gallery", "defended")
+            }
+    priors = [p for p in pictures if p.kind == "prior"]
+    return _environment(True).get_template("survey.html.j2").render(**context, priors=priors)
+
+
+def _context(survey: Survey) -> dict[str, Any]:
+    return {
+        "scale": survey.scale,
+        "version": __version__,
+        "cells": len(survey.records),
+        "statuses": sorted(Counter(r["status"] for r in survey.records).items()),
+        "absent": survey.absent,
+        "problems": checks.problems(survey.checks),
+        "verdicts": Counter(c.verdict for c in survey.checks),
+        "glance": view.glance_table(survey.attacks, survey.defenses),
+        "tracks": [_track(survey, name, scenarios) for name, scenarios in survey.scenarios],
+        "provenance": _provenance(survey),
+        "parameters": json.dumps(survey.parameters, indent=1, sort_keys=True) if survey.parameters else "",
+        "words": words,
+        "link": CELLS,
+    }
+
+
+def _track(survey: Survey, name: str, scenarios: list[str]) -> dict[str, Any]:
+    part = survey.attacks[survey.attacks["track"] == name]
+    columns = [c for c in part.columns[part.notna().any()] if c.startswith("control_")]
+    controls = sorted(c.removeprefix("control_") for c in columns)
+    said = words.track(name)
+    main = words.metric(words.headline(name, sorted(set(part["metric"]))), name)
+    return {
+        "about": said,
+        "headline": main,
+        "controls": [(words.label("controls", c), words.note("controls", c)) for c in controls],
+        "scenarios": [_scenario(survey, scenario) for scenario in scenarios],
+    }
+
+
+def _scenario(survey: Survey, name: str) -> dict[str, Any]:
+    part = survey.attacks[survey.attacks["scenario"] == name]
+    first = next(r for r in survey.records if r["scenario"] == name)
+    return {
+        "name": name,
+        "dataset": first["dataset"],
+        "model": part.iloc[0]["model"],
+        "seeds": sorted({r["seed"] for r in survey.records if r["scenario"] == name}),
+        "setting": json.dumps(first["parameters"].get("scenario", {}), indent=1, sort_keys=True),
+        "attacks": view.attack_table(survey.attacks, name),
+        "defenses": view.defense_table(survey.defenses, name),
+        "pairs": view.pair_table(survey.defenses, name),
+        "absent_metrics": view.absent_metrics(part),
+        "absent_attacks": view.absent_attacks(part),
+        "rebuilt": bool(part["rebuilt"].any()),
+        "pictures": {},
+    }
+
+
+def _provenance(survey: Survey) -> list[tuple[str, str]]:
+    """Versions and digests behind the numbers, each once."""
+    made = [r["provenance"] for r in survey.records]
+    versions = sorted({f"{k} {v}" for p in made for k, v in (p.get("versions") or {}).items()})
+    data = sorted({f"{r['dataset']} {str(r['provenance'].get('data'))[:12]}" for r in survey.records
+                   if r["provenance"].get("data")})
+    counted = [(kind, len({p[kind] for p in made if p.get(kind)})) for kind in ("code", "target", "prior", "evaluator")]
+    rows = [("versions", ", ".join(versions)), ("data (first 12 digits of the digest)", ", ".join(data))]
+    rows += [(f"different {kind} digests", str(n)) for kind, n in counted if n]
+    return rows
+
+
+@cache
+def _environment(escape: bool) -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    env = Environment(loader=PackageLoader("inversionbench.survey", "templates"), autoescape=escape,
+                      undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters["uri"] = _uri
+    env.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    return env
+
+
+def _uri(path: Path) -> str:
+    """A picture as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
