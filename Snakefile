@@ -3,6 +3,8 @@
 configfile: "params.yaml"
 
 
+import sys
+
 from inversionbench.errors import UserError
 from inversionbench.plan import Plan
 from snakemake.exceptions import WorkflowError
@@ -13,7 +15,7 @@ except UserError as error:
     raise WorkflowError(str(error))
 OUT = PLAN.folder
 PARAMS = PLAN.write()
-RUN = f"inversionbench --params {PARAMS}"
+RUN = f"{sys.executable} -m inversionbench --params {PARAMS}"
 
 
 wildcard_constraints:
@@ -57,4 +59,4 @@ include: "workflow/rules/tracking.smk"
 
 
 onsuccess:
-    shell("inversionbench --params {PARAMS} summary")
+    shell("{RUN} summary")

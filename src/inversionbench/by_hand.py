@@ -74,10 +74,9 @@ def describe(folder: Path) -> str:
     """A record as text for people."""
     record = next(records.load([folder]))
     lines = [f"{record['key']}: {record['status']} {record.get('reason', '')}".rstrip()]
-    lines += [
-        f"  {name}: {m['mean']:.4g} [{m['low']:.4g}, {m['high']:.4g}], median {m['median']:.4g}, n = {m['n']}"
-        for name, m in record["metrics"].items()
-    ]
+    for name, m in record["metrics"].items():
+        bounds = "" if m["low"] is None else f" [{m['low']:.4g}, {m['high']:.4g}]"
+        lines.append(f"  {name}: {m['mean']:.4g}{bounds}, median {m['median']:.4g}, n = {m['n']}")
     lines += [f"  {name}: unavailable, {reason}" for name, reason in record["unavailable"].items()]
     for control, values in record["controls"].items():
         lines.append(f"  control {control}: " + ", ".join(f"{m} {v:.4g}" for m, v in values.items()))

@@ -10,7 +10,8 @@ record.json
     kind         "attack", or "control" for a row that says what a number means
     status       "ok" | "denied" | "budget" | "unavailable" | "failed"; `reason` where it is not ok
     inert        True where the defense structurally cannot act on this attack (run once, must equal strength 0)
-    metrics      name -> {"values": [...], "mean", "median", "low", "high", "n"}: 95 % interval over subjects
+    metrics      name -> {"values": [...], "mean", "median", "low", "high", "n"}: 95 % interval over subjects,
+                 null where there are fewer than two
     groups       [...] the subject (client, class, record) of each value
     unavailable  metric -> reason
     controls     control -> metric -> mean over subjects (mean image, random image, noise, truth, ...)

@@ -275,14 +275,15 @@ def _measured(done: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
         values = np.asarray(values, dtype=np.float64)
         if not np.isfinite(values).all():
             raise ValueError("a metric value is not finite: it belongs in `unavailable`, with its reason")
-        low, high = interval(values, done.groups)
+        bounds = interval(values, done.groups)
+        low, high = (None, None) if np.isnan(bounds).any() else map(float, bounds)
         return {
             "values": [round(float(v), 6) for v in values],
             "mean": float(values.mean()),
             "n": len(values),
             "median": float(np.median(values)),
-            "low": float(low),
-            "high": float(high),
+            "low": low,
+            "high": high,
         }
 
     return {
