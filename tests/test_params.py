@@ -1,0 +1,104 @@
+"""Bad parameters are refused before any job, with the place and the nearest valid name."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from inversionbench.errors import UserError
+from inversionbench.params import check, merge, read
+
+ROOT = Path(__file__).parents[1]
+
+GOOD = {
+    "scale": "test",
+    "datasets": {"dosing": {}},
+    "evaluators": {"imputers": {"track": "tabular", "dataset": "dosing"}},
+    "scenarios": {
+        "tree": {"track": "tabular", "dataset": "dosing", "model": {"name": "tree"}, "subjects": 200, "judges": "imputers"}
+    },
+    "attacks": {"mi_attribute": {"params": {"access": "BB-S"}}, "labels": {"method": "mi_attribute"}},
+    "defenses": {"confidence_rounding": {"strengths": [0.1, 0.5]}},
+}
+
+
+def changed(path: str, value: object) -> dict:
+    """GOOD with one value set; the path's parts are separated by dots."""
+    raw = copy.deepcopy(GOOD)
+    node = raw
+    *parents, last = path.split(".")
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = value
+    return raw
+
+
+def test_good_parameters_and_derived_values():
+    params = check(GOOD)
+    assert str(params.folder) == "results/test"
+    assert params.tracking_uri == "sqlite:///results/mlflow.db"
+    assert params.attacks["mi_attribute"].level() == "BB-S"
+    assert params.attacks["labels"].level() == "LO"
+    assert params.attacks["labels"].method == "mi_attribute"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("scenarois", {}, ["unknown key 'scenarois'", "'scenarios'"]),
+        ("scenarios.tree.modle", {"name": "tree"}, ["scenarios.tree", "'modle'", "'model'"]),
+        ("scenarios.tree.track", "tabula", ["unknown track 'tabula'", "'tabular'"]),
+        ("scenarios.tree.dataset", "dossing", ["unknown dataset 'dossing'", "'dosing'"]),
+        ("scenarios.tree.model", {"name": "treee"}, ["scenarios.tree", "treee", "tree"]),
+        ("scenarios.tree.judges", "imputer", ["judges", "'imputers'"]),
+        ("scenarios.tree.seeds", [], ["scenarios.tree.seeds"]),
+        ("scenarios.tree.seeds", [1, 1], ["scenarios.tree.seeds"]),
+        ("datasets.dosing", {"row": 3}, ["datasets.dosing", "'row'", "rows"]),
+        ("attacks.mi_attribut", {}, ["attacks.mi_attribut", "'mi_attribute'"]),
+        ("attacks.mi_attribute.params", {"acces": "LO"}, ["'acces'", "'access'"]),
+        ("attacks.mi_attribute.params", {"access": "BB"}, ["access 'BB'", "BB-S"]),
+        ("attacks.mi_attribute.params", {"belief": 3}, ["attacks.mi_attribute.params.belief", "str"]),
+        ("attacks.mi_attribute.scenarios", ["forest"], ["unknown scenario 'forest'", "tree"]),
+        ("attacks.mi_attribute.defenses", ["rounding"], ["unknown defense 'rounding'", "confidence_rounding"]),
+        ("defenses.confidence_rounding.strengths", [0, 0.1], ["strengths", "none of them 0"]),
+        ("defenses.confidence_rounding.params", {"strength": 0.1}, ["under 'strengths'"]),
+        ("defenses.confidence_roundin", {"strengths": [1]}, ["'confidence_rounding'"]),
+    ],
+)
+def test_bad_parameters_name_the_place_and_what_is_allowed(path, value, says):
+    with pytest.raises(UserError) as error:
+        check(changed(path, value))
+    for words in says:
+        assert words in str(error.value)
+
+
+def test_all_problems_are_reported_at_once():
+    raw = changed("attacks.nonsense", {})
+    raw["defenses"]["nonsense_too"] = {"strengths": [1]}
+    with pytest.raises(UserError, match="nonsense") as error:
+        check(raw)
+    assert "nonsense_too" in str(error.value)
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("scale: a\nscale: b\n")
+    with pytest.raises(UserError, match="'scale' stands twice"):
+        read(path)
+
+
+def test_overlay_merges_and_null_removes():
+    merged = merge(GOOD, {"scale": "other", "attacks": {"labels": None}, "defenses": {"confidence_rounding": None}})
+    params = check(merged)
+    assert params.scale == "other"
+    assert list(params.attacks) == ["mi_attribute"]
+    assert not params.defenses
+
+
+@pytest.mark.parametrize("scale", [None, *sorted(p.stem for p in (ROOT / "workflow/scales").glob("*.yaml"))])
+def test_shipped_parameters_are_valid(scale):
+    params = read(ROOT / "params.yaml", ROOT / f"workflow/scales/{scale}.yaml" if scale else None)
+    assert params.scale == (scale or "laptop")
+    assert params.scenarios

@@ -1,0 +1,63 @@
+"""A digest changes when code that a rule runs changes, and not when other code does."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inversionbench import provenance
+
+PACKAGE = Path(provenance.__file__).parent
+SCRIPT = """
+import sys; sys.path.insert(0, sys.argv[1])
+from inversionbench.provenance import code_digest
+print(code_digest("inversionbench.attacks.tabular.mi_attribute"),
+      code_digest("inversionbench.tracks.tabular:train_target"),
+      code_digest("inversionbench.tracks.tabular:evaluate"))
+"""
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "inversionbench", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def digests(copy: Path) -> list[str]:
+    out = subprocess.run([sys.executable, "-c", SCRIPT, str(copy)], capture_output=True, text=True, check=True)
+    return out.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("module", "moves"),
+    [
+        ("attacks/tabular/_posterior.py", (True, False, False)),  # imported by the attack only
+        ("training/tabular.py", (False, True, False)),  # imported inside train_target
+        ("evaluation/tabular.py", (False, False, True)),
+        ("oracle/base.py", (True, None, None)),
+        ("attacks/federated/__init__.py", (False, False, False)),
+        ("survey/words.py", (False, False, False)),
+    ],
+)
+def test_an_edit_moves_exactly_the_digests_of_what_runs_it(copy, module, moves):
+    before = digests(copy)
+    path = copy / "inversionbench" / module
+    path.write_text(path.read_text() + "\n# edited\n")
+    after = digests(copy)
+    for old, new, moved in zip(before, after, moves):
+        if moved is not None:
+            assert (old != new) == moved
+
+
+def test_digest_of_a_configuration_ignores_the_order_of_keys():
+    assert provenance.config_digest({"a": 1, "b": 2}) == provenance.config_digest({"b": 2, "a": 1})
+    assert provenance.config_digest({"a": 1}) != provenance.config_digest({"a": 2})
+
+
+def test_unknown_function_is_an_error():
+    with pytest.raises(ValueError, match="no function 'nothing'"):
+        provenance.code_digest("inversionbench.tracks.tabular:nothing")
