@@ -55,7 +55,7 @@ def test_good_parameters_and_derived_values():
         ("scenarios.tree.judges", "imputer", ["judges", "'imputers'"]),
         ("scenarios.tree.seeds", [], ["scenarios.tree.seeds"]),
         ("scenarios.tree.seeds", [1, 1], ["scenarios.tree.seeds"]),
-        ("datasets.dosing", {"row": 3}, ["datasets.dosing", "'row'", "rows"]),
+        ("datasets.dosing", {"nois": 3}, ["datasets.dosing", "'nois'", "'noise'"]),
         ("attacks.mi_attribut", {}, ["attacks.mi_attribut", "'mi_attribute'"]),
         ("attacks.mi_attribute.params", {"acces": "LO"}, ["'acces'", "'access'"]),
         ("attacks.mi_attribute.params", {"access": "BB"}, ["access 'BB'", "BB-S"]),
