@@ -46,7 +46,7 @@ def defenses(frame: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
             for strength in sorted({r["strength"] for r in own}):
                 lines = list(_attackers(own, strength, plain))
                 common = {"defense": defense, "strength": strength, **utilities[scenario, defense, strength]}
-                out += [{**common, **line} for line in (*lines, *_strongest(lines))]
+                out += [{**common, **line} for line in (*lines, *_strongest(lines))]  # COLUMNS drops the rows
     return pd.DataFrame(out, columns=COLUMNS).sort_values(ORDER, ignore_index=True)
 
 
@@ -88,7 +88,7 @@ def _changed(here: Sequence[Row], same: Sequence[Row]) -> dict[str, Any]:
         "entry": rows[0]["attack"], "worse": worse, **_numbers("", chosen),
         **_numbers("naive_", naive[0]), **_numbers("aware_", aware[0]),
         "undefended": undefended.mean, "difference": change.mean, "difference_low": change.low,
-        "difference_high": change.high, "pairs": change.pairs,
+        "difference_high": change.high, "pairs": change.pairs, "rows": rows, "reference": reference,
     }
 
 
@@ -100,6 +100,7 @@ def _unchanged(same: Sequence[Row]) -> dict[str, Any]:
         "entry": rows[0]["attack"], "worse": "", **_numbers("", undefended),
         "naive_status": "inert", "aware_status": "inert", "undefended": undefended.mean,
         "difference": zero.mean, "difference_low": zero.low, "difference_high": zero.high, "pairs": zero.pairs,
+        "rows": rows, "reference": rows,
     }
 
 
@@ -127,8 +128,8 @@ def _worse(naive: Choice, aware: Choice, direction: str) -> tuple[str, Choice]:
 def _strongest(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Per level, the line of the attack that leaks most; controls are no attacks.
 
-    It is compared with the attack that leaks most without defense. Where that is another one, the difference
-    is of two means over different attacks and has no interval.
+    It is compared, over the same seeds and targets, with the attack that leaks most without defense, which
+    may be another one.
     """
     for level in sorted({line["level"] for line in lines}):
         real = [n for n in lines if n["level"] == level and n["kind"] == "attack" and not math.isnan(n["mean"])]
@@ -136,12 +137,12 @@ def _strongest(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             continue
         sign = 1 if real[0]["direction"] == "higher" else -1
         worst = max(real, key=lambda line: sign * line["mean"])
-        before = [line["undefended"] for line in real if not math.isnan(line["undefended"])]
-        undefended = max(before, key=lambda v: sign * v) if before else math.nan
-        line = {**worst, "attack": STRONGEST, "undefended": undefended}
-        if undefended != worst["undefended"]:
-            line |= {"difference": worst["mean"] - undefended, "difference_low": math.nan,
-                     "difference_high": math.nan, "pairs": 0}
+        before = max(real, key=lambda line: -math.inf if math.isnan(line["undefended"]) else sign * line["undefended"])
+        line = {**worst, "attack": STRONGEST, "undefended": before["undefended"]}
+        if before is not worst:
+            change = difference(worst["rows"], before["reference"])
+            line |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high,
+                     "pairs": change.pairs}
         yield line
 
 

@@ -29,6 +29,7 @@ DPI = 130
 COLOURS = sns.color_palette("colorblind", 10)
 MARKERS = "osD^vPX*<>"
 GREY = "#6b6b6b"
+LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}  # behind numbers, over lines
 STYLE = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("notebook", font_scale=0.8),
@@ -82,7 +83,7 @@ def bars(table: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
             ax.errorbar(row.mean * factor, y, xerr=[[(row.mean - low) * factor], [(high - row.mean) * factor]],
                         color="#222222", capsize=2.5, linewidth=1.1)
             ax.annotate(metric.show(row.mean), (max(high, row.mean) * factor, y), (5, 0),
-                        textcoords="offset points", va="center", fontsize=8)
+                        textcoords="offset points", va="center", fontsize=8, bbox=LABEL)
         ax.set_yticks(range(len(shown)), [_attack(row) for row in shown.itertuples()])
         _control_lines(ax, rows, metric, vertical=True)
         _legend(ax, colour, shown)

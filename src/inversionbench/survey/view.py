@@ -84,7 +84,7 @@ def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
         out.append(("", [
             Cell(words.method("defense", row.defense)), Cell(f"{row.strength:g}", sort=row.strength),
             Cell(words.label("levels", row.level)),
-            Cell(words.method("attack", row.entry, row.method) + (" †" if row.worse == "aware" else "")),
+            Cell(words.method("attack", row.method) + (" †" if row.worse == "aware" else ""), note=row.entry),
             _number(row, metric), _change(row, metric), _utility(row, use),
             Cell(use.show(row.utility_difference, True), sort=row.utility_difference), _count(row), _records(row),
         ]))
