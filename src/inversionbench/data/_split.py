@@ -48,22 +48,25 @@ def deal(
 
 
 def blocks(
-    groups: np.ndarray, rng: np.random.Generator, shares: Mapping[str, float]
+    groups: np.ndarray, rng: np.random.Generator, shares: Mapping[str, float], strata: np.ndarray | None = None
 ) -> dict[str, Rows]:
     """Split rows so that no group (patient, lesion) is in two parts: whole groups are dealt in random order.
 
-    A group goes to the part that lacks most rows, which keeps the shares close to what was asked.
+    A group goes to the part that lacks most rows, which keeps the shares close to what was asked. strata: (n,)
+    class of each row; the shares are kept in each class (a group counts where its first row stands).
     """
     check_shares(shares)
-    names, counts = np.unique(groups, return_counts=True)
     wanted = {"private": 1 - sum(shares.values()), **shares}
-    missing = {part: share * len(groups) for part, share in wanted.items()}
-    chosen: dict[str, list[int]] = {part: [] for part in wanted}
-    for i in rng.permutation(len(names)):
-        part = max(missing, key=lambda p: missing[p])
-        missing[part] -= counts[i]
-        chosen[part].append(i)
-    return {part: np.flatnonzero(np.isin(groups, names[idx])) for part, idx in chosen.items()}
+    names, first, group, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    stratum = np.zeros(len(names), np.int64) if strata is None else strata[first]
+    part_of = np.empty(len(names), np.int64)
+    for kind in np.unique(stratum):
+        mine = np.flatnonzero(stratum == kind)
+        missing = np.array(list(wanted.values())) * counts[mine].sum()
+        for i in rng.permutation(mine):
+            part_of[i] = part = int(missing.argmax())
+            missing[part] -= counts[i]
+    return {part: np.flatnonzero(part_of[group.reshape(-1)] == i) for i, part in enumerate(wanted)}
 
 
 def classed(

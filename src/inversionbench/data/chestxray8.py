@@ -107,7 +107,7 @@ class Chestxray8(DatasetSource):
     def _split(self, patient: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         mine = np.flatnonzero(y >= 0)
         shares = {"evaluation": self.evaluation_share, "heldout": self.heldout_share}
-        blocks = _split.blocks(patient[mine], rng, shares)
+        blocks = _split.blocks(patient[mine], rng, shares, y[mine])
         parts = {part: _split.robin(mine[rows], y, rng) for part, rows in blocks.items()}
         healthy = np.flatnonzero((y == -1) & ~np.isin(patient, patient[mine]))
         parts["public"] = rng.permutation(healthy)[: self.public or None]

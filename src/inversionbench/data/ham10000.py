@@ -78,7 +78,7 @@ class Ham10000(DatasetSource):
         y = np.array([CLASSES.index(row["dx"]) for row in rows], np.int64)
         lesion = _people.numbered([row["lesion_id"] for row in rows])
         shares = {"public": self.public_share, "evaluation": self.evaluation_share}
-        blocks = _split.blocks(lesion, rng, {**shares, "heldout": self.heldout_share})
+        blocks = _split.blocks(lesion, rng, {**shares, "heldout": self.heldout_share}, y)
         out.drop_shared()
         _stream.write(
             out, {part: _split.robin(found, y, rng) for part, found in blocks.items()},
