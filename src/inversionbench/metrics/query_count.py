@@ -38,10 +38,10 @@ class QueryCount:
 def query_count(phases: Mapping[str, int], classes: int, gradient_queries: int = 0) -> QueryCount:
     """The cost of one attack.
 
-    phases: inputs per phase ("training", "optimisation", "selection", or an attack's own names), integers
-    >= 0. classes: attacked classes, > 0. Raises `UserError` for other values.
+    phases: inputs per phase, integers >= 0, as `Ledger.by_phase` of the oracle gives them. classes: attacked
+    classes, > 0. gradient_queries: white-box passes, `Ledger.passes`. Raises `UserError` for other values.
 
-    >>> cost = query_count({"training": 1000, "optimisation": 24}, classes=8)
+    >>> cost = query_count({"train": 1000, "search": 24}, classes=8)
     >>> cost.total, cost.per_class
     (1024, 128.0)
     """
