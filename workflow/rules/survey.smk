@@ -5,7 +5,7 @@ rule survey:
     output:
         report(
             directory(f"{OUT}/survey"),
-            patterns=["{name}.png"],
+            patterns=["figures/{name}.png"],
             category="Figures",
             caption="../report/figures.rst",
         ),
