@@ -139,14 +139,14 @@ def resnet(shape: tuple[int, ...], classes: int, width: int = 20, features: int 
 
 
 def plain(shape: tuple[int, ...], classes: int, width: int = 24, features: int = 128) -> Staged:
-    """Pairs of convolutions with group normalisation, SiLU and mean pooling: shares no layer type but the
-    convolution with `cnn` and `resnet`, so its blind spots differ."""
+    """Pairs of convolutions with SiLU and mean pooling: no shortcut, no ReLU, no maximum, so its blind spots
+    are not those of `cnn` and `resnet`."""
     blocks: dict[str, nn.Module] = {}
     before = shape[0]
     for i, after in enumerate([width, 2 * width, 4 * width]):
         first = conv(before, after, 3, 2 if i == 0 else 1)
         blocks[f"block{i + 1}"] = nn.Sequential(
-            first, nn.GroupNorm(4, after), nn.SiLU(), conv(after, after), nn.GroupNorm(4, after), nn.SiLU(),
+            first, nn.BatchNorm2d(after), nn.SiLU(), conv(after, after), nn.BatchNorm2d(after), nn.SiLU(),
             *([nn.AvgPool2d(2)] if i < 2 else []),
         )
         before = after

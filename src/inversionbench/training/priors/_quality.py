@@ -3,8 +3,8 @@
 The features are means and deviations, over a 4 x 4 grid, of the responses of fixed random filter banks at
 three scales (rectified, two layers), reduced to the leading principal components of the real images. The
 number orders states of one generator and generators of one data set; it is not comparable with FID on
-Inception features, nor between data sets, and is named `fid_like` for that reason. Beside it stands what
-blurred real images score, as its scale.
+Inception features, nor between data sets, and is named `fid_like` for that reason. It is divided by the total
+variance of the real images' features. Beside it stand, as its scale, what other and blurred real images score.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ class Yardstick:
         return (_responses(x, self.banks) - self.mean) @ self.basis
 
     def distance(self, x: Tensor) -> float:
-        """`fid_like` of images x: (n, channels, height, width) in [0, 1]; 0 = indistinguishable."""
-        return frechet(self.real, self.features(x))
+        """`fid_like` of images x: (n, channels, height, width) in [0, 1]; 0 = indistinguishable, 1 = as far
+        as the total variance of the real images."""
+        return frechet(self.real, self.features(x)) / float(self.real.var(0).sum())
 
 
 @torch.no_grad()

@@ -1,0 +1,213 @@
+"""Judging reconstructions of classes: two evaluators that must agree, distances, attributes, controls.
+
+Headline: `agreement`, the share of reconstructions that both evaluators recognise. Beside it: each evaluator
+alone (`top1`, `second`, `top5`), the target's own opinion (`target_top1`; far above the evaluators', it means
+adversarial noise and not inversion), `knn_distance` and `feature_distance` in the first evaluator's features,
+and on data with known attributes `attribute_recovery`.
+
+attribute_recovery of an image x of person p, with the reader's standardised attributes a(x), the true ones
+t(p), and weights w = the share of each attribute's variance that the reader explains on people it never saw:
+
+    d(x, q) = sum_k w_k (a_k(x) - t_k(q))^2          score = 1 - d(x, p) / mean over other people q of d(x, q)
+
+0: as far from the person as from any other (an image that knows nothing, or noise far from everybody);
+1: exactly the person; below 0: nearer to others. True photographs give the ceiling, random ones the floor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inversionbench.metrics.attack_accuracy import agreement, hits
+from inversionbench.metrics.feature_distance import feature_distance
+from inversionbench.metrics.knn_distance import knn_distance
+from inversionbench.tracks.base import Evaluation
+from inversionbench.training.evaluators import Judges, outputs
+
+if TYPE_CHECKING:
+    from inversionbench.attacks.base import Reconstruction
+    from inversionbench.data.base import Dataset, Part
+
+CONTROL_SIZE = 4  # control images per attacked class
+GALLERY = 12
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the judges see in the private training images: features (m, d), classes (m,), attributes of each
+    class (classes, k) on the reader's scale, or None."""
+
+    features: Tensor
+    classes: Tensor
+    attributes: Tensor | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metric name -> values (n,), and the first judge's features (n, d)."""
+
+    values: dict[str, np.ndarray]
+    features: Tensor
+
+
+def refer(judges: Judges, private: Part) -> Reference:
+    y = private.labels()
+    _, features = judges.see(private.images())
+    attributes = None
+    if judges.attribute_names and "attributes" in private.extra:
+        first = [int((y == c).nonzero()[0, 0]) for c in range(int(y.max()) + 1)]
+        attributes = judges.standard(torch.from_numpy(np.array(private.extra["attributes"][first])).float())
+    return Reference(features, y, attributes)
+
+
+def attribute_recovery(read: Tensor, y: Tensor, people: Tensor, weights: Tensor) -> Tensor:
+    """The score of the module's docstring. read: (n, k); y: (n,) person of each; people: (m, k), m > 1;
+    weights: (k,) >= 0. Returns (n,), at most 1.
+
+    >>> people = torch.tensor([[0.0], [1.0], [3.0]])
+    >>> attribute_recovery(torch.tensor([[0.0], [1.0]]), torch.tensor([0, 0]), people, torch.ones(1))
+    tensor([1.0000, 0.5000], dtype=torch.float64)
+    """
+    gaps = (read.double()[:, None] - people.double()[None]).square() @ weights.double()  # (n, m)
+    own = gaps.gather(1, y[:, None])[:, 0]
+    others = (gaps.sum(1) - own) / (len(people) - 1)
+    return 1 - own / others.clamp_min(1e-12)
+
+
+def score(judges: Judges, reference: Reference, x: Tensor, y: Tensor, target: nn.Module | None = None) -> Scores:
+    """All metrics of images x (n, c, h, w) in [0, 1] that claim to show classes y (n,)."""
+    (first, second), features = judges.see(x)
+    values = {
+        "agreement": agreement(first, second, y),
+        "top1": hits(first, y),
+        "second": hits(second, y),
+        "knn_distance": knn_distance(features, y, reference.features, reference.classes),
+        "feature_distance": feature_distance(features, y, reference.features, reference.classes),
+    }
+    if first.shape[1] > 10:
+        values["top5"] = hits(first, y, 5)
+    if reference.attributes is not None:
+        values["attribute_recovery"] = attribute_recovery(judges.read(x), y, reference.attributes, judges.r2)
+    if target is not None:
+        values["target_top1"] = hits(outputs(target, x), y)
+    return Scores({name: value.double().numpy() for name, value in values.items()}, features)
+
+
+def evaluate(
+    reconstruction: Reconstruction, target: nn.Module, data: Dataset, judges: Judges, seed: int
+) -> Evaluation:
+    """Metrics, controls, curves and pictures of one reconstruction. target: the attacked model, loaded."""
+    rng = torch.Generator().manual_seed(seed)
+    y = reconstruction.labels
+    reference = refer(judges, data.private)
+    failed = reconstruction.failed if reconstruction.failed is not None else torch.zeros(len(y), dtype=torch.bool)
+    x, broken = _presentable(reconstruction.data, failed, rng)
+    scores = score(judges, reference, x, y, target)
+    values = {name: _without(value, broken, name) for name, value in scores.values.items()}
+    classes = y.unique()
+    curves: dict[str, list[tuple[int, np.ndarray]]] = {}
+    for budget, images in reconstruction.checkpoints:
+        shown, bad = _presentable(images, failed, rng)
+        for name, value in score(judges, reference, shown, y).values.items():
+            curves.setdefault(name, []).append((budget, _without(value, bad, name)))
+    unavailable = {}
+    if data.classes <= 10:
+        unavailable["top5"] = "top-5 says nothing with 10 classes or fewer"
+    if reference.attributes is None:
+        unavailable["attribute_recovery"] = "the data set has no known attributes"
+    return Evaluation(
+        metrics=values, groups=y.numpy(), curves=curves, unavailable=unavailable,
+        controls=_controls(judges, reference, target, data, classes, rng),
+        facts=_facts(judges, target, data, x, y, reference, int(broken.sum())),
+        gallery=_gallery(x, y, scores.features, reference, data),
+    )
+
+
+def _presentable(x: Tensor, failed: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Images in [0, 1]; those of failed or non-finite rows become noise and are marked."""
+    broken = failed | ~torch.isfinite(x).flatten(1).all(1)
+    noise = torch.rand(x.shape, generator=rng)
+    return torch.where(broken.view(-1, 1, 1, 1), noise, x.nan_to_num().clamp(0, 1)), broken
+
+
+def _without(values: np.ndarray, broken: Tensor, name: str) -> np.ndarray:
+    """Failures recognise nothing: 0 for shares; distances and attributes are those of noise."""
+    if name.endswith("distance") or name == "attribute_recovery":
+        return values
+    return np.where(broken.numpy(), 0.0, values)
+
+
+def _controls(
+    judges: Judges, reference: Reference, target: nn.Module, data: Dataset, classes: Tensor, rng: torch.Generator
+) -> dict[str, dict[str, np.ndarray]]:
+    """The same scores of images that are the truth, and of images that know nothing."""
+    y = classes.repeat_interleave(CONTROL_SIZE)
+    held = data.heldout.labels()
+    truth = torch.cat([_draw((held == c).nonzero()[:, 0], CONTROL_SIZE, rng) for c in classes.tolist()])
+    any_public = torch.randint(len(data.public), (len(y),), generator=rng)
+    mean = torch.from_numpy(np.asarray(data.public.x, dtype=np.float32).mean(0) / 255)
+    images = {
+        "private_heldout": data.heldout.images(truth.numpy()),
+        "random_public": data.public.images(any_public.numpy()),
+        "mean_public": mean.expand(len(y), -1, -1, -1),
+        "noise": torch.rand(len(y), *data.shape, generator=rng),
+    }
+    out = {name: score(judges, reference, x, y, target).values for name, x in images.items()}
+    wrong = classes.roll(1).repeat_interleave(CONTROL_SIZE)  # photographs of another attacked person
+    out["other_person"] = score(judges, reference, images["private_heldout"], wrong, target).values
+    return out
+
+
+def _draw(index: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    """n of index, without repeats where there are enough."""
+    order = torch.randperm(len(index), generator=rng)
+    return index[order.repeat(-(-n // len(order)))[:n]]
+
+
+def _facts(
+    judges: Judges, target: nn.Module, data: Dataset, x: Tensor, y: Tensor, reference: Reference, broken: int
+) -> dict[str, Any]:
+    held = data.heldout.labels()
+    own = float(hits(outputs(target, data.heldout.images()), held).double().mean())
+    facts: dict[str, Any] = {
+        "evaluators": dict(zip(judges.names, judges.accuracies, strict=True)),
+        "target_accuracy": own, "failures": broken, "chance": 1 / data.classes,
+    }
+    weak = [n for n, a in zip(judges.names, judges.accuracies, strict=True) if a <= own]
+    if weak:
+        facts["warning"] = (
+            f"evaluator {' and '.join(weak)} is not more accurate than the target ({own:.3f}): "
+            "its verdicts cap below what the target knows; train it longer"
+        )
+    if reference.attributes is not None and len(y.unique()) > 2:
+        facts["attribute_correlation"] = _correlations(judges, x, y, reference.attributes)
+    return facts
+
+
+def _correlations(judges: Judges, x: Tensor, y: Tensor, people: Tensor) -> dict[str, float]:
+    """Correlation over reconstructions between read and true attribute, where the reader can read it."""
+    read, true = judges.read(x), people[y]
+    out = {}
+    for k, name in enumerate(judges.attribute_names):
+        if judges.r2[k] > 0.25 and true[:, k].std() > 0 and read[:, k].std() > 0:
+            out[name] = float(torch.corrcoef(torch.stack([read[:, k], true[:, k]]))[0, 1])
+    return out
+
+
+def _gallery(x: Tensor, y: Tensor, features: Tensor, reference: Reference, data: Dataset) -> dict[str, Tensor]:
+    """One reconstruction per class for the first classes: a private photograph, it, and the nearest one."""
+    rows = [int((y == c).nonzero()[0, 0]) for c in y.unique()[:GALLERY].tolist()]
+    near, some = [], []
+    for row in rows:
+        own = (reference.classes == y[row]).nonzero()[:, 0]
+        gap = (reference.features[own] - features[row]).square().sum(1)
+        near.append(int(own[gap.argmin()]))
+        some.append(int(own[0]))
+    return {
+        "original": data.private.images(some), "reconstruction": x[rows], "nearest": data.private.images(near),
+    }

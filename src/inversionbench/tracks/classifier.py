@@ -1,0 +1,166 @@
+"""The classifier track: what does a trained classifier give away of the classes it was trained on?
+
+Target: a classifier of private classes (people). The attacker sees it white-box, by scores or by labels, has
+public images of other people, and wants an image of each attacked class. Two evaluators judge.
+
+Scenario: `model` {"name": one of models/names.py, options}; `training` a recipe (training/recipe.py);
+`subjects` the attacked classes, the first ones; `protocol`: `budget` (most queries of one attack, over all
+classes), `top_k` and `decimals` (what the service gives away of its scores); `judges` is required.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from inversionbench.errors import UserError, suggest
+from inversionbench.models.names import check_model
+from inversionbench.tracks.base import Evaluation, Progress, Scenario, Target, Track
+from inversionbench.training.recipe import Recipe, check_recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+    from inversionbench.data.base import Dataset, Part
+    from inversionbench.defenses.base import Defense
+    from inversionbench.oracle.base import Oracle
+
+PROTOCOL = ("budget", "decimals", "top_k")
+
+
+class Classifier(Track):
+    id: ClassVar[str] = "classifier"
+    headline: ClassVar[str] = "agreement"
+    metrics: ClassVar[Mapping[str, str]] = {
+        "agreement": "higher",
+        "top1": "higher",
+        "second": "higher",
+        "top5": "higher",
+        "knn_distance": "lower",
+        "feature_distance": "lower",
+        "attribute_recovery": "higher",
+        "target_top1": "higher",
+    }
+
+    def check(self, scenario: Scenario) -> None:
+        check_model(scenario.model, "model")
+        check_recipe(scenario.training, "training")
+        for name, value in scenario.protocol.items():
+            if name not in PROTOCOL:
+                raise UserError(f"protocol: unknown '{name}': {suggest(name, PROTOCOL)}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < (name != "decimals"):
+                raise UserError(f"protocol.{name}: expected a positive whole number, got {value!r}")
+        if not scenario.judges:
+            raise UserError("judges: the classifier track needs an entry of `evaluators:` that judges it")
+
+    def train_target(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> Target:
+        import numpy as np
+        import torch
+
+        from inversionbench.models.classifiers import build
+        from inversionbench.training.device import device
+        from inversionbench.training.evaluators import plain_state
+        from inversionbench.training.loop import evaluate_classifier, fit
+
+        x = torch.from_numpy(np.array(data.private.x)).to(device())
+        y = data.private.labels().to(x.device)
+        net = fit(
+            lambda: build(scenario.model, data.shape, data.classes), x, y, data.classes,
+            Recipe(**scenario.training), defense, torch.Generator().manual_seed(seed), progress, "target",
+        )
+        released = {
+            "model": dict(scenario.model), "shape": list(data.shape), "classes": data.classes,
+            "defense": _plain(defense), "state": plain_state(net),
+        }
+        return Target(released, {}, {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]})
+
+    def oracle(
+        self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
+    ) -> Oracle:
+        import torch
+
+        from inversionbench.oracle.base import InputSpec
+        from inversionbench.oracle.classifier import classifier_oracle
+
+        rng = torch.Generator().manual_seed(seed)
+        spec = InputSpec(tuple(released["shape"]))
+        net, classes = network(released), released["classes"]
+        return classifier_oracle(net, level, spec, classes, defense, rng, **scenario.protocol)
+
+    def knowledge(
+        self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
+    ) -> Knowledge:
+        import torch
+
+        from inversionbench.attacks.base import Knowledge
+
+        targets = torch.arange(min(scenario.subjects, released["classes"]))
+        granted = {"public": public, "targets": targets, "shape": tuple(released["shape"])}
+        return Knowledge(**granted, **({} if prior is None else {"prior": prior}))
+
+    def utility_of(
+        self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
+    ) -> dict[str, float]:
+        import torch
+
+        from inversionbench.training.loop import evaluate_classifier
+
+        net = network(target.released)
+        where = next(net.parameters()).device
+        rng = torch.Generator().manual_seed(seed)
+        release = (lambda logits: defense.release(logits, rng)) if "release" in defense.hooks else None
+        x, y = data.heldout.images().to(where), data.heldout.labels().to(where)
+        return {**target.utility, **evaluate_classifier(net, x, y, release, defense.keeps_labels)}
+
+    def evaluate(
+        self, scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset,
+        evaluator: dict[str, Any], seed: int,
+    ) -> Evaluation:
+        from inversionbench.evaluation.classifier import evaluate
+        from inversionbench.training.evaluators import Judges
+
+        return evaluate(reconstruction, network(target.released), data, Judges(evaluator), seed)
+
+    def train_evaluator(
+        self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
+    ) -> dict[str, Any]:
+        from inversionbench.training.evaluators import train_evaluators
+
+        return train_evaluators(options, data, seed, progress)
+
+
+def network(released: Mapping[str, Any]) -> nn.Module:
+    """The trained target, frozen; a defense that changed the architecture builds it again."""
+    import torch
+
+    from inversionbench.models.classifiers import build, freeze
+    from inversionbench.training.device import device
+
+    def factory() -> nn.Module:
+        return build(released["model"], tuple(released["shape"]), released["classes"])
+
+    with torch.random.fork_rng(devices=[]):
+        net = _defense(released["defense"]).build_model(factory)
+    net.load_state_dict(released["state"])
+    return freeze(net).to(device())
+
+
+def _plain(defense: Defense) -> dict[str, Any]:
+    """A defense as plain values; sequences as lists."""
+    from dataclasses import asdict
+
+    params = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(defense).items()}
+    return {"id": defense.id, "params": params}
+
+
+def _defense(plain: Mapping[str, Any]) -> Defense:
+    from inversionbench import registry
+    from inversionbench.defenses.base import NONE
+
+    if plain["id"] == "none":
+        return NONE
+    params = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["params"].items()}
+    return registry.get("defense", plain["id"])(**params)

@@ -1,0 +1,183 @@
+"""Evaluators: the judges of reconstructions. No attack may touch them.
+
+Two classifiers of the private classes, of other architectures than the target and than each other, trained on
+other images of the same classes (the part `evaluation`); the second with noise and blur, so that what fools
+the first by high frequencies does not fool both. For generated faces, whose visible attributes are known
+exactly, a third network reads attributes off a photograph; it is trained on *other* people, drawn for it.
+
+Options (of `evaluators:` in params.yaml): `first`, `second`, `attributes`, each {"model": {...}, "training":
+{...}}; attributes also takes "people" and "photos" per person, or is null. State: plain tensors and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from inversionbench.defenses.base import Defense, Step
+from inversionbench.errors import UserError, suggest
+from inversionbench.models.base import trace
+from inversionbench.models.classifiers import build, load
+from inversionbench.models.names import check_model
+from inversionbench.training.device import device
+from inversionbench.training.loop import Recipe, as_float, draw_seed, evaluate_classifier, fit, spawn
+from inversionbench.training.recipe import check_recipe
+
+if TYPE_CHECKING:
+    from inversionbench.data.base import Dataset
+    from inversionbench.tracks.base import Progress
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "first": {
+        "model": {"name": "resnet"},
+        "training": {"epochs": 8, "rate": 3e-3, "flip": True, "shift": 2},
+    },
+    "second": {
+        "model": {"name": "plain"},
+        "training": {"epochs": 10, "rate": 3e-3, "flip": True, "shift": 2, "noise": 0.2, "blur": 0.4},
+    },
+    "attributes": {
+        "model": {"name": "cnn", "width": 24},
+        "training": {"epochs": 5, "rate": 3e-3, "shift": 2},
+        "people": 4000,
+        "photos": 3,
+    },
+}
+
+
+def check_options(options: Mapping[str, Any], where: str = "options") -> dict[str, Any]:
+    """Options with defaults filled in; anything unknown is a `UserError`."""
+    for name in options:
+        if name not in DEFAULTS:
+            raise UserError(f"{where}: unknown '{name}': {suggest(name, DEFAULTS)}")
+    out: dict[str, Any] = {}
+    for name, default in DEFAULTS.items():
+        given = options.get(name, default)
+        if given is None:
+            if name != "attributes":
+                raise UserError(f"{where}.{name}: both evaluators are needed")
+            continue
+        for key in given:
+            if key not in default:
+                raise UserError(f"{where}.{name}: unknown '{key}': {suggest(key, default)}")
+        out[name] = {**default, **given}
+        check_model(out[name]["model"], f"{where}.{name}.model")
+        check_recipe(out[name]["training"], f"{where}.{name}.training")
+    if out["first"]["model"]["name"] == out["second"]["model"]["name"]:
+        raise UserError(f"{where}: first and second are both '{out['first']['model']['name']}': "
+                        "two judges of one architecture share their blind spots; choose another for one")
+    return out
+
+
+def train_evaluators(
+    options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Train the judges of a data set. Accuracies are on `heldout`, which trains nothing."""
+    options = check_options(options)
+    rng = torch.Generator().manual_seed(seed)
+    state: dict[str, Any] = {"shape": list(data.shape), "classes": data.classes, "judges": []}
+    for name in ("first", "second"):
+        state["judges"].append(_judge(name, options[name], data, spawn(rng), progress))
+    readable = "render" in data.meta and "attribute_names" in data.meta
+    if readable and "attributes" in options:
+        state["attributes"] = _reader(options["attributes"], data, spawn(rng), progress)
+    return state
+
+
+def _judge(
+    name: str, given: Mapping[str, Any], data: Dataset, rng: torch.Generator, progress: Progress
+) -> dict[str, Any]:
+    x = torch.from_numpy(np.array(data.evaluation.x)).to(device())
+    y = data.evaluation.labels().to(x.device)
+    net = fit(
+        lambda: build(given["model"], data.shape, data.classes), x, y, data.classes,
+        Recipe(**given["training"]), rng=rng, progress=progress, description=f"{name} evaluator",
+    )
+    held = evaluate_classifier(net, data.heldout.images().to(x.device), data.heldout.labels().to(x.device))
+    return {"model": dict(given["model"]), "state": plain_state(net), "accuracy": held["accuracy"]}
+
+
+@dataclass(frozen=True)
+class _Regression(Defense):
+    """Mean squared error in the training loop's place for a loss."""
+
+    def loss(self, ctx: Step) -> Tensor:
+        return F.mse_loss(ctx.logits, ctx.y)
+
+
+def _reader(
+    given: Mapping[str, Any], data: Dataset, rng: torch.Generator, progress: Progress
+) -> dict[str, Any]:
+    """A network that reads standardised attributes; `r2`: share of variance it explains on people it never
+    saw, per attribute."""
+    from inversionbench.data.faces import random_people, render
+
+    how = data.meta["render"]
+    draw = np.random.default_rng(draw_seed(rng) % 2**32)
+    people = random_people(given["people"], draw, spread=how["spread"])
+    held = max(len(people) // 10, 2)
+    mean, sd = people.mean(0), people.std(0).clip(1e-3)
+    x = torch.from_numpy(render(people, given["photos"], draw, how["resolution"], how["nuisance"]))
+    y = torch.from_numpy(np.repeat((people - mean) / sd, given["photos"], axis=0)).float()
+    n = held * given["photos"]
+    where = device()
+    net = fit(
+        lambda: build(given["model"], data.shape, y.shape[1]), x[n:].to(where), y[n:].to(where), y.shape[1],
+        Recipe(**given["training"]), _Regression(), rng, progress, "attribute reader",
+    )
+    guess = outputs(net, as_float(x[:n]))
+    left = (guess - y[:n]).square().mean(0) / y[:n].square().mean(0).clamp_min(1e-6)
+    return {
+        "model": dict(given["model"]), "state": plain_state(net), "names": list(data.meta["attribute_names"]),
+        "mean": torch.from_numpy(mean), "sd": torch.from_numpy(sd), "r2": (1 - left).clamp(0, 1),
+    }
+
+
+class Judges:
+    """The evaluators, loaded: logits and features of images by each, attributes where they can be read."""
+
+    def __init__(self, state: Mapping[str, Any]):
+        shape, classes = tuple(state["shape"]), state["classes"]
+        self.where = device()
+        self.nets = [load(j["model"], shape, classes, j["state"]).to(self.where) for j in state["judges"]]
+        self.accuracies = [j["accuracy"] for j in state["judges"]]
+        self.names = [j["model"]["name"] for j in state["judges"]]
+        reader = state.get("attributes")
+        self.attribute_names: list[str] = list(reader["names"]) if reader else []
+        if reader:
+            self.reader = load(reader["model"], shape, len(reader["names"]), reader["state"]).to(self.where)
+            self.mean, self.sd, self.r2 = reader["mean"], reader["sd"], reader["r2"]
+
+    @torch.no_grad()
+    def see(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Logits (n, classes) by each judge, and the first judge's penultimate features (n, d)."""
+        seen = [[trace(net, part.to(self.where)) for part in x.split(256)] for net in self.nets]
+        logits = [torch.cat([t.logits.cpu() for t in one]) for one in seen]
+        features = torch.cat([t.features.cpu() for t in seen[0] if t.features is not None])
+        return logits, features
+
+    def read(self, x: Tensor) -> Tensor:
+        """Standardised attributes read off images: (n, attributes)."""
+        return outputs(self.reader, x)
+
+    def standard(self, attributes: Tensor) -> Tensor:
+        """Attribute vectors (n, attributes) on the scale of `read`."""
+        return (attributes - self.mean) / self.sd
+
+
+@torch.no_grad()
+def outputs(net: nn.Module, x: Tensor) -> Tensor:
+    """What a network says of images x (n, c, h, w), on the CPU."""
+    where = next(net.parameters()).device
+    return torch.cat([net(part.to(where)).cpu() for part in x.split(256)])
+
+
+def plain_state(net: nn.Module) -> dict[str, Tensor]:
+    """Weights and buffers as plain tensors on the CPU, in the usual memory order."""
+    return {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
