@@ -53,10 +53,10 @@ def cora(folder, rng):
 
 
 def _bank(rng, additional):
-    names = "age job marital education default housing loan contact month duration campaign".split()
-    names += ["pdays", "previous", "poutcome"]
+    names = ["age", "job", "marital", "education", "default", "housing", "loan", "contact", "month", "duration",
+             "campaign", "pdays", "previous", "poutcome"]  # fmt: skip
     if additional:
-        names += "day_of_week emp.var.rate cons.price.idx cons.conf.idx euribor3m nr.employed".split()
+        names += ["day_of_week", "emp.var.rate", "cons.price.idx", "cons.conf.idx", "euribor3m", "nr.employed"]
     else:
         names += ["balance", "day"]
     words = {
