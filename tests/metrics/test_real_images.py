@@ -19,7 +19,7 @@ needs_data = pytest.mark.skipif(
 )
 
 # mean over the first 200 test images: MSE, PSNR, SSIM, FSIM (on grey), AVD
-TOLERANCE = (6e-4, 0.06, 2e-3, 2e-3, 2e-3)  # the digits given, and other noise
+TOLERANCE = (6e-4, 0.06, 2e-3, 3e-3, 2e-3)  # the digits given, other noise, class means of other images
 EXPECTED = {
     "noise 0.05": (0.0018, 27.5, 0.843, 0.861, 0.135),
     "noise 0.2": (0.025, 16.0, 0.531, 0.608, 0.481),

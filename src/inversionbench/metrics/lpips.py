@@ -14,6 +14,7 @@ reported as `lpips_like[E]` and compares only with rows that share E, never with
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -88,7 +89,9 @@ def _network(net: str, path: str, digest: str) -> torch.nn.Module:
     """The package's metric: built with a random backbone, which touches no network, then filled from a file."""
     from lpips import LPIPS
 
-    network = LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the package calls torchvision in an older way
+        network = LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
     state = torch.load(path, map_location="cpu", weights_only=True)
     # the package cuts `features` into slices but keeps the layers' numbers: slice2.3.weight is features.3.weight
     own = network.net.state_dict()
