@@ -31,6 +31,8 @@ def test_shapes(data):
     assert (np.bincount(data.private.y) == 5).all()
     assert (data.public.y == -1).all()
     assert sorted(data.private.y[:6]) == list(range(6))
+    for names in ("attribute_clear", "attribute_flags"):
+        assert set(data.meta[names]) <= set(data.meta["attribute_names"])
 
 
 def test_same_seed_same_bytes(data):
@@ -126,6 +128,21 @@ def test_render_order_range_and_resolution():
     own = np.abs(x[0::2] - x[1::2])[:, :, 20:44, 20:44].mean()
     other = np.abs(x[0::2] - np.roll(x[1::2], 1, 0))[:, :, 20:44, 20:44].mean()
     assert own < 0.5 * other  # rows 2i and 2i + 1 show person i
+
+
+def test_extreme_people_and_poses_stay_finite(monkeypatch):
+    people = np.where(np.random.default_rng(1).random((200, len(portraits.NAMES))) < 0.5, -1, 1).astype(np.float32)
+    flags = [portraits.NAMES.index(name) for name in portraits.FLAGS]
+    people[:, flags] = people[:, flags] > 0
+    drawn = []
+    expose = portraits._expose
+    monkeypatch.setattr(portraits, "_expose", lambda image, *rest: drawn.append(image) or expose(image, *rest))
+    with np.errstate(over="raise", divide="raise", invalid="raise"):
+        render(people, 2, np.random.default_rng(0), nuisance=4.0)
+    image = np.concatenate(drawn)
+    assert np.isfinite(image).all()
+    assert image.min() > -0.01
+    assert image.max() < 2
 
 
 def test_batches_do_not_change_the_pictures(monkeypatch):

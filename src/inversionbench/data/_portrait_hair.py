@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from inversionbench.data._portrait_parts import Array, Canvas, blob, edge, ellipse, lit, strip
+from inversionbench.data._portrait_parts import Array, Canvas, blob, edge, ellipse, half_width, lit, strip
 
 
 def outline(c: Canvas) -> Array:
     """Signed distance to the outer edge of the hair: a dome over the head, falling straight at the sides."""
     p = c.person
     curl = 0.035 * np.maximum(p["curl"], 0) * np.sin(11 * np.arctan2(c.u, -c.v - 0.1) + 7 * p["parting"])
-    width = 0.79 + 0.07 * p["face_width"] + 0.07 * (1 + p["hair_volume"]) + 0.06 * long(c)
+    width = half_width(p) + 0.05 + 0.07 * (1 + p["hair_volume"]) + 0.06 * long(c)
     top = 1.02 + 0.09 * (1 + p["hair_volume"])
     u = c.u + 0.12 * np.sin(c.photo["yaw"])
     up = np.minimum(c.v + 0.05, 0) / top
@@ -41,7 +41,7 @@ def strands(c: Canvas) -> Array:
     streak = np.sin(31 * fan + 5 * p["curl"]) + 0.6 * np.sin(17 * fan + 9 * p["hair_volume"])
     height = c.v + 0.78 + 0.25 * c.u * c.u
     sheen = np.maximum(1 - (height / 0.2) ** 2, 0) * np.maximum(1 - (c.u - 0.5 * c.light[:, :1, None]) ** 2, 0)
-    return (1.05 * lit(c, 1.1, 1.35) + 0.3 * sheen) * (1 + 0.09 * streak)
+    return (1.05 * lit(c, 1.1, 1.35) + 0.2 * sheen) * (1 + 0.09 * streak)
 
 
 def hair_back(c: Canvas) -> None:
@@ -56,7 +56,7 @@ def hair_front(c: Canvas) -> None:
     p = c.person
     shift = 0.5 * np.sin(c.photo["yaw"])
     tilt = 0.45 * np.sin(c.photo["pitch"])
-    t = (c.u - shift) / (0.76 + 0.07 * p["face_width"])
+    t = (c.u - shift) / (half_width(p) + 0.02)
     fringe = np.maximum(p["fringe"], 0)
     part = t - 0.6 * p["parting"]
     curve = (0.5 - 0.35 * fringe) * part * part * (1 - 0.2 * p["parting"] * np.sign(part))
@@ -76,7 +76,7 @@ def beard(c: Canvas) -> None:
     cu, cv, w = c.place(0.0, 0.62, 1.05)
     t = (c.u - 0.6 * cu) / 0.62
     line = cv + 0.06 - 0.75 * np.minimum(t * t, 1.2) + 0.16 * np.maximum(1 - 6 * t * t, 0)
-    grown = 0.02 + 0.1 * np.maximum(p["beard_length"] + 0.6, 0) * np.clip(c.v - 0.3, 0, 1)
+    grown = 0.02 + 0.15 * np.maximum(p["beard_length"] + 0.6, 0) * np.clip(c.v - 0.3, 0, 1)
     cover = edge(c.head - grown, c.pixel) * edge(line - c.v, 3 * c.pixel)
     bristle = 1 + 0.07 * np.sin(23 * c.u + 6 * c.v) * np.sin(19 * c.v)
     tone = c.colours["beard"][:, :, None, None] * (lit(c, 1.0, 1.3) * bristle)[:, None]
@@ -95,7 +95,7 @@ def glasses(c: Canvas) -> None:
     thin = 0.026 + 0.016 * np.maximum(p["rim"], -0.5)
     square = 0.5 - 0.5 * p["lens_round"]
     for side in (-1, 1):
-        cu, cv, w = c.place(side * (0.33 + 0.03 * p["eye_gap"]), -0.03 + 0.05 * p["eye_height"], 1.08)
+        cu, cv, w = c.place(side * (0.33 + 0.045 * p["eye_gap"]), -0.03 + 0.05 * p["eye_height"], 1.08)
         x, y = (c.u - cu) / (size * w), (c.v - cv) / (size * (0.92 - 0.2 * square))
         a, b = x * x, y * y
         f = (1 - square) * (a + b) + square * (a * a + b * b) - 1
@@ -110,7 +110,7 @@ def glasses(c: Canvas) -> None:
         arm = strip(c.v - cv, -0.1 - thin, -0.1 + thin, c.pixel) * outer * c.face
         c.blend(0.85 * arm, c.colours["frame"])
     bu, bv, w = c.place(0.0, -0.06 + 0.05 * p["eye_height"], 1.12)
-    inner = edge(np.abs(c.u - bu) - (0.35 + 0.03 * p["eye_gap"] - size) * w, c.pixel)
+    inner = edge(np.abs(c.u - bu) - (0.35 + 0.045 * p["eye_gap"] - size) * w, c.pixel)
     c.blend(0.9 * inner * strip(c.v - bv, -thin, thin, c.pixel), c.colours["frame"])
 
 

@@ -114,14 +114,19 @@ def blob(x: Array, y: Array, a: Array | float, b: Array | float) -> Array:
     return np.maximum(1 - (x / a) ** 2 - (y / b) ** 2, 0) ** 2
 
 
+def half_width(person: dict[str, Array]) -> Array:
+    """Half the width of the head at eye level, (n, 1, 1)."""
+    return 0.74 + 0.1 * person["face_width"]
+
+
 def head_distance(u: Array, v: Array, person: dict[str, Array]) -> Array:
     """Signed distance to the outline: half an ellipse above, tapering to the chin below (see module)."""
-    width = 0.74 + 0.07 * person["face_width"]
-    length = 1.0 + 0.09 * person["chin"]
-    taper = 0.24 - 0.13 * person["jaw"]
-    square = 0.25 + 0.2 * person["jaw"]
+    width = half_width(person)
+    length = 1.0 + 0.12 * person["chin"]
+    taper = 0.23 - 0.18 * person["jaw"]
+    square = 0.28 + 0.25 * person["jaw"]
     t = np.maximum(v, 0) / length
-    s = 1 - taper * t * t
+    s = 1 - taper * np.minimum(t, 1.2) ** 2  # far below the chin the taper would turn round
     up = np.minimum(v, 0) / 0.95
     q = (u / (width * s)) ** 2
     f = q + (1 - square) * t * t + square * t**4 + up * up - 1
@@ -173,8 +178,8 @@ def skin(c: Canvas) -> None:
     """Ears behind the head, then the head, shaded as an ellipsoid, with warm cheeks."""
     p = c.person
     tone = c.colours["skin"][:, :, None, None]
-    width = 0.76 + 0.07 * p["face_width"]
-    size = 1 + 0.35 * p["ears"]
+    width = half_width(p) + 0.02
+    size = 1 + 0.5 * p["ears"]
     for side in (-1, 1):
         hidden = np.maximum(side * np.sin(c.photo["yaw"]), 0)
         du, dv = c.u - side * width * (1 - 0.35 * hidden), c.v - 0.04 + 0.25 * np.sin(c.photo["pitch"])
@@ -189,15 +194,15 @@ def skin(c: Canvas) -> None:
 def eyes(c: Canvas) -> None:
     """Sockets, eyeballs between two lids, iris and pupil, upper lash line."""
     p, q = c.person, c.photo
-    half = 0.16 * (1 + 0.2 * p["eye_size"])
+    half = 0.165 * (1 + 0.28 * p["eye_size"])
     for side in (-1, 1):
-        cu, cv, w = c.place(side * (0.32 + 0.045 * p["eye_gap"]), -0.06 + 0.06 * p["eye_height"])
+        cu, cv, w = c.place(side * (0.32 + 0.06 * p["eye_gap"]), -0.06 + 0.06 * p["eye_height"])
         du, dv = (c.u - cu) / w, c.v - cv
         c.shade(0.2 * blob(du, dv + 0.03, 0.3, 0.2) * c.face)
         x = du / half
         arch = np.maximum(1 - x * x, 0)
-        slope = -side * 0.05 * p["eye_slant"] * x
-        opening = 0.1 * (1 + 0.35 * p["eye_size"]) * q["eyelid"]
+        slope = -side * 0.07 * p["eye_slant"] * x
+        opening = 0.1 * (1 + 0.4 * p["eye_size"]) * q["eyelid"]
         top, bottom = slope - opening * arch, slope + 0.55 * opening * arch
         ball = strip(dv, top, bottom, c.pixel) * c.face
         c.blend(0.92 * ball, c.colours["eyeball"])
@@ -214,10 +219,10 @@ def brows(c: Canvas) -> None:
     """One tapering arch above each eye."""
     p, q = c.person, c.photo
     for side in (-1, 1):
-        height = -0.29 + 0.06 * p["eye_height"] - 0.05 * p["brow_height"] - 0.05 * q["brow"]
-        cu, cv, w = c.place(side * (0.33 + 0.045 * p["eye_gap"]), height)
+        height = -0.29 + 0.06 * p["eye_height"] - 0.07 * p["brow_height"] - 0.05 * q["brow"]
+        cu, cv, w = c.place(side * (0.33 + 0.06 * p["eye_gap"]), height)
         x = (c.u - cu) / (0.22 * w)
-        thick = 0.045 * (1 + 0.6 * p["brow_thickness"]) * np.maximum(1 - x * x, 0) ** 0.5
+        thick = 0.045 * (1 + 0.75 * p["brow_thickness"]) * np.maximum(1 - x * x, 0) ** 0.5
         middle = 0.07 * x * x - 0.05 + side * x * (0.03 - 0.06 * p["brow_slant"]) + 0.02 * q["brow"] * side * x
         arch = strip(c.v - cv, middle - thick, middle + thick, c.pixel)
         c.blend(0.85 * arch * c.face, c.colours["brow"])
@@ -226,8 +231,8 @@ def brows(c: Canvas) -> None:
 def nose(c: Canvas) -> None:
     """A bridge lit from one side, a bright tip, wings and nostrils; the tip moves most when the head turns."""
     p = c.person
-    tip = 0.27 + 0.07 * p["nose_length"]
-    wing = 0.135 * (1 + 0.3 * p["nose_width"])
+    tip = 0.27 + 0.09 * p["nose_length"]
+    wing = 0.135 * (1 + 0.4 * p["nose_width"])
     ru, rv, _ = c.place(0.0, -0.1)
     tu, tv, w = c.place(0.0, tip, 1.25)
     t = np.clip((c.v - rv) / (tv - rv), 0, 1.15)
@@ -247,14 +252,14 @@ def nose(c: Canvas) -> None:
 def mouth(c: Canvas) -> None:
     """Two lips around a line that bends with the smile; when open, teeth above a dark gap."""
     p, q = c.person, c.photo
-    cu, cv, w = c.place(0.0, 0.53 + 0.05 * p["mouth_height"], 1.05)
-    half = (0.25 * (1 + 0.22 * p["mouth_width"]) * (1 + 0.12 * q["smile"])) * w
+    cu, cv, w = c.place(0.0, 0.53 + 0.06 * p["mouth_height"], 1.05)
+    half = (0.25 * (1 + 0.32 * p["mouth_width"]) * (1 + 0.12 * q["smile"])) * w
     x, dv = (c.u - cu) / half, c.v - cv
     arch = np.maximum(1 - x * x, 0)
     gap = 0.13 * q["mouth_open"] * arch
     line = 0.035 * q["smile"] - 0.075 * q["smile"] * x * x - 0.4 * gap
-    upper = 0.065 * (1 + 0.55 * p["lips"]) * arch * (1 - 0.3 * np.maximum(1 - (4 * x) ** 2, 0))
-    lower = 0.085 * (1 + 0.55 * p["lips"]) * arch
+    upper = 0.065 * (1 + 0.7 * p["lips"]) * arch * (1 - 0.3 * np.maximum(1 - (4 * x) ** 2, 0))
+    lower = 0.085 * (1 + 0.7 * p["lips"]) * arch
     c.shade(0.16 * blob(c.u - cu, dv - 0.17, 0.2, 0.06))
     c.blend(strip(dv, line - upper, line, c.pixel) * c.face, 0.85 * c.colours["lips"])
     c.blend(strip(dv, line + gap, line + gap + lower, c.pixel) * c.face, c.colours["lips"])

@@ -29,6 +29,11 @@ NAMES = (
     "beard", "beard_length", "moustache",
     "glasses", "lens_size", "lens_round", "rim", "frame",
 )  # fmt: skip
+# A small network trained on 12,000 photographs of 6000 people explains at least 40 % of the variance of each of
+# these from one photograph of 32 pixels at nuisance 1.8; of most others, less than 10 %.
+CLEAR = (
+    "skin", "skin_warmth", "hair_light", "hair_red", "hair_length", "parting", "bald", "beard", "moustache", "glasses",
+)  # fmt: skip
 FLAGS = ("bald", "beard", "moustache", "glasses")
 SHOWN_ONLY_WITH = {
     "beard": ("beard_length",),
