@@ -55,7 +55,8 @@ def evaluate(
         metrics |= _metrics(found[name], ending)
     low, high = gap_interval(guess == value, value, member, seed)
     out = Evaluation({}, np.zeros(1, dtype=np.int64))
-    out.facts = {"gap_low": low, "gap_high": high, **_facts(found, guess, value, member, truth["flips"].numpy(), question)}
+    details = _facts(found, guess, value, member, truth["flips"].numpy(), question)
+    out.facts = {"gap_low": low, "gap_high": high, **details}
     out.controls = {"mode": _mode(released, value, member)}
     metrics |= _advantage(found, released, value, member, judges, question, out)
     out.metrics = {name: np.array([v]) for name, v in metrics.items() if not isinstance(v, Unavailable)}
@@ -98,9 +99,13 @@ def _facts(
         out[f"recall_{name}"] = {question.values[v]: round(r, 6) for v, r in found[name].recall.items()}
         out[f"flip_share_{name}"] = float(flips[rows].mean())
         for kind, part in (("flipping", rows & flips), ("fixed", rows & ~flips)):
-            done = attribute_inference(guess[part], value[part]).balanced if part.any() else None
-            out[f"balanced_accuracy_{kind}_{name}"] = done
+            out[f"balanced_accuracy_{kind}_{name}"] = _balanced(guess[part], value[part])
     return out
+
+
+def _balanced(guess: np.ndarray, value: np.ndarray) -> float | None:
+    recalls = [(guess[value == v] == v).mean() for v in np.unique(value)]
+    return float(np.mean(recalls)) if recalls else None
 
 
 def _mode(released: Mapping[str, Any], value: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:

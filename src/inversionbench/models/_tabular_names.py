@@ -37,7 +37,8 @@ def check_model(model: Mapping[str, Any]) -> None:
             raise UserError(f"model: '{name}' has no option '{option}': {suggest(option, MODELS[name])}")
         if option == "hidden" and not (isinstance(value, list) and all(_size(v) for v in value)):
             raise UserError(f"model.hidden: expected a list of positive whole numbers, got {value!r}")
-        if option == "leaf" and not _size(value) or option == "depth" and not (value is None or _size(value)):
+        fits = _size(value) or (option == "depth" and value is None)
+        if option in ("leaf", "depth") and not fits:
             raise UserError(f"model.{option}: expected a positive whole number, got {value!r}")
 
 

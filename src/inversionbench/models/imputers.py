@@ -1,8 +1,8 @@
 """Imputers: models that guess a sensitive attribute from the other columns, without any target.
 
 Trained on public records, from the known columns and, where the response is known too, from its one-hot
-code. Logistic regression or a random forest, whichever is better on a third of the public rows kept aside:
-an attack is only as good as the gap to the best imputer.
+code. Logistic regression or a random forest, whichever is better in cross-validation on the public rows: an
+attack is only as good as its distance to the best imputer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from inversionbench.models import trees
 from inversionbench.models.columns import Question
 
 KINDS = ("best", "logistic", "forest")
-ASIDE = 3  # one row in so many chooses between the kinds
+TREES = 60
+FOLDS = 3
 
 
 def train_imputer(
@@ -29,19 +30,11 @@ def train_imputer(
     x: float32 (n, width), whole public records. y: int64 (n,), their responses, or None. balanced: all values
     weigh the same in training, and balanced accuracy chooses the kind; otherwise plain accuracy does.
     """
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score
-
     x = np.asarray(x)
-    known, value = _inputs(question.known(x), y, classes), question.truth(x)
+    known, value, values = _inputs(question.known(x), y, classes), question.truth(x), len(question.values)
     if kind == "best":
-        aside = np.random.default_rng(seed).permutation(len(x)) < len(x) // ASIDE
-        score = balanced_accuracy_score if balanced else accuracy_score
-        quality = {}
-        for one in KINDS[1:]:
-            model = _fit(one, known[~aside], value[~aside], len(question.values), seed, balanced)
-            quality[one] = score(value[aside], _probabilities(model, known[aside]).argmax(1))
-        kind = max(quality, key=lambda one: quality[one])
-    return _fit(kind, known, value, len(question.values), seed, balanced)
+        kind = max(KINDS[1:], key=lambda one: _quality(one, known, value, values, seed, balanced))
+    return _fit(kind, known, value, values, seed, balanced)
 
 
 def impute(model: Mapping[str, Any], records: np.ndarray, y: np.ndarray | None, classes: int) -> np.ndarray:
@@ -49,9 +42,23 @@ def impute(model: Mapping[str, Any], records: np.ndarray, y: np.ndarray | None, 
     return _probabilities(model, _inputs(records, y, classes))
 
 
-def _fit(kind: str, known: np.ndarray, value: np.ndarray, values: int, seed: int, balanced: bool) -> dict[str, Any]:
+def _quality(kind: str, known: np.ndarray, value: np.ndarray, values: int, seed: int, balanced: bool) -> float:
+    """Accuracy (or balanced accuracy) in cross-validation; a smaller forest is enough for the choice."""
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+    fold = np.random.default_rng(seed).permutation(len(value)) % FOLDS
+    guess = np.empty(len(value), dtype=np.int64)
+    for f in range(FOLDS):
+        model = _fit(kind, known[fold != f], value[fold != f], values, seed, balanced, TREES // FOLDS)
+        guess[fold == f] = _probabilities(model, known[fold == f]).argmax(1)
+    return float((balanced_accuracy_score if balanced else accuracy_score)(value, guess))
+
+
+def _fit(
+    kind: str, known: np.ndarray, value: np.ndarray, values: int, seed: int, balanced: bool, count: int = TREES
+) -> dict[str, Any]:
     if kind == "forest":
-        forest = trees.grow_forest(known, value, values, seed, balanced=balanced)
+        forest = trees.grow_forest(known, value, values, seed, count, balanced=balanced)
         return {"kind": kind, "forest": forest.state()}
     from sklearn.linear_model import LogisticRegression
 

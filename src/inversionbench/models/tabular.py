@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ class MLP(nn.Module):
     def __init__(self, columns: int, hidden: Sequence[int], classes: int):
         super().__init__()
         widths = [columns, *hidden]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.fc = nn.Linear(widths[-1], classes)
 
     def trace(self, x: Tensor) -> Trace:

@@ -140,6 +140,7 @@ def publish(
     twin = train(scenario, swap(members, question, 1.0, rng), data.classes, defense, seed, progress)
     options, width = tabular.options_of(scenario.model), members.x.shape[1]
     parts = (data.private, data.public, data.heldout)
+    frequencies = np.bincount(question.truth(public.x), minlength=len(question.values))
     released = {
         "model": tabular.state_of(model, options, width, data.classes),
         "twin": tabular.state_of(twin, options, width, data.classes),
@@ -151,7 +152,7 @@ def publish(
         "classes": data.classes,
         "records": torch.from_numpy(question.known(victims.rows.x)),
         "responses": torch.from_numpy(victims.rows.y),
-        "marginal": torch.from_numpy(np.bincount(question.truth(public.x), minlength=len(question.values)) / len(public.y)),
+        "marginal": torch.from_numpy(frequencies / len(public.y)),
     }
     truth = {
         "value": torch.from_numpy(question.truth(victims.rows.x)),

@@ -4,8 +4,8 @@ It knows what attribute inference knows except the target: the other attributes,
 records of the same population. An attack that does not beat it has found correlation in the population, not
 a leak of the model. Non-members of every attack should lie at it or below.
 
-kind: logistic regression, a random forest (60 trees, at least 3 rows in a leaf), or the better of the two on
-public rows kept aside. response: whether the imputer sees the response. balanced: whether all values weigh
+kind: logistic regression, a random forest (60 trees, at least 3 rows in a leaf), or the better of the two in
+cross-validation. response: whether the imputer sees the response. balanced: whether all values weigh
 the same in its training, which makes it the fair opponent in balanced accuracy.
 """
 
