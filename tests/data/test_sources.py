@@ -120,6 +120,7 @@ BAD = [
     ({"resolution": "28"}, "expected int"),
     ({"resolution": 4}, r"expected 8\.\.1024"),
     ({"private_classes": [0]}, "two or more"),
+    ({"private_classes": [0, "1"]}, "expected a list of int"),
     ({"private_classes": [0, 10]}, r"two or more of 0\.\.9"),
     ({"private_classes": list(range(10))}, "use protocol 'samples'"),
     ({"protocol": "class"}, "did you mean 'classes'"),
@@ -233,6 +234,14 @@ def test_interrupted_prepare_goes_on(tmp_path, monkeypatch):
     Interrupted.decoded = []
     assert prepare("big", {}, tmp_path / "root", tmp_path / "whole").digest == data.digest
     assert len(Interrupted.decoded) == 600
+
+
+def test_progress_only_when_somebody_looks_on(tmp_path, monkeypatch, capsys):
+    built("cifar10", make.cifar10_jpeg, tmp_path / "root", monkeypatch)
+    prepare("cifar10", {}, tmp_path / "root", tmp_path / "a")
+    assert capsys.readouterr().err == ""
+    prepare("cifar10", {}, tmp_path / "root", tmp_path / "b", progress=True)
+    assert "cifar10" in capsys.readouterr().err
 
 
 def test_combine_takes_public_from_another_set(root, tmp_path, monkeypatch):

@@ -223,6 +223,19 @@ def test_failure_keeps_the_folder_that_was_there(tmp_path):
     assert load(tmp_path / "d").digest == second != first
 
 
+def test_nothing_else_is_overwritten(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    (tmp_path / "file").write_text("words")
+    for out in ("mine", "file"):
+        with pytest.raises(UserError, match="holds something else"):
+            write(tmp_path / out)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == (tmp_path / "file").read_text() == "words"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / ".snakemake_timestamp").touch()
+    write(tmp_path / "empty")
+
+
 def test_two_processes_do_not_write_one_folder(tmp_path):
     with Writer(tmp_path / "d", "t", "key") as first:
         with pytest.raises(UserError, match="another process"), Writer(tmp_path / "d", "t", "key"):

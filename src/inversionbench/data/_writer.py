@@ -38,7 +38,8 @@ class Writer:
     """
 
     def __init__(self, out: Path, name: str, key: str = "", progress: bool = False) -> None:
-        self.out, self.name, self.key, self.progress = Path(out), name, key, progress
+        self.out = Path(os.path.abspath(out))
+        self.name, self.key, self.progress = name, key, progress
         self.work = self.out.with_name(f".{self.out.name}.{key or os.getpid()}.part")
         self._meta: dict[str, Any] = {}
         self._streams = False
@@ -46,6 +47,7 @@ class Writer:
         self._lock: IO[str] | None = None
 
     def __enter__(self) -> Writer:
+        _replaceable(self.out)
         self.work.mkdir(parents=True, exist_ok=True)
         self._lock = (self.work / ".lock").open("w")
         try:
@@ -220,6 +222,15 @@ class Writer:
 
     def _where(self, part: str) -> str:
         return f"data set '{self.name}', part '{part}'"
+
+
+def _replaceable(out: Path) -> None:
+    """Refuse to put a data set in the place of anything but a data set."""
+    own = {*PARTS, "dataset.json"}
+    held = sorted(p.name for p in out.iterdir()) if out.is_dir() else ["a file"] if out.exists() else []
+    others = [name for name in held if name not in own and not name.startswith(".snakemake")]
+    if others:
+        raise UserError(f"{out}: holds something else ({others[0]}); name a new or an empty folder")
 
 
 def _busy(folder: Path) -> bool:

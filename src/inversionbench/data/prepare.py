@@ -25,6 +25,7 @@ from inversionbench.data import _combine, sources
 from inversionbench.data._writer import Writer
 from inversionbench.data.base import Dataset, DatasetSource, load
 from inversionbench.data.sources import ROOT_VARIABLE, MissingData
+from inversionbench.errors import UserError
 
 __all__ = ["ROOT_VARIABLE", "MissingData", "Writer", "combine", "generator", "make", "prepare"]
 
@@ -57,7 +58,7 @@ def prepare(
     release = found.release if found else ""
     facts = {"options": _plain(source), "seed": seed, "release": release}
     with Writer(out, name, key, progress=shown) as writer:
-        facts["files"] = sources.verify(found, writer.remember) if found else []
+        facts["files"] = sources.verify(found, writer.remember, shown) if found else []
         source.build(found.folder if found else None, writer, generator(name, seed))
         writer.finish(replace(source.card, name=sources.title(source, release)), **facts)
     return load(out)
@@ -83,6 +84,10 @@ def make(name: str, options: Mapping[str, Any]) -> DatasetSource:
     method = registry.describe("dataset", name)
     registry.check_parameters(method, options, f"data.{name}")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    for key, value in values.items():
+        kind = {"tuple[int, ...]": int, "tuple[str, ...]": str}.get(method.types[key])
+        if kind and not all(isinstance(v, kind) and not isinstance(v, bool) for v in value):
+            raise UserError(f"data.{name}.{key}: expected a list of {kind.__name__}, got {list(value)}")
     return registry.get("dataset", name)(**values)
 
 
@@ -106,7 +111,7 @@ def _key(source: DatasetSource, name: str, seed: int, found: sources.Found | Non
     for path in _modules(name):
         code.update(path.name.encode() + path.read_bytes())
     state = {"options": _plain(source), "name": name, "seed": seed, "code": code.hexdigest()}
-    state["files"] = found.fingerprint() if found else []
+    state["files"] = found.fingerprint(deep=True) if found else []
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from inversionbench.errors import UserError, suggest
 
 ROOT_VARIABLE = "INVERSIONBENCH_DATA"
 BLOCK = 1 << 20
+LARGE = 1 << 30  # bytes above which checking a file shows its progress
 CONTENT_LIMIT = 1 << 31  # bytes a declared .gz may unpack to while its content is checked
 
 
@@ -42,12 +43,15 @@ class Found:
     folder: Path
     files: tuple[tuple[File, Path], ...]
 
-    def fingerprint(self) -> list[list[Any]]:
-        """Name, size and time of change of each file: cheap, and different when a file was replaced."""
+    def fingerprint(self, deep: bool = False) -> list[list[Any]]:
+        """Name, size and time of change of each file: cheap, and different when a file was replaced.
+
+        deep: of a folder also the list of its files, which takes a walk through it.
+        """
         out: list[list[Any]] = []
         for file, path in self.files:
             stat = path.stat()
-            tree = _listing(file, path)["listing_sha256"] if path.is_dir() else ""
+            tree = _listing(file, path)["listing_sha256"] if deep and path.is_dir() else ""
             out.append([path.name, stat.st_size, stat.st_mtime_ns, tree])
         return out
 
@@ -164,7 +168,9 @@ def title(source: DatasetSource, release: str) -> str:
     return getattr(source, "titles", {}).get(release, source.card.name)
 
 
-def verify(found: Found, remember: Callable[..., Any] | None = None) -> list[dict[str, Any]]:
+def verify(
+    found: Found, remember: Callable[..., Any] | None = None, progress: bool = False
+) -> list[dict[str, Any]]:
     """Check size and checksums of all files; returns what was measured, for `dataset.json`.
 
     remember: state of a run that may be taken up again (`Writer.remember`), so that large files are not
@@ -175,14 +181,14 @@ def verify(found: Found, remember: Callable[..., Any] | None = None) -> list[dic
     for file, path in found.files:
         if file.path not in known:
             tree = path.is_dir() and not (file.sha256 or file.md5 or file.content_sha256)
-            known[file.path] = _listing(file, path) if tree else check(found.name, file, path)
+            known[file.path] = _listing(file, path) if tree else check(found.name, file, path, progress)
             if remember:
                 remember("verified", known)
         out.append(known[file.path])
     return out
 
 
-def check(name: str, file: File, path: Path) -> dict[str, Any]:
+def check(name: str, file: File, path: Path, progress: bool = False) -> dict[str, Any]:
     """Check one file against its card (`UserError` if it differs); returns size and checksums."""
     if not path.is_file():
         raise UserError(f"data set '{name}': {path} is not a regular file")
@@ -192,7 +198,8 @@ def check(name: str, file: File, path: Path) -> dict[str, Any]:
             f"data set '{name}': {path} has {size} bytes, expected {file.size}; "
             "it is cut off or another file. Get it again"
         )
-    sha256, md5 = _digest(path, file.md5 is not None and not (file.sha256 or file.content_sha256))
+    with_md5 = file.md5 is not None and not (file.sha256 or file.content_sha256)
+    sha256, md5 = _digest(path, with_md5, progress and size > LARGE)
     got: dict[str, Any] = {"path": file.path, "size": size, "sha256": sha256}
     if file.content_sha256:
         content = sha256 if unpacked or path.suffix != ".gz" else _content(name, path)
@@ -213,14 +220,21 @@ def _compare(name: str, path: Path, kind: str, got: str, expected: str) -> None:
         )
 
 
-def _digest(path: Path, with_md5: bool) -> tuple[str, str]:
+def _digest(path: Path, with_md5: bool, progress: bool = False) -> tuple[str, str]:
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with path.open("rb") as handle:
-        while block := handle.read(BLOCK):
+        blocks = iter(lambda: handle.read(BLOCK), b"")
+        for block in _bar(blocks, path) if progress else blocks:
             sha256.update(block)
             if with_md5:
                 md5.update(block)
     return sha256.hexdigest(), md5.hexdigest() if with_md5 else ""
+
+
+def _bar(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    from tqdm import tqdm
+
+    return iter(tqdm(blocks, desc=path.name, total=path.stat().st_size // BLOCK, unit="MiB", leave=False))
 
 
 def _content(name: str, path: Path) -> str:
