@@ -42,6 +42,9 @@ class WhiteBox(nn.Module):
 class Affine(nn.Module):
     """What batch normalisation does in evaluation mode, without saying by which mean and variance."""
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm):
         super().__init__()
         assert norm.running_mean is not None

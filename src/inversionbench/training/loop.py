@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inversionbench.defenses.base import NONE, Defense, Step
-from inversionbench.models.base import trace
+from inversionbench.models.base import channels_last, trace
 from inversionbench.training.recipe import Recipe
 
 __all__ = ["Recipe", "augment", "evaluate_classifier", "fit"]
@@ -51,7 +51,6 @@ def fit(
 ) -> nn.Module:
     """Train a network with a defense in the loop; returns it in evaluation mode, on the device of x.
 
-    Convolutions are stored channels last, which makes them up to 1.6 times faster on a CPU.
     x: (n, ...) float, or uint8 images, which become floats in [0, 1] batch by batch. y: (n,) int64, or
     (n, classes) soft. rng: seeds everything (None: seed 0); the global generator is left as it was.
     """
@@ -60,7 +59,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_seed(rng))  # initial weights, dropout
         x, y = defense.training_set(x, y, own)
-        model = defense.build_model(factory).to(x.device, memory_format=torch.channels_last).train()
+        model = channels_last(defense.build_model(factory)).to(x.device).train()
         params = {name: p for name, p in model.named_parameters() if p.requires_grad}
         optimiser = make_optimiser(params.values(), recipe)
         total = recipe.epochs * steps_per_epoch(len(x), recipe.batch)

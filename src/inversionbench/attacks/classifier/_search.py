@@ -80,6 +80,7 @@ class Momentum:
         m = self.momentum
         for p, v in zip(self.parameters, self.velocity, strict=True):
             before = v.clone()
+            assert p.grad is not None
             v.mul_(m).sub_(p.grad, alpha=self.rate)
             p.sub_(before, alpha=m).add_(v, alpha=1 + m)
 
@@ -123,7 +124,7 @@ class Search:
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each row: (rows,)."""
         seen = [self.target.trace(view) for view in self.views(x)]
-        rows = self.weight * sum(self.identity(s.logits, y) for s in seen) / len(seen)
+        rows = self.weight * torch.stack([self.identity(s.logits, y) for s in seen]).mean(0)
         for term in self.terms:
             rows = rows + term(x, seen[0])
         return rows

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from inversionbench.files import atomic
+from inversionbench.models.base import channels_last
 from inversionbench.models.classifiers import freeze
 from inversionbench.models.generators import Critic, Generator
 from inversionbench.training.device import device
@@ -135,8 +136,8 @@ class _Run:
             torch.manual_seed(draw_seed(rng))
             generator, critic = recipe.networks(shape)
             mean = recipe.networks(shape)[0]
-        self.generator = generator.to(self.where, memory_format=torch.channels_last)
-        self.critic = critic.to(self.where, memory_format=torch.channels_last)
+        self.generator = channels_last(generator).to(self.where)
+        self.critic = channels_last(critic).to(self.where)
         self.mean = freeze(mean).to(self.where)
         self.mean.load_state_dict(self.generator.state_dict())
         betas = (0.0, 0.99) if recipe.loss == "hinge" else (0.5, 0.999)

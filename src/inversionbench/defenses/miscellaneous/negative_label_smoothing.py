@@ -1,0 +1,72 @@
+"""Negative label smoothing: cross entropy that also rewards low log-probabilities of the wrong classes.
+
+Survey 7.1 and the LSMI row. Struppek, Hintersdorf, Kersting, "Be Careful What You Smooth For: Label Smoothing
+Can Be a Privacy Shield but Also a Catalyst for Model Inversion Attacks", ICLR 2024.
+
+With p = softmax(o) and alpha = -strength:
+
+    L = (1 - alpha) (-log p_y) + alpha / C sum_k (-log p_k)      over all C classes, the true one included
+
+For alpha < 0 the gradient of the wrong logits, p_k + |alpha| / C, never vanishes: confidence saturates and
+the directions that raise p_y stop carrying what the class looks like. Schedule for alpha < 0 over E epochs
+(authors' code): 0 for the first half, then alpha (t + 1 - E/2) / (E - E/2) for a quarter (so up to alpha / 2),
+then alpha; without the first half accuracy suffers. A negative strength is the paper's other half, ordinary
+smoothing, which raises leakage; it has no schedule.
+
+Published: alpha = -0.05 (C = 530 to 1000). What acts is alpha / C, so fewer classes want less, not more; the
+loss is unbounded below: the recipe's `clip` is there if it diverges. Suspect masked gradients: attack it with
+the margin loss too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch.nn import functional as F
+
+from inversionbench.defenses.base import Defense
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inversionbench.defenses.base import Step
+
+
+@dataclass(frozen=True)
+class NegativeLabelSmoothing(Defense):
+    """strength: -alpha. warm_up, ramp: shares of the epochs at alpha = 0, and of the rise."""
+
+    id: ClassVar[str] = "negative_label_smoothing"
+    hooks: ClassVar[frozenset[str]] = frozenset({"loss"})
+    tracks: ClassVar[tuple[str, ...]] = ("classifier",)
+
+    strength: float = 0.0
+    warm_up: float = 0.5
+    ramp: float = 0.25
+
+    def loss(self, ctx: Step) -> Tensor:
+        alpha = self.alpha(ctx.epoch, ctx.epochs)
+        return smoothed(ctx.logits, ctx.y, alpha) if alpha else super().loss(ctx)
+
+    def alpha(self, epoch: int, epochs: int) -> float:
+        """The smoothing of an epoch, counted from 0.
+
+        >>> [NegativeLabelSmoothing(0.1).alpha(t, 8) for t in range(8)]
+        [0.0, 0.0, 0.0, 0.0, -0.025, -0.05, -0.1, -0.1]
+        """
+        if self.strength <= 0:
+            return 0.0 - self.strength
+        start, full = int(self.warm_up * epochs), int((self.warm_up + self.ramp) * epochs)
+        if epoch < start:
+            return 0.0
+        return -self.strength * ((epoch + 1 - start) / (epochs - start) if epoch < full else 1.0)
+
+    def public_knowledge(self) -> dict[str, Any]:
+        return {"alpha": -self.strength}
+
+
+def smoothed(logits: Tensor, y: Tensor, alpha: float) -> Tensor:
+    """Mean loss. logits: (n, classes); y: (n,) int64, or soft (n, classes); alpha <= 1, negative to defend."""
+    own = F.cross_entropy(logits, y)
+    return (1 - alpha) * own - alpha * F.log_softmax(logits, dim=1).mean()
