@@ -1,0 +1,86 @@
+"""Gradient matching in pixel space: the run that Inverting Gradients and its relatives configure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inversionbench.attacks.base import Reconstruction
+from inversionbench.attacks.federated._inits import start
+from inversionbench.attacks.federated._objectives import Matching, support
+from inversionbench.attacks.federated._problem import Problem
+from inversionbench.attacks.federated._regularisers import total_variation
+from inversionbench.attacks.federated._search import Found, adam, chunks, select
+from inversionbench.attacks.federated._simulate import Simulator, memory, simulator
+
+BUDGET = 1 << 29  # bytes for the trials of one chunk
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a signed-Adam search over pixels needs; meanings as in `inverting_gradients`."""
+
+    steps: int
+    rate: float
+    tv: float
+    restarts: int
+    signed: bool
+    boxed: bool
+    init: str
+    objective: str
+    match: str
+    schedule: str
+    form: str
+
+
+def invert(problem: Problem, labels: Tensor, s: Settings, rng: torch.Generator) -> Reconstruction:
+    """Reconstruct every client's batch with labels (clients, batch); all restarts are trials of one search."""
+    if s.match not in ("plain", "mask"):
+        raise ValueError(f"match: expected 'plain' or 'mask', got '{s.match}'")
+    client = simulator(problem.model, problem.protocol, s.form)
+    observed = client.layout.flatten(problem.update).repeat(s.restarts, 1)
+    matching = Matching(observed, s.objective, support(observed) if s.match == "mask" else None)
+    y = problem.one_hot(labels).repeat(s.restarts, 1, 1)
+    x = start(s.init, (s.restarts * problem.clients, *problem.shape[1:]), rng)
+    parts = chunks(len(x), memory(problem.model, problem.protocol.batch_size), BUDGET)
+    box = problem.model.front.box if s.boxed else None
+    found = Found.join([
+        adam(x[p], objective(client, matching.of(p), y[p], s.tv), s.steps, s.rate, s.signed, box, s.schedule)
+        for p in parts
+    ])  # fmt: skip
+    return answer(problem, found, labels, s.restarts, client, {"chunks": len(parts)})
+
+
+def objective(client: Simulator, matching: Matching, y: Tensor, tv: float):  # type: ignore[no-untyped-def]
+    """x -> (matching loss + tv * TV, matching loss), each (trials,)."""
+
+    def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
+        match = matching(client(x, y))
+        return (match + tv * total_variation(x) if tv else match), match
+
+    return evaluate
+
+
+def answer(
+    problem: Problem, found: Found, labels: Tensor, restarts: int, client: Simulator, notes: dict[str, object]
+) -> Reconstruction:
+    """The selected restarts as pixels, with what was counted and which form ran."""
+    x, match = select(found, restarts)
+    failed = ~torch.isfinite(match)
+    images = problem.model.front.pixels(x).nan_to_num(0.5).clamp(0, 1)
+    return Reconstruction(
+        data=images,
+        labels=labels,
+        scores=match.nan_to_num(posinf=torch.finfo(match.dtype).max)[:, None],
+        failed=failed,
+        cost={"gradient_evaluations": found.evaluations},
+        notes={
+            "form": client.form,
+            "restarts": restarts,
+            "trials_frozen": int(found.frozen.sum()),
+            "match": [float(m) if torch.isfinite(m) else None for m in match],
+            **notes,
+        },
+    )

@@ -1,0 +1,69 @@
+"""How far a dummy update is from the observed one, per trial.
+
+`Matching` holds the observed vectors (trials, size) in the simulator's layout and gives (trials,) values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TINY = 1e-30  # norms are never divided by less: gradients of trained networks have norms of 1e-6
+
+
+class Cosine(torch.autograd.Function):
+    """1 - <g, u> / ||g|| for rows g and unit rows u: (trials,)."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, unit: Tensor) -> Tensor:
+        norm = g.norm(dim=1).clamp_min(TINY)
+        cos = torch.linalg.vecdot(g, unit) / norm
+        ctx.save_for_backward(g, unit, norm, cos)
+        return 1 - cos
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        g, unit, norm, cos = ctx.saved_tensors
+        scale = (d / norm)[:, None]
+        return torch.addcmul(-scale * unit, scale * (cos / norm)[:, None], g), None
+
+
+@dataclass(frozen=True)
+class Matching:
+    """An objective bound to what was observed.
+
+    kind: "cosine", 1 - cosine over the whole vector (Geiping et al. 2020), 0 to 2, blind to scale; or "l2",
+    the sum of squared differences (Zhu et al. 2019). mask (trials, size) of 0 and 1: compare only these
+    entries (an attacker who sees which entries a defense removed).
+    """
+
+    observed: Tensor
+    kind: str = "cosine"
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("cosine", "l2"):
+            raise ValueError(f"objective: expected 'cosine' or 'l2', got '{self.kind}'")
+        target = self.observed if self.mask is None else self.observed * self.mask
+        if self.kind == "cosine":
+            target = target / target.norm(dim=1, keepdim=True).clamp_min(TINY)
+        object.__setattr__(self, "target", target)
+
+    def __call__(self, g: Tensor) -> Tensor:
+        target: Tensor = self.target  # type: ignore[attr-defined]
+        if self.mask is not None:
+            g = g * self.mask
+        return Cosine.apply(g, target) if self.kind == "cosine" else (g - target).square().sum(dim=1)
+
+    def of(self, index: Any) -> Matching:
+        """The same for some of the trials."""
+        mask = None if self.mask is None else self.mask[index]
+        return replace(self, observed=self.observed[index], mask=mask)
+
+
+def support(observed: Tensor) -> Tensor:
+    """1 where an entry was sent, 0 where the defense left a zero."""
+    return (observed != 0).to(observed.dtype)

@@ -1,0 +1,119 @@
+"""The descent that all iterative gradient attacks share: per-trial best iterate, frozen failures, chunks.
+
+    evaluate(variables) -> (objective, match), each (trials,): what is minimised, and the matching loss alone,
+    by which restarts are compared. Everything that a trial is judged by stays inside that trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inversionbench.attacks.federated._adam import Adam
+from inversionbench.attacks.federated._schedules import factor
+
+Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Found:
+    """What a descent found. x: (trials, ...) the best iterate by objective; match: (trials,) its matching loss,
+    infinite where no finite value was ever seen; evaluations: gradient evaluations, summed over trials;
+    frozen: trials stopped because they left the finite numbers.
+    """
+
+    x: Tensor
+    objective: Tensor
+    match: Tensor
+    evaluations: int
+    frozen: Tensor
+
+    @staticmethod
+    def join(parts: Sequence[Found]) -> Found:
+        return Found(
+            torch.cat([p.x for p in parts]),
+            torch.cat([p.objective for p in parts]),
+            torch.cat([p.match for p in parts]),
+            sum(p.evaluations for p in parts),
+            torch.cat([p.frozen for p in parts]),
+        )
+
+
+class Best:
+    """The best iterate of each trial so far, by objective."""
+
+    def __init__(self, x: Tensor):
+        self.x = x.detach().clone()
+        self.objective = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
+        self.match = self.objective.clone()
+
+    def offer(self, x: Tensor, objective: Tensor, match: Tensor) -> None:
+        """Take the trials that are better; comparisons with NaN are false."""
+        better = objective < self.objective
+        self.objective = torch.where(better, objective, self.objective)
+        self.match = torch.where(better, match, self.match)
+        torch.where(better.view(-1, *[1] * (x.ndim - 1)), x, self.x, out=self.x)
+
+
+def adam(
+    x: Tensor,
+    evaluate: Evaluate,
+    steps: int,
+    rate: float,
+    signed: bool = True,
+    box: tuple[float, float] | None = None,
+    schedule: str = "drops",
+    warm_up: int = 0,
+    after: Callable[[Tensor, int], None] | None = None,
+) -> Found:
+    """Minimise with (signed) Adam. `after(x, t)` may change x in place after each step, under no_grad.
+
+    A trial whose objective or gradient is not finite is frozen at its last iterate and scored by its best.
+    """
+    x = x.detach().clone().requires_grad_()
+    optimiser, best = Adam(x.data, signed), Best(x)
+    frozen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    evaluations = 0
+    wide = (-1, *[1] * (x.ndim - 1))
+    for t in range(steps):
+        objective, match = evaluate(x)
+        (gradient,) = torch.autograd.grad(objective.sum(), x)
+        evaluations += len(x) - int(frozen.sum())
+        best.offer(x.data, objective.detach(), match.detach())
+        total = objective.detach() + gradient.flatten(1).sum(1)
+        if not bool(torch.isfinite(total.sum())):
+            frozen |= ~torch.isfinite(total)
+        if bool(frozen.any()):
+            gradient = gradient.masked_fill(frozen.view(wide), 0.0)
+            held = x.data.clone()
+        with torch.no_grad():
+            optimiser.step(gradient, rate * factor(schedule, t, steps, warm_up))
+            if box is not None:
+                x.data.clamp_(*box)
+            if after is not None:
+                after(x.data, t)
+            if bool(frozen.any()):
+                x.data.copy_(torch.where(frozen.view(wide), held, x.data))
+    return Found(best.x, best.objective, best.match, evaluations, frozen)
+
+
+def chunks(trials: int, bytes_each: int, budget: int) -> list[slice]:
+    """Trials in runs that stay within `budget` bytes."""
+    size = max(1, min(trials, budget // max(1, bytes_each)))
+    count = -(-trials // size)
+    size = -(-trials // count)  # equal runs
+    return [slice(i, min(i + size, trials)) for i in range(0, trials, size)]
+
+
+def select(found: Found, restarts: int) -> tuple[Tensor, Tensor]:
+    """Of trials in the order (restart, subject): the restart with the lowest matching loss of each subject.
+
+    Returns x (subjects, ...) and the loss (subjects,); a subject whose loss is infinite failed.
+    """
+    match = found.match.view(restarts, -1)
+    value, which = match.min(dim=0)
+    subjects = torch.arange(match.shape[1], device=match.device)
+    return found.x.view(restarts, match.shape[1], *found.x.shape[1:])[which, subjects], value

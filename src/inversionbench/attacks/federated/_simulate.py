@@ -1,0 +1,142 @@
+"""What the client would send, computed from dummy images: x -> update, differentiable, all trials at once.
+
+A simulator maps x (trials, batch, c, h, w), normalised, and y (trials, batch, classes), probabilities, to
+(trials, size): the mean gradient along the client's local steps, in the order of its `layout`. With one step
+that is the FedSGD gradient; with U steps at rate r it is (old - new weights) / (r U), the same steps in the
+same order as the client took them. Trials do not interact.
+
+Forms, chosen once per setting by rule (a clock would make results depend on the load) and recorded:
+im2col, grouped (both in `_explicit`; "auto" chooses per convolution), vmap (any network), loop (one trial
+after the other, the plain reference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from inversionbench.attacks.federated._explicit import (
+    Gradient,
+    LocalSteps,
+    Network,
+    Unsupported,
+    cross_entropy,
+    forms,
+)
+from inversionbench.attacks.federated._layout import Layout, layout_of
+from inversionbench.models.federated import Victim
+from inversionbench.training._protocol import Protocol
+
+FORMS = ("auto", "im2col", "grouped", "vmap", "loop")
+Params = dict[str, Tensor]
+
+
+class Simulator:
+    """Base: `layout`, `form` (what runs), and the call."""
+
+    layout: Layout
+    form: str
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Explicit(Simulator):
+    """Hand-written passes, for chains of known layers."""
+
+    def __init__(self, model: Victim, protocol: Protocol, form: str):
+        self.model, self.protocol, self.choice = model, protocol, form
+        self.networks: dict[int, Network] = {}
+        self.layout = self._network(1).layout
+        self.form = "+".join(forms(self._network(1).chain)) or "dense"
+
+    def _network(self, trials: int) -> Network:
+        if trials not in self.networks:
+            self.networks = {trials: Network(self.model, trials, form=self.choice)}
+        return self.networks[trials]
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        network, steps = self._network(len(x)), self.protocol.steps
+        if len(steps) == 1:
+            return Gradient.apply(x, y, network)
+        return LocalSteps.apply(x, y, network, steps, self.protocol.local_rate)
+
+
+class Functional(Simulator):
+    """Any network, by torch.func (`vmap`) or one trial after the other (`loop`)."""
+
+    def __init__(self, model: Victim, protocol: Protocol, form: str):
+        self.form, self.protocol = form, protocol
+        self.body: nn.Module = model.body
+        named = {n: p.detach() for n, p in model.named_parameters()}
+        self.layout = layout_of({n: p.shape for n, p in named.items()})
+        self.params = {n.removeprefix("body."): p.clone() for n, p in named.items()}
+        self.buffers = {n.removeprefix("body."): b.detach().clone() for n, b in model.named_buffers()}
+
+    def _loss(self, params: Params, x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(functional_call(self.body, (params, self.buffers), (x,)), y)
+
+    def _path(self, step: Callable[[Params, Tensor, Tensor], Params], x: Tensor, y: Tensor) -> Params:
+        params, steps = self.params, self.protocol.steps
+        total: Params = {}
+        for u, (i, j) in enumerate(steps):
+            g = step(params, x[i:j], y[i:j])
+            total = {n: total[n] + g[n] for n in g} if total else g
+            if u + 1 < len(steps):
+                params = {n: p - self.protocol.local_rate * g[n] for n, p in params.items()}
+        return {f"body.{n}": t / len(steps) for n, t in total.items()}
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.form == "vmap":
+            return self.layout.flatten(vmap(lambda a, b: self._path(grad(self._loss), a, b))(x, y))
+        rows = [self._path(self._plain, a, b) for a, b in zip(x, y)]
+        return torch.cat([self.layout.flatten({n: t[None] for n, t in row.items()}) for row in rows])
+
+    def _plain(self, params: Params, x: Tensor, y: Tensor) -> Params:
+        leaves = {n: p if p.requires_grad else p.detach().requires_grad_() for n, p in params.items()}
+        with torch.enable_grad():
+            g = torch.autograd.grad(self._loss(leaves, x, y), list(leaves.values()), create_graph=True)
+        return dict(zip(leaves, g))
+
+
+def simulator(model: Victim, protocol: Protocol, form: str = "auto") -> Simulator:
+    """The fastest form that this network and protocol allow, or the form that is asked for.
+
+    Raises `ValueError` for an unknown form and `Unsupported` where the form asked for cannot run the network.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form: expected one of {', '.join(FORMS)}, got '{form}'")
+    if form in ("vmap", "loop"):
+        return Functional(model, protocol, form)
+    try:
+        return Explicit(model, protocol, form)
+    except Unsupported:
+        if form != "auto":
+            raise
+        return Functional(model, protocol, "vmap")
+
+
+def memory(model: Victim, batch: int) -> int:
+    """Bytes that one trial of a simulator needs at most, estimated from the sizes of its activations."""
+    values = 0
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        nonlocal values
+        if isinstance(module, nn.Conv2d):
+            windows = module.kernel_size[0] * module.kernel_size[1] // module.stride[0] ** 2
+            values += 2 * (inputs[0].numel() * windows + output.numel() * windows)
+        if not list(module.children()):
+            values += 8 * output.numel()
+
+    hooks = [m.register_forward_hook(count) for m in model.body.modules()]
+    try:
+        with torch.no_grad():
+            model.body(torch.zeros(1, *model.shape))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return 4 * (batch * values + 8 * sum(p.numel() for p in model.parameters()))

@@ -1,0 +1,44 @@
+"""Control: Inverting Gradients with the update of somebody else.
+
+Everything is as in `inverting_gradients`, but the update is that of a decoy client: images of other classes,
+under the labels of the attacked batch, so that gradient and labels fit together and only the images are wrong.
+What this row reaches is what labels, the image prior and the look of natural images give without the right
+gradient: an attack that does not beat it has learnt nothing from the gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inversionbench.attacks.base import Knowledge, Reconstruction
+from inversionbench.attacks.federated.inverting_gradients import InvertingGradients
+
+if TYPE_CHECKING:
+    import torch
+
+    from inversionbench.oracle.base import Oracle
+
+
+@dataclass(frozen=True)
+class WrongGradient(InvertingGradients):
+    """The parameters of `inverting_gradients`."""
+
+    id = "wrong_gradient"
+    control = True
+
+    steps: int = 300
+    rate: float = 0.1
+    tv: float = 0.01
+    restarts: int = 1
+    signed: bool = True
+    boxed: bool = True
+    init: str = "randn"
+    objective: str = "cosine"
+    match: str = "plain"
+    schedule: str = "drops"
+    label_rule: str = "bias_corrected"
+    form: str = "auto"
+
+    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        return self.search(oracle, knowledge, rng, "decoy")

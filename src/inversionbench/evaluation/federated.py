@@ -1,0 +1,159 @@
+"""Reconstructed batches against the true ones, and the check that comes before every attack.
+
+All images of a batch are matched once (linear assignment on the mean squared error), and every metric uses
+that order. Values are per image, their group is the client. Controls: what the public mean image, a random
+public image and noise score on the same batches, and the true images themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from inversionbench.attacks.base import Reconstruction
+from inversionbench.attacks.federated._labels import RULES
+from inversionbench.attacks.federated._objectives import Matching
+from inversionbench.attacks.federated._problem import Problem, recovered
+from inversionbench.attacks.federated._simulate import simulator
+from inversionbench.metrics import PairScores, pairwise
+from inversionbench.metrics._controls import score_controls
+from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
+from inversionbench.models.federated import Victim, build
+from inversionbench.tracks.base import Evaluation, Scenario, Target
+from inversionbench.training._protocol import Protocol, read_protocol
+from inversionbench.training.client import Sent
+
+if TYPE_CHECKING:
+    from inversionbench.data.base import Dataset
+
+NAMES = ("mse", "psnr", "ssim")
+SUCCESS = (20, 30)  # dB
+CONTROLS = {"mean_image": "mean_image", "random_image": "random_image", "uniform_noise": "noise", "identical": "truth"}
+
+
+def self_check(
+    model: Victim, protocol: Protocol, sent: Sequence[Sent], view: dict[str, Tensor], labels: Tensor
+) -> dict[str, list[float]]:
+    """How well the attacker's simulation of the client agrees with the client, per client.
+
+    match_at_truth_undefended: cosine distance at the true images between the simulated update and the one
+    before H6; 0 to float precision, else the client is simulated wrongly (or H2 to H5 change it). match_at_truth:
+    the same against what the server sees. cos_sent_true: cosine of the two updates. norm: of the update.
+    """
+    model.bn_mode(protocol.bn)
+    client = simulator(model, protocol)
+    x = torch.stack([model.front(s.x) for s in sent])
+    y = sent[0].y
+    soft = y.is_floating_point()
+    targets = torch.stack([s.y for s in sent]) if soft else F.one_hot(labels, model.classes).float()
+    with torch.no_grad():
+        own = client(x.detach(), targets)
+    scale = -1.0 if protocol.sends == "delta" else 1.0
+    before = scale * client.layout.flatten({n: torch.stack([s.update[n] for s in sent]) for n in view})
+    after = scale * client.layout.flatten(view)
+    return {
+        "match_at_truth_undefended": Matching(before)(own).tolist(),
+        "match_at_truth": Matching(after)(own).tolist(),
+        "cos_sent_true": F.cosine_similarity(before, after, dim=1, eps=1e-30).tolist(),
+        "norm": before.norm(dim=1).tolist(),
+    }
+
+
+def evaluate(
+    scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset, seed: int
+) -> Evaluation:
+    """All numbers of one cell."""
+    protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
+    index, labels = target.truth["index"], target.truth["labels"]
+    truth = data.private.images(index.flatten().numpy())
+    groups = np.repeat(np.arange(len(index)), protocol.batch_size)
+    images = reconstruction.data.flatten(0, 1).clone()
+    if reconstruction.failed is not None:
+        images[torch.as_tensor(np.repeat(reconstruction.failed.numpy(), protocol.batch_size))] = torch.nan
+    scores = pairwise(truth, images, NAMES, match=True, groups=groups, seed=seed)
+    metrics, gone = _split(scores)
+    controls = _controls(truth, data, groups, seed)
+    unavailable = dict(gone)
+    if reconstruction.notes.get("labels") == "given":
+        unavailable["label_recovery"] = "the labels were given to the attacker"
+    else:
+        per_client = [
+            label_recovery(guess, true, data.classes).overlap for guess, true in zip(reconstruction.labels, labels)
+        ]
+        metrics["label_recovery"] = np.repeat(np.array(per_client), protocol.batch_size)
+    facts = {
+        "label_rules": label_rules(scenario, target, seed),
+        "clipped": scores.clipped,
+        "failures": scores.failures,
+        "capped": scores.capped,
+        "checks": target.truth["checks"],
+    }
+    prior = np.bincount(data.public.y[data.public.y >= 0], minlength=data.classes)
+    blind = [blind_overlap(row.numpy(), prior, np.random.default_rng(seed)) for row in labels]
+    facts["label_blind"] = float(np.mean(blind))
+    if "sent_images" in target.truth:
+        sent = pairwise(target.truth["sent_images"].flatten(0, 1), images, NAMES, match=True, groups=groups, seed=seed)
+        facts["to_transformed"] = {n: float(np.nanmean(v)) for n, v in sent.values.items()}
+    gallery = _gallery(truth, images, scores, data)
+    return Evaluation(metrics, groups, controls, {}, unavailable, facts, gallery)
+
+
+def label_rules(scenario: Scenario, target: Target, seed: int) -> dict[str, list[float] | str]:
+    """Overlap of true and recovered labels per client, by every rule, from the update alone."""
+    released = target.released
+    protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
+    problem = problem_of(scenario, target)
+    out: dict[str, list[float] | str] = {}
+    for rule in RULES:
+        if rule == "inner_product" and protocol.batch_size > 1:
+            out[rule] = "defined for one image"
+            continue
+        guess = recovered(problem, rule, torch.Generator().manual_seed(seed % 2**31))
+        out[rule] = [
+            label_recovery(g, t, released["classes"]).overlap for g, t in zip(guess, target.truth["labels"])
+        ]
+    return out
+
+
+def problem_of(scenario: Scenario, target: Target) -> Problem:
+    """The attacked round as an attacker reads it, without an oracle."""
+    released = target.released
+    protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
+    model = build(scenario.model, tuple(released["shape"]), released["classes"], torch.Generator().manual_seed(0))
+    model.load_state_dict(released["state"])
+    update = released["updates"]["client"]
+    if protocol.sends == "delta":
+        update = {n: t * (-1 / (protocol.local_rate * len(protocol.steps))) for n, t in update.items()}
+    return Problem(model.bn_mode("eval_public"), protocol, update, None)
+
+
+def _split(scores: PairScores) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Finite values per image, with the success rates; reasons for what is missing."""
+    metrics = dict(scores.values)
+    for level in SUCCESS:
+        metrics[f"success_{level}"] = (metrics["psnr"] > level).astype(np.float64)
+    return metrics, {name: gone.reason for name, gone in scores.unavailable.items()}
+
+
+def _controls(truth: Tensor, data: Dataset, groups: np.ndarray, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """Control -> metric -> values, all matched as the attack was."""
+    rng = np.random.default_rng(seed)
+    public = data.public.images()
+    scored = score_controls(truth, public, NAMES, rng, match=True, groups=groups)
+    return {ours: _split(scored[theirs])[0] for theirs, ours in CONTROLS.items()}
+
+
+def _gallery(truth: Tensor, images: Tensor, scores: PairScores, data: Dataset, most: int = 8) -> dict[str, Tensor]:
+    """Original, reconstruction in the matched order, nearest public image."""
+    order = torch.as_tensor(scores.permutation)
+    found = images[order].nan_to_num(0.5).clamp(0, 1)[:most]
+    public = data.public.images()
+    nearest = torch.cdist(found.flatten(1), public.flatten(1)).argmin(dim=1)
+    return {"original": truth[:most], "reconstruction": found, "nearest": public[nearest]}
+
+

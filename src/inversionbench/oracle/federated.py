@@ -1,0 +1,66 @@
+"""The oracle of the federated track, level GR: what an honest-but-curious server holds.
+
+observe_update(which) -> name -> (clients, ...): the payloads, decoded, that the server received; "client" is
+    the attacked clients, "decoy" other clients with images of other classes under the same labels (controls).
+global_model() -> a frozen copy of the model that it sent out, batch norms in the protocol's mode.
+protocol() -> the agreed constants as a dictionary; `statistics` holds the shared batch statistics, where the
+    protocol shares them: a list per batch norm of (mean (clients, channels), biased variance).
+
+One query is one client's update read once. No attack gets the batch, nor what the protocol does not declare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inversionbench.models.federated import Victim
+from inversionbench.oracle.base import Ledger, Oracle
+from inversionbench.training._protocol import Protocol
+
+VIEWS = ("client", "decoy")
+
+
+def gr_oracle(
+    model: Victim,
+    updates: Mapping[str, Mapping[str, Tensor]],
+    protocol: Protocol,
+    statistics: list[tuple[Tensor, Tensor]] | None = None,
+    budget: int | None = None,
+) -> Oracle:
+    """The oracle over `updates` ("client" and "decoy" -> name -> (clients, ...)) of one round of `model`."""
+    ledger = Ledger(budget)
+    state = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+    def observe_update(which: str = "client", phase: str = "init") -> dict[str, Tensor]:
+        if which not in VIEWS:
+            raise ValueError(f"observe_update: expected one of {', '.join(VIEWS)}, got '{which}'")
+        seen = {name: t.detach().clone() for name, t in updates[which].items()}
+        ledger.charge("observe_update", len(next(iter(seen.values()))), phase)
+        return seen
+
+    def global_model() -> Victim:
+        model.load_state_dict(state)
+        copy = _copy(model)
+        return copy.bn_mode(protocol.bn)
+
+    def constants() -> dict[str, Any]:
+        shared = {"statistics": [(m.clone(), v.clone()) for m, v in statistics]} if statistics else {}
+        return {**protocol.plain, **shared}
+
+    calls: dict[str, Callable[..., Any]] = {"observe_update": observe_update, "global_model": global_model, "protocol": constants}
+    return Oracle("GR", calls, ledger, None, model.classes)
+
+
+def _copy(model: Victim) -> Victim:
+    """A copy without gradients and without hooks."""
+    import copy
+
+    with torch.no_grad():
+        twin = copy.deepcopy(model)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin.eval()

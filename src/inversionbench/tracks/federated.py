@@ -1,0 +1,92 @@
+"""The federated track: what a client's update gives away about its batch.
+
+target: the global model and the updates of `subjects` client batches of one round. oracle level GR. truth:
+the batches. There is no evaluator: reconstructions are compared pixel by pixel.
+
+scenario.model      a network of `models.federated` with its options
+scenario.training   the federation: see `training._federation.Federation` (rounds before the attacked one, 0 =
+                    untrained; rounds by which utility is measured, 0 = not measured)
+scenario.protocol   see `training._protocol.Protocol` (gradient or weight difference, batch, labels, batch norm)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from inversionbench.models._federated_names import check_victim
+from inversionbench.tracks.base import Evaluation, Progress, Scenario, Target, Track
+from inversionbench.training._federation import read_federation
+from inversionbench.training._protocol import read_protocol
+
+if TYPE_CHECKING:
+    from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+    from inversionbench.data.base import Dataset, Part
+    from inversionbench.defenses.base import Defense
+    from inversionbench.oracle.base import Oracle
+
+
+class Federated(Track):
+    """Gradient and update inversion in federated learning."""
+
+    id = "federated"
+    headline = "psnr"
+    metrics = {
+        "psnr": "higher",
+        "ssim": "higher",
+        "mse": "lower",
+        "success_20": "higher",
+        "success_30": "higher",
+        "label_recovery": "higher",
+    }
+    utility = "accuracy"
+
+    def check(self, scenario: Scenario) -> None:
+        where = f"scenarios.{scenario.name}"
+        check_victim(scenario.model, f"{where}.model")
+        read_protocol(scenario.protocol, f"{where}.protocol")
+        read_federation(scenario.training, f"{where}.training")
+
+    def train_target(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> Target:
+        from inversionbench.training.federated_target import make_target
+
+        return make_target(scenario, defense, data, seed, progress)
+
+    def oracle(
+        self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
+    ) -> Oracle:
+        from inversionbench.oracle.federated import gr_oracle
+        from inversionbench.training.federated_target import global_model
+
+        protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
+        model = global_model(scenario, defense, released)
+        return gr_oracle(model, released["updates"], protocol, released["statistics"])
+
+    def knowledge(
+        self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
+    ) -> Knowledge:
+        from inversionbench.attacks.base import Knowledge
+
+        granted: dict[str, Any] = {"public": public, "defense": released["defense"]}
+        granted |= dict(zip(("channels", "height", "width"), meta["shape"]))
+        granted["mean_image"] = public.images().mean(0)
+        if "labels" in released:
+            granted["labels"] = released["labels"]
+        if prior is not None:
+            granted["prior"] = prior
+        return Knowledge(**granted)
+
+    def evaluate(
+        self,
+        scenario: Scenario,
+        reconstruction: Reconstruction,
+        target: Target,
+        data: Dataset,
+        evaluator: dict[str, Any],
+        seed: int,
+    ) -> Evaluation:
+        from inversionbench.evaluation.federated import evaluate
+
+        return evaluate(scenario, reconstruction, target, data, seed)

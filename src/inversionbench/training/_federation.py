@@ -1,0 +1,48 @@
+"""The federation around an attacked round. Importable without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from inversionbench.errors import UserError, suggest
+
+
+@dataclass(frozen=True)
+class Federation:
+    """How the global model is trained, before the attacked round and for the price of a defense.
+
+    rounds: trained before the attacked round (0: untrained). utility_rounds: rounds over which accuracy is
+    measured (0: not measured); `utility_seeds` federations are trained for it. Each round every one of
+    `clients` sends the gradient of `batch` of its images, drawn without replacement; the private set is split
+    evenly, or by a Dirichlet distribution over classes with parameter `skew` where that is not 0. The server
+    takes the mean with momentum at `rate`, which rises over `warm_up` rounds and drops to a fifth after 60 %.
+    """
+
+    rounds: int = 0
+    utility_rounds: int = 0
+    utility_seeds: int = 1
+    clients: int = 8
+    batch: int = 16
+    rate: float = 0.015
+    momentum: float = 0.9
+    warm_up: int = 10
+    skew: float = 0.0
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_federation(given: Mapping[str, Any], where: str) -> Federation:
+    """The federation of a scenario; `UserError` for what it does not know or cannot be."""
+    known = {f.name: f.default for f in fields(Federation)}
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(f"{where}: unknown setting '{name}': {suggest(name, known)}")
+        low = 1 if name in ("utility_seeds", "clients", "batch") else 0
+        kinds = (int, float) if isinstance(known[name], float) else (int,)
+        if not isinstance(value, kinds) or isinstance(value, bool) or value < low:
+            raise UserError(f"{where}.{name}: expected a number of at least {low}, got {value!r}")
+    return Federation(**given)

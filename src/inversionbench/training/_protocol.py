@@ -1,0 +1,69 @@
+"""What client and server agreed on, and what of it the attacker knows. Importable without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from inversionbench.errors import UserError, suggest
+
+CHOICES = {
+    "sends": ("gradient", "delta"),
+    "labels": ("known", "hidden"),
+    "classes": ("any", "distinct"),
+    "bn": ("eval_public", "train_private", "train_shared"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One federated protocol.
+
+    sends: "gradient" (FedSGD: the gradient of one step) or "delta" (FedAvg: new minus old weights after
+    `epochs` passes over the client's `batch_size` images in order, `local_batch` images per step (0: all), plain
+    SGD at `local_rate`). labels: whether the attacker is given them. classes: whether the labels of a batch
+    are drawn freely or all distinct. bn: what batch norms use while the client computes (`eval_public`: the
+    server's running statistics; `train_private`: those of the client's batch; `train_shared`: the same, and
+    the client sends them).
+    """
+
+    sends: str = "gradient"
+    batch_size: int = 1
+    labels: str = "known"
+    classes: str = "any"
+    bn: str = "eval_public"
+    epochs: int = 1
+    local_batch: int = 0
+    local_rate: float = 0.01
+
+    @property
+    def steps(self) -> list[tuple[int, int]]:
+        """The local steps as (first, one past the last) image of each, in the order they are taken."""
+        size = self.local_batch or self.batch_size
+        once = [(i, min(i + size, self.batch_size)) for i in range(0, self.batch_size, size)]
+        return once * self.epochs
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_protocol(given: Mapping[str, Any], where: str) -> Protocol:
+    """The protocol of a scenario; `UserError` for what it does not know or cannot be."""
+    known = {f.name: f.default for f in fields(Protocol)}
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(f"{where}: unknown setting '{name}': {suggest(name, known)}")
+        if name in CHOICES:
+            if value not in CHOICES[name]:
+                raise UserError(f"{where}.{name}: got {value!r}: {suggest(str(value), CHOICES[name])}")
+            continue
+        low = 0 if name in ("local_batch", "local_rate") else 1
+        number = isinstance(value, (int, float)) if name == "local_rate" else isinstance(value, int)
+        if not number or isinstance(value, bool) or value < low:
+            raise UserError(f"{where}.{name}: expected a number of at least {low}, got {value!r}")
+    protocol = Protocol(**given)
+    if protocol.sends == "gradient" and len(protocol.steps) > 1:
+        raise UserError(f"{where}: sends: gradient has one step; for {len(protocol.steps)} use sends: delta")
+    return protocol
