@@ -90,6 +90,8 @@ def test_table():
     for bad in ("a;b\n1;2\n3\n", "a;b\n1;2\n3;4;5\n"):
         with pytest.raises(UserError, match="row 2"):
             _formats.table(bad, "t", ("a",), ";")
+    with pytest.raises(UserError, match="damaged table"):
+        _formats.table("a;b\n" + "x" * 200_000 + ";2\n", "t", ("a",), ";")
     with pytest.raises(UserError, match="not utf-8"):
         _formats.text(b"\xff\xfe", "t")
 

@@ -66,7 +66,10 @@ def table(text: str, where: str, columns: tuple[str, ...], delimiter: str) -> li
     if missing:
         got = ", ".join(reader.fieldnames or []) or "nothing"
         raise UserError(f"{where}: no column {', '.join(missing)}; it has {got}")
-    rows = list(reader)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{where}: damaged table ({error}); get it again") from error
     short = next((i for i, row in enumerate(rows) if None in row or None in row.values()), None)
     if short is not None:
         raise UserError(f"{where}: row {short + 1} has another number of columns than the header")

@@ -82,6 +82,8 @@ class Chestxray8(DatasetSource):
         table = root / self.needs()[release][-1]
         columns = ("Image Index", "Finding Labels", "Patient ID")
         rows = _formats.table(_formats.text(table.read_bytes(), str(table)), str(table), columns, ",")
+        if not all(row["Patient ID"].isdecimal() for row in rows):
+            raise UserError(f"{table}: a patient without a number; get the table again")
         patient = np.array([int(row["Patient ID"]) for row in rows], np.int64)
         y = self._labels([row["Finding Labels"] for row in rows], table)
         parts = self._split(patient, y, rng)
