@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench import records
-from inversionbench.survey import words
+from inversionbench.survey import galleries, words
 
 TRACKS = {
     "federated": words.Track("federated", "Federated learning", "about", "psnr", "accuracy",
@@ -136,6 +136,7 @@ def write_cell(root: Path, cell: dict[str, Any], pictures: bool = True) -> Path:
     records.write(folder, cell, {"seconds": 1.5, "peak_memory_mib": 400, "device": "cpu", "threads": 1})
     if pictures and cell["status"] == "ok" and cell["seed"] == 0:
         np.savez_compressed(folder / "gallery.npz", **gallery(cell))
+        galleries.save_gallery(folder / "gallery.png", gallery(cell))
     return folder
 
 
