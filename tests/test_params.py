@@ -50,7 +50,7 @@ def test_good_parameters_and_derived_values():
         ("scenarois", {}, ["unknown key 'scenarois'", "'scenarios'"]),
         ("scenarios.tree.modle", {"name": "tree"}, ["scenarios.tree", "'modle'", "'model'"]),
         ("scenarios.tree.track", "tabula", ["unknown track 'tabula'", "'tabular'"]),
-        ("scenarios.tree.dataset", "dossing", ["unknown dataset 'dossing'", "'dosing'"]),
+        ("scenarios.tree.dataset", "dossing", ["unknown entry of datasets 'dossing'", "'dosing'"]),
         ("scenarios.tree.model", {"name": "treee"}, ["scenarios.tree", "treee", "tree"]),
         ("scenarios.tree.judges", "imputer", ["judges", "'imputers'"]),
         ("scenarios.tree.seeds", [], ["scenarios.tree.seeds"]),

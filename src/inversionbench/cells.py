@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from inversionbench.defenses.base import inert
 from inversionbench.errors import UserError, suggest
 from inversionbench.params import Entry, Params
+from inversionbench.tracks import get_track
 
 NONE = Entry("none", "defense", "none", strengths=(0.0,))
 
@@ -62,6 +63,8 @@ def groups(params: Params) -> list[Group]:
     for scenario in params.scenarios.values():
         for attack in params.attacks.values():
             if attack.described.group != scenario.track or not _allowed(scenario.name, attack.scenarios):
+                continue
+            if not get_track(scenario.track).accepts(scenario, attack.described):
                 continue
             for defense in (NONE, *params.defenses.values()):
                 if defense is NONE or applies(params, defense, scenario.name, attack):

@@ -4,7 +4,7 @@
     results: results
     data: {root: null}               # folder of downloaded data; null: INVERSIONBENCH_DATA
     tracking: {uri: null}            # null: sqlite:///<results>/mlflow.db
-    datasets:   NAME: {options of data/NAME.py}
+    datasets:   ENTRY: {source?, options of data/<source>.py}
     evaluators: ENTRY: {track, dataset, options}
     priors:     ENTRY: {method?, params}
     scenarios:  NAME: {track, dataset, model, training, protocol, subjects, seeds, target_seeds, judges}
@@ -93,6 +93,11 @@ class Params:
     attacks: Mapping[str, Entry]
     defenses: Mapping[str, Entry]
     raw: Mapping[str, Any]
+
+    def dataset(self, entry: str) -> tuple[str, dict[str, Any]]:
+        """The data set behind an entry of `datasets:`, and its options."""
+        options = dict(self.datasets[entry] or {})
+        return options.pop("source", entry), options
 
     @property
     def folder(self) -> Path:
@@ -220,13 +225,21 @@ def _known(name: str, where: str, kind: str, allowed: Mapping[str, Any]) -> None
 
 
 def _check_dataset(name: str, options: Mapping[str, Any]) -> None:
-    registry.check_parameters(registry.describe("dataset", name), options or {}, f"datasets.{name}")
+    given = dict(options or {})
+    source = given.pop("source", name)
+    registry.check_parameters(_described("dataset", source, f"datasets.{name}"), given, f"datasets.{name}")
+
+
+def _described(kind: str, method: str, where: str) -> registry.Method:
+    try:
+        return registry.describe(kind, method)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) -> Scenario:
     where = f"scenarios.{name}"
     _known(given["track"], f"{where}.track", "track", TRACKS)
-    registry.describe("dataset", given["dataset"])
     _known(given["dataset"], f"{where}.dataset", "entry of datasets", sections["datasets"])
     if given.get("judges"):
         _known(given["judges"], f"{where}.judges", "entry of evaluators", sections["evaluators"])
@@ -241,10 +254,7 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
 def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) -> Entry:
     where = f"{plural}.{name}"
     method = given.get("method", name)
-    try:
-        described = registry.describe(kind, method)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+    described = _described(kind, method, where)
     entry = Entry(
         name,
         kind,

@@ -116,8 +116,9 @@ class Plan:
     # --- parameters and code -----------------------------------------------------------------------------
 
     def prepare(self, dataset: str) -> dict[str, str]:
-        method = registry.describe("dataset", dataset)
-        config = {"options": self.params.datasets[dataset], "files": self._files(dataset)}
+        source, options = self.params.dataset(dataset)
+        method = registry.describe("dataset", source)
+        config = {"options": options, "files": self._files(source, options)}
         return _param(config, method.module, "inversionbench.data.prepare")
 
     def train_target(self, scenario: str, defense: str) -> dict[str, str]:
@@ -172,12 +173,11 @@ class Plan:
         config = {"groups": sorted(self.groups), "templates": [file_digest(p) for p in others]}
         return _param(config, "inversionbench.survey.build")
 
-    def _files(self, dataset: str) -> list[list[Any]]:
+    def _files(self, name: str, options: Mapping[str, Any]) -> list[list[Any]]:
         """Size and time of the declared files of a data set: it is prepared again when they appear."""
         from inversionbench.data import prepare, sources
 
-        source = prepare.make(dataset, self.params.datasets[dataset] or {})
-        found = sources.present(source, dataset, sources.data_root(self.params.data_root))
+        found = sources.present(prepare.make(name, options), name, sources.data_root(self.params.data_root))
         return found.fingerprint() if found else []
 
 

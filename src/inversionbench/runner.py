@@ -39,7 +39,7 @@ def prepare(params: Params, dataset: str, download: bool = False) -> None:
 
     folder = params.folder / "data" / dataset
     try:
-        write(dataset, params.datasets[dataset] or {}, params.data_root, folder, download=download)
+        write(*params.dataset(dataset), params.data_root, folder, download=download)
     except MissingData as error:
         with atomic_folder(folder) as part:
             for name in ("private", "public", "evaluation", "heldout"):
@@ -126,6 +126,7 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     import torch
 
     from inversionbench.oracle import AccessDenied, BudgetExceeded
+    from inversionbench.training.device import device
 
     scenario, track = _scenario(params, group.scenario)
     entry = params.attacks[group.attack]
@@ -152,6 +153,7 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
         "reason": reason,
         "answer": _plain(answer),
         "used": sorted(knowledge.used),
+        "device": str(device()),
         "level": level,
         "cost": {
             "queries": oracle.ledger.queries,
@@ -185,7 +187,7 @@ def evaluate(params: Params, group: Group) -> None:
             base["level"] = result["level"]
             base["knowledge"]["used"] = result["used"]
             base["utility"] = track.utility_of(scenario, target, defense, data, seed)
-            base["provenance"] |= _inputs(params, group, strength, scenario, seed, data.digest)
+            base["provenance"] |= {"device": result["device"]} | _inputs(params, group, strength, scenario, seed, data.digest)
             if result["status"] == "ok":
                 answer = _reconstruction(result["answer"])
                 judge_seed = seed_of(group.scenario, "evaluate", seed)
@@ -354,7 +356,6 @@ class _Clock:
             "seconds": round(self.wall, 3),
             "cpu_seconds": round(self.cpu, 3),
             "peak_memory_mib": round(peak),
-            "device": "cpu",
             "threads": int(os.environ.get("OMP_NUM_THREADS", "0")),
         }
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.defenses.base import Defense
     from inversionbench.oracle.base import Oracle
+    from inversionbench.registry import Method
 
 Progress = Callable[..., Any]  # tqdm's signature: progress(iterable, desc=..., total=...)
 
@@ -105,6 +106,10 @@ class Track:
         Runs before any job, without importing torch.
         """
         raise NotImplementedError
+
+    def accepts(self, scenario: Scenario, attack: Method) -> bool:
+        """Whether this scenario offers what an attack of this track needs; from its description alone."""
+        return True
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
