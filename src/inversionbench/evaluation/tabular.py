@@ -57,8 +57,13 @@ def evaluate(
     out = Evaluation({}, np.zeros(1, dtype=np.int64))
     details = _facts(found, guess, value, member, truth["flips"].numpy(), question)
     out.facts = {"gap_low": low, "gap_high": high, **details}
-    out.controls = {"mode": _mode(released, value, member)}
-    metrics |= _advantage(found, released, value, member, judges, question, out)
+    mode = np.full(len(value), int(released["marginal"].argmax()))
+    out.controls = {"mode": _control(mode, value, member)}
+    if judges.get("sensitive") == question.name:
+        out.controls |= _imputed(released, value, member, judges)
+        metrics |= _advantage(found, out.controls["imputation"])
+    else:
+        metrics |= dict.fromkeys(("advantage", "advantage_nonmembers"), Unavailable(NEEDS_JUDGE))
     out.metrics = {name: np.array([v]) for name, v in metrics.items() if not isinstance(v, Unavailable)}
     out.unavailable = {name: v.reason for name, v in metrics.items() if isinstance(v, Unavailable)}
     return out
@@ -108,19 +113,14 @@ def _balanced(guess: np.ndarray, value: np.ndarray) -> float | None:
     return float(np.mean(recalls)) if recalls else None
 
 
-def _mode(released: Mapping[str, Any], value: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
-    """The most frequent public value for everybody."""
-    guess = np.full(len(value), int(released["marginal"].argmax()))
-    return _control({"members": attribute_inference(guess[member], value[member]),
-                     "nonmembers": attribute_inference(guess[~member], value[~member])})  # fmt: skip
-
-
-def _control(found: Mapping[str, AttributeInference]) -> dict[str, np.ndarray]:
-    inside, outside = found["members"], found["nonmembers"]
+def _control(guess: np.ndarray, value: np.ndarray, member: np.ndarray) -> dict[str, np.ndarray]:
+    """What guesses without the target are worth, by metric."""
+    inside, outside = _balanced(guess[member], value[member]), _balanced(guess[~member], value[~member])
+    assert inside is not None
+    assert outside is not None
     values = {
-        "balanced_accuracy": inside.balanced, "balanced_accuracy_nonmembers": outside.balanced,
-        "accuracy": inside.accuracy, "accuracy_nonmembers": outside.accuracy,
-        "member_gap": inside.balanced - outside.balanced,
+        "balanced_accuracy": inside, "balanced_accuracy_nonmembers": outside, "member_gap": inside - outside,
+        "accuracy": (guess == value)[member].mean(), "accuracy_nonmembers": (guess == value)[~member].mean(),
     }  # fmt: skip
     return {name: np.array([v]) for name, v in values.items()}
 
@@ -129,25 +129,22 @@ def _judge(response: bool, balanced: bool) -> str:
     return f"{'response' if response else 'alone'}_{'balanced' if balanced else 'natural'}"
 
 
-def _advantage(
-    found: Mapping[str, AttributeInference], released: Mapping[str, Any], value: np.ndarray, member: np.ndarray,
-    judges: Mapping[str, Any], question: Question, out: Evaluation,
-) -> dict[str, float | Unavailable]:
-    """Balanced accuracy above the best imputer that also knows the response; the imputers become controls."""
-    names = ("advantage", "advantage_nonmembers")
-    if judges.get("sensitive") != question.name:
-        return dict.fromkeys(names, Unavailable(NEEDS_JUDGE))
-    records, y = released["records"].numpy(), released["responses"].numpy()
-    for response, control in ((True, "imputation"), (False, "imputation_without_response")):
-        results = []
+def _imputed(
+    released: Mapping[str, Any], value: np.ndarray, member: np.ndarray, judges: Mapping[str, Any]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The better of the natural and the balanced imputer (in balanced accuracy), with and without response."""
+    records, y, out = released["records"].numpy(), released["responses"].numpy(), {}
+    for response, name in ((True, "imputation"), (False, "imputation_without_response")):
+        done = []
         for balanced in (True, False):
-            model = judges[_judge(response, balanced)]
-            guess = impute(model, records, y if response else None, judges["classes"]).argmax(1)
-            results.append({name: attribute_inference(guess[rows], value[rows])
-                            for name, rows in (("members", member), ("nonmembers", ~member))})  # fmt: skip
-        best = max(results, key=lambda r: r["members"].balanced + r["nonmembers"].balanced)
-        out.controls[control] = _control(best)
-    imputed = out.controls["imputation"]
+            share = impute(judges[_judge(response, balanced)], records, y if response else None, judges["classes"])
+            done.append(_control(share.argmax(1), value, member))
+        out[name] = max(done, key=lambda d: float(d["balanced_accuracy"][0] + d["balanced_accuracy_nonmembers"][0]))
+    return out
+
+
+def _advantage(found: Mapping[str, AttributeInference], imputed: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Balanced accuracy above the imputer that also knows the response."""
     return {
         "advantage": found["members"].balanced - float(imputed["balanced_accuracy"][0]),
         "advantage_nonmembers": found["nonmembers"].balanced - float(imputed["balanced_accuracy_nonmembers"][0]),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inversionbench.errors import UserError, suggest
+from inversionbench.training.recipe import check_recipe
 
 MODELS: dict[str, dict[str, Any]] = {
     "tree": {"depth": None, "leaf": 1},
@@ -18,9 +19,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "early_mlp": {"hidden": [64, 64]},
 }
 TREES = ("tree", "pruned_tree")
-NETWORKS = ("mlp", "early_mlp")
 
-# recipe of the networks (fields of training.loop.Recipe)
+# how the networks are trained (fields of training.recipe.Recipe)
 _RECIPE = {"batch": 100, "optimiser": "adam", "rate": 3e-3, "weight_decay": 0.0, "schedule": "constant"}
 RECIPES: dict[str, dict[str, Any]] = {"mlp": {"epochs": 80, **_RECIPE}, "early_mlp": {"epochs": 6, **_RECIPE}}
 
@@ -53,8 +53,7 @@ def check_training(name: str, training: Mapping[str, Any]) -> None:
             raise UserError(f"training.members: expected a positive whole number of rows, got {value!r}")
         if option == "swap" and not (number and 0 <= value <= 1):
             raise UserError(f"training.swap: expected a share in [0, 1], got {value!r}")
-        if option in ("epochs", "batch") and not _size(value):
-            raise UserError(f"training.{option}: expected a positive whole number, got {value!r}")
+    check_recipe({k: v for k, v in training.items() if k not in ("members", "swap")}, "training")
 
 
 def _size(value: Any) -> bool:

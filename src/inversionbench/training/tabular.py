@@ -23,7 +23,8 @@ from inversionbench.errors import UserError
 from inversionbench.models import columns, tabular, trees
 from inversionbench.models._tabular_names import RECIPES, TREES
 from inversionbench.models.columns import Question
-from inversionbench.training.loop import Recipe, evaluate_classifier, fit, spawn
+from inversionbench.training.loop import evaluate_classifier, fit, spawn
+from inversionbench.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
