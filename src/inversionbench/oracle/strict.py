@@ -1,0 +1,132 @@
+"""A black-box oracle served from a child process: the attack's process never holds the target.
+
+    with served(partial(classifier_from_file, path, "LO")) as oracle:
+        attack.run(oracle, knowledge, rng)
+
+The child builds the real oracle, answers over a pipe, keeps the ledger and enforces the budget; the parent
+holds an oracle of the same level whose calls are questions to the child. Messages are JSON and raw arrays,
+nothing that runs code when it is read. Same answers, same ledger, same errors as in one process.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inversionbench.defenses.base import NONE, Defense
+from inversionbench.oracle.base import LEVELS, AccessDenied, BudgetExceeded, InputSpec, Ledger, Oracle, Row
+
+BLACK_BOX = frozenset(level for level, calls in LEVELS.items() if calls <= {"labels", "scores", "logits"})
+ERRORS: dict[str, type[Exception]] = {
+    e.__name__: e for e in (AccessDenied, BudgetExceeded, ValueError, TypeError)
+}
+PATIENCE = 120.0  # seconds for the child to start or to answer
+
+
+@contextmanager
+def served(make: Callable[[], Oracle]) -> Iterator[Oracle]:
+    """An oracle whose target lives in a child process. `make` builds it there; it must be importable."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    child = context.Process(target=_serve, args=(there, make), daemon=True)
+    child.start()
+    there.close()
+    try:
+        yield _remote(here, _receive(here)[0])
+    finally:
+        here.close()
+        child.join(timeout=10)
+        if child.is_alive():
+            child.terminate()
+            child.join()
+
+
+def classifier_from_file(
+    path: str | Path, level: str, defense: Defense = NONE, seed: int = 0, protocol: Mapping[str, Any] | None = None
+) -> Oracle:
+    """The oracle of a released classifier (`Target.released`, saved) at a level, as the track builds it."""
+    from inversionbench.oracle.classifier import classifier_oracle
+    from inversionbench.tracks.classifier import network
+
+    released = torch.load(path, weights_only=True)
+    rng = torch.Generator().manual_seed(seed)
+    spec = InputSpec(tuple(released["shape"]))
+    return classifier_oracle(
+        network(released), level, spec, released["classes"], defense, rng, **(protocol or {})
+    )
+
+
+def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
+    """The parent's side: the same level and input check, calls that ask."""
+    if about["level"] not in BLACK_BOX:
+        raise ValueError(f"level {about['level']} cannot be served from another process: it is no black box; "
+                         f"expected one of {', '.join(sorted(BLACK_BOX))}")
+    ledger = Ledger(about["budget"])
+    spec = InputSpec(**{**about["spec"], "shape": tuple(about["spec"]["shape"])})
+
+    def question(call: str) -> Callable[..., Tensor]:
+        def ask(x: Tensor, phase: str = "search") -> Tensor:
+            spec.check(x)
+            _send(pipe, {"call": call, "phase": phase}, x.cpu().numpy())
+            header, answer = _receive(pipe)
+            ledger.rows[:] = [Row(*row) for row in header["rows"]]
+            if "error" in header:
+                raise ERRORS.get(header["error"], RuntimeError)(header["message"])
+            assert answer is not None
+            return torch.from_numpy(answer.copy())
+
+        return ask
+
+    calls = {call: question(call) for call in LEVELS[about["level"]]}
+    return Oracle(about["level"], calls, ledger, spec, about["classes"])
+
+
+def _serve(pipe: Connection, make: Callable[[], Oracle]) -> None:
+    """The child: answer until the parent hangs up."""
+    oracle = make()
+    about = {
+        "level": oracle.level, "spec": asdict(oracle.input_spec), "classes": oracle.num_classes,  # type: ignore[arg-type]
+        "budget": oracle.ledger.budget,
+    }
+    _send(pipe, about)
+    while True:
+        try:
+            header, x = _receive(pipe)
+        except EOFError:
+            return
+        out: dict[str, Any] = {}
+        answer = None
+        try:
+            assert x is not None
+            answer = getattr(oracle, header["call"])(torch.from_numpy(x.copy()), phase=header["phase"]).numpy()
+        except Exception as error:
+            out = {"error": type(error).__name__, "message": str(error)}
+        out["rows"] = [[r.phase, r.call, r.inputs, r.cumulative] for r in oracle.ledger.rows]
+        _send(pipe, out, answer)
+
+
+def _send(pipe: Connection, header: Mapping[str, Any], array: np.ndarray | None = None) -> None:
+    kind = {} if array is None else {"dtype": array.dtype.str, "shape": array.shape}
+    pipe.send_bytes(json.dumps({**header, **({"array": kind} if kind else {})}).encode())
+    if array is not None:
+        pipe.send_bytes(np.ascontiguousarray(array).tobytes() or b"")
+
+
+def _receive(pipe: Connection) -> tuple[dict[str, Any], np.ndarray | None]:
+    if not pipe.poll(PATIENCE):
+        raise TimeoutError(f"the process that holds the target has not answered for {PATIENCE:.0f} s")
+    header = json.loads(pipe.recv_bytes())
+    kind = header.pop("array", None)
+    if kind is None:
+        return header, None
+    return header, np.frombuffer(pipe.recv_bytes(), dtype=np.dtype(kind["dtype"])).reshape(kind["shape"])
