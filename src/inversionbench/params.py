@@ -247,7 +247,8 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     try:
         get_track(scenario.track).check(scenario)
     except UserError as error:
-        raise UserError(f"{where}: {error}") from None
+        told = str(error)
+        raise UserError(told if told.startswith(where) else f"{where}.{told}") from None
     return scenario
 
 

@@ -18,6 +18,7 @@ from inversionbench.cells import Group, text
 from inversionbench.files import write_json
 from inversionbench.params import Params, check
 from inversionbench.provenance import code_digest, config_digest, file_digest
+from inversionbench.tracks import get_track
 
 DATA_FILES = ("dataset.json", "private", "public", "evaluation", "heldout")
 
@@ -163,9 +164,10 @@ class Plan:
         group = self.groups[key]
         scenario = self.params.scenarios[group.scenario]
         config = {"scale": self.params.scale, "protocol": scenario.protocol, "training": scenario.training}
-        track = f"inversionbench.tracks.{scenario.track}"
+        own = vars(type(get_track(scenario.track)))
+        steps = [f"inversionbench.tracks.{scenario.track}:{f}" for f in ("evaluate", "utility_of") if f in own]
         modules = runner.defense_modules(self.params, group.defense)
-        return _param(config, f"{track}:evaluate", f"{track}:utility_of", *modules, "inversionbench.runner:evaluate")
+        return _param(config, *steps, *modules, "inversionbench.runner:evaluate")
 
     def survey(self) -> dict[str, str]:
         folder = Path(runner.__file__).parent

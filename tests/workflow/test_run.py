@@ -1,0 +1,122 @@
+"""The real Snakemake in a temporary copy: what runs, what runs again, and what survives a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytestmark = pytest.mark.workflow
+
+
+def records(copy):
+    return {
+        record["key"]: record
+        for path in (copy.folder / "results/mini/cells").rglob("record.json")
+        for record in [json.loads(path.read_text())]
+    }
+
+
+def test_a_run_leaves_records_tables_and_says_where(finished):
+    found = records(finished)
+    assert set(found) == {
+        *(f"dosing_tree/mi_attribute/none/0/{seed}" for seed in (0, 1)),
+        *(f"dosing_tree/mi_attribute/confidence_rounding/0.5/{seed}" for seed in (0, 1)),
+        "adult_tree/mi_attribute/none/0/0",
+        "photos_convnet/inverting_gradients/none/0/0",
+    }
+    survey = finished.folder / "results/mini/survey"
+    for name in ("attacks.csv", "defenses.csv", "survey.md", "survey.html", "cells.parquet"):
+        assert (survey / name).stat().st_size > 0
+    assert "table: results/mini/survey/survey.md" in finished.log
+    assert "sqlite:///results/mlflow.db" in finished.log
+    assert (finished.folder / "results/mlflow.db").is_file()
+
+
+def test_missing_data_is_unavailable_with_the_reason_and_never_a_number(finished):
+    record = records(finished)["adult_tree/mi_attribute/none/0/0"]
+    assert record["status"] == "unavailable"
+    assert "adult.data" in record["reason"]
+    assert record["metrics"] == {}
+
+
+def test_a_second_run_plans_nothing(finished):
+    assert finished.planned() == {}
+
+
+def test_a_changed_parameter_of_one_attack_runs_its_cells_and_the_table_again(finished):
+    finished.edit("params.yaml", "{steps: 5}", "{steps: 6}")
+    try:
+        assert finished.planned() == {"attack": 1, "evaluate": 1, "survey": 1, "sync": 1}
+    finally:
+        finished.edit("params.yaml", "{steps: 6}", "{steps: 5}")
+    assert finished.planned() == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "again"),
+    [
+        ("attacks/tabular/_posterior.py", {"attack": 3, "evaluate": 3}),  # two groups of dosing, one of adult
+        ("evaluation/federated.py", {"evaluate": 1}),
+        ("survey/words.py", {}),
+    ],
+)
+def test_an_edited_module_runs_again_the_cells_that_use_it(finished, module, again):
+    path = finished.folder / "src/inversionbench" / module
+    text = path.read_text()
+    path.write_text(text + "\n# edited\n")
+    try:
+        planned = finished.planned()
+        assert {k: planned.get(k, 0) for k in ("prepare", "train_target", "train_evaluator", "attack", "evaluate")} == {
+            "prepare": 0, "train_target": 0, "train_evaluator": 0, "attack": 0, "evaluate": 0, **again
+        }  # fmt: skip
+        assert planned["survey"] == 1
+    finally:
+        path.write_text(text)
+
+
+def test_bad_parameters_stop_before_any_job_and_lose_nothing(finished):
+    before = finished.results()
+    finished.edit("params.yaml", "inverting_gradients:", "inverting_gradient:")
+    try:
+        done = finished.snakemake(check=False)
+    finally:
+        finished.edit("params.yaml", "inverting_gradient:", "inverting_gradients:")
+    assert done.returncode != 0
+    assert "did you mean 'inverting_gradients'?" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert finished.results() == before
+    assert finished.planned() == {}
+
+
+def test_explain_and_check_by_hand(finished):
+    text = finished.inversionbench("explain", "dosing_tree/mi_attribute/none/0/0").stdout
+    assert "balanced_accuracy" in text
+    assert "(NO)" not in text
+    assert "6 cells" in finished.inversionbench("check").stdout
+    done = finished.inversionbench("explain", "dosing_tree/mi_atribute/none/0/0", check=False)
+    assert done.returncode == 2
+    assert "dosing_tree/mi_attribute/none/0/0" in done.stdout
+
+
+def test_a_killed_run_continues_to_the_same_results(finished, fresh):
+    with (fresh.folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            fresh.command(), cwd=fresh.folder, env=fresh.env, stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 300
+        while not list(fresh.folder.glob("results/mini/targets/*/none/0/released")):
+            assert process.poll() is None, (fresh.folder / "log").read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not list(fresh.folder.glob("results/mini/survey"))
+    fresh.snakemake("--unlock")
+    fresh.snakemake()
+    assert fresh.results() == finished.results()
+    assert fresh.planned() == {}
