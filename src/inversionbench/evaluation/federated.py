@@ -100,7 +100,8 @@ def evaluate(
         sent = pairwise(target.truth["sent_images"].flatten(0, 1), images, NAMES, match=True, groups=groups, seed=seed)
         facts["to_transformed"] = {n: float(np.nanmean(v)) for n, v in sent.values.items()}
     gallery = _gallery(truth, images, scores, data)
-    return Evaluation(metrics, groups, controls, {}, unavailable, facts, gallery)
+    curves = _curves(truth, reconstruction, groups, seed)
+    return Evaluation(metrics, groups, controls, curves, unavailable, facts, gallery)
 
 
 def label_rules(scenario: Scenario, target: Target, seed: int) -> dict[str, list[float] | str]:
@@ -146,6 +147,17 @@ def _controls(truth: Tensor, data: Dataset, groups: np.ndarray, seed: int) -> di
     public = data.public.images()
     scored = score_controls(truth, public, NAMES, rng, match=True, groups=groups)
     return {ours: _split(scored[theirs])[0] for theirs, ours in CONTROLS.items()}
+
+
+def _curves(
+    truth: Tensor, reconstruction: Reconstruction, groups: np.ndarray, seed: int
+) -> dict[str, list[tuple[int, np.ndarray]]]:
+    """PSNR of what the attack had after fewer gradient evaluations, matched anew at each."""
+    points = [
+        (n, pairwise(truth, x.flatten(0, 1), ("psnr",), match=True, groups=groups, seed=seed).values["psnr"])
+        for n, x in reconstruction.checkpoints
+    ]
+    return {"psnr": points} if points else {}
 
 
 def _gallery(truth: Tensor, images: Tensor, scores: PairScores, data: Dataset, most: int = 8) -> dict[str, Tensor]:

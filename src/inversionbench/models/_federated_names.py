@@ -20,6 +20,7 @@ VICTIMS: dict[str, dict[str, Any]] = {
     "resnet8": {"width": 16, "norm": "batch", "activation": "relu", "init": "default"},
     "resnet18": {"width": 64, "norm": "batch", "activation": "relu", "init": "default"},
     "resnet20": {"width": 16, "norm": "batch", "activation": "relu", "init": "default"},
+    "mlp": {"widths": [120, 84], "activation": "relu", "init": "default"},
     "vit": {"width": 64, "depth": 2, "heads": 4, "patch": 4, "init": "default"},
 }
 CHOICES = {"activation": ACTIVATIONS, "init": INITS, "norm": NORMS}

@@ -7,6 +7,7 @@ behind `Normalise` (about zero mean and unit range) and call `body`; metrics use
   2019). init "uniform": all weights and biases from U(-0.5, 0.5), the state that DLG and iDLG attack.
 - convnet: 3x3 convolution, (batch norm,) activation, average pooling by 2, once per width.
 - resnet8, resnet20: three stages of one or three basic blocks; resnet18: four stages of two. 32x32 stem.
+- mlp: linear layers, the first of them on the pixels.
 - vit: a small vision transformer, mean of the tokens before `head`.
 
 Batch normalisation is our own module: what it normalises with is a declared mode, never a side effect of
@@ -242,6 +243,15 @@ def _convnet(o: Mapping[str, Any], shape: tuple[int, int, int]) -> list[nn.Modul
     return [*layers, nn.Flatten()]
 
 
+def _mlp(o: Mapping[str, Any], shape: tuple[int, int, int]) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.Flatten()]
+    inputs = shape[0] * shape[1] * shape[2]
+    for width in o["widths"]:
+        layers += [nn.Linear(inputs, width), ACTIVATIONS[o["activation"]]()]
+        inputs = width
+    return layers
+
+
 def _resnet(blocks: tuple[int, ...]) -> Any:
     def layers(o: Mapping[str, Any], shape: tuple[int, int, int]) -> list[nn.Module]:
         act, width = ACTIVATIONS[o["activation"]], o["width"]
@@ -281,6 +291,7 @@ def _norm(o: Mapping[str, Any], channels: int) -> list[nn.Module]:
 _LAYERS: dict[str, Any] = {
     "lenet": _lenet,
     "convnet": _convnet,
+    "mlp": _mlp,
     "resnet8": _resnet((1, 1, 1)),
     "resnet18": _resnet((2, 2, 2, 2)),
     "resnet20": _resnet((3, 3, 3)),

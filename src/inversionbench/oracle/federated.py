@@ -2,7 +2,8 @@
 
 observe_update(which) -> name -> (clients, ...): the payloads, decoded, that the server received; "client" is
     the attacked clients, "decoy" other clients with images of other classes under the same labels (controls).
-global_model() -> a frozen copy of the model that it sent out, batch norms in the protocol's mode.
+    back=k: what the attacked clients sent k rounds before, where the protocol lets several rounds be seen.
+global_model() -> a frozen copy of the model that it sent out, batch norms in the protocol's mode; back=k as above.
 protocol() -> the agreed constants as a dictionary; `statistics` holds the shared batch statistics, where the
     protocol shares them: a list per batch norm of (mean (clients, channels), biased variance).
 
@@ -11,14 +12,14 @@ One query is one client's update read once. No attack gets the batch, nor what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inversionbench.models.federated import Victim
-from inversionbench.oracle.base import Ledger, Oracle
+from inversionbench.oracle.base import AccessDenied, Ledger, Oracle
 from inversionbench.training._protocol import Protocol
 
 VIEWS = ("client", "decoy")
@@ -30,20 +31,30 @@ def gr_oracle(
     protocol: Protocol,
     statistics: list[tuple[Tensor, Tensor]] | None = None,
     budget: int | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> Oracle:
-    """The oracle over `updates` ("client" and "decoy" -> name -> (clients, ...)) of one round of `model`."""
+    """The oracle over `updates` ("client" and "decoy" -> name -> (clients, ...)) of one round of `model`.
+
+    earlier: the rounds before, oldest first, each with `state` (weights sent out) and `update`.
+    """
     ledger = Ledger(budget)
     state = {name: t.detach().clone() for name, t in model.state_dict().items()}
 
-    def observe_update(which: str = "client", phase: str = "init") -> dict[str, Tensor]:
-        if which not in VIEWS:
-            raise ValueError(f"observe_update: expected one of {', '.join(VIEWS)}, got '{which}'")
-        seen = {name: t.detach().clone() for name, t in updates[which].items()}
+    def before(back: int) -> Mapping[str, Any]:
+        if not 1 <= back <= len(earlier):
+            raise AccessDenied(f"{len(earlier) + 1} rounds are seen (protocol.rounds), not the one {back} before")
+        return earlier[-back]
+
+    def observe_update(which: str = "client", phase: str = "init", back: int = 0) -> dict[str, Tensor]:
+        if which not in VIEWS or (back and which != "client"):
+            raise ValueError(f"observe_update: expected one of {', '.join(VIEWS)}, got '{which}', back={back}")
+        seen = before(back)["update"] if back else updates[which]
+        seen = {name: t.detach().clone() for name, t in seen.items()}
         ledger.charge("observe_update", len(next(iter(seen.values()))), phase)
         return seen
 
-    def global_model() -> Victim:
-        model.load_state_dict(state)
+    def global_model(back: int = 0) -> Victim:
+        model.load_state_dict(before(back)["state"] if back else state)
         copy = _copy(model)
         return copy.bn_mode(protocol.bn)
 
@@ -51,7 +62,9 @@ def gr_oracle(
         shared = {"statistics": [(m.clone(), v.clone()) for m, v in statistics]} if statistics else {}
         return {**protocol.plain, **shared}
 
-    calls: dict[str, Callable[..., Any]] = {"observe_update": observe_update, "global_model": global_model, "protocol": constants}
+    calls: dict[str, Callable[..., Any]] = {
+        "observe_update": observe_update, "global_model": global_model, "protocol": constants,
+    }  # fmt: skip
     return Oracle("GR", calls, ledger, None, model.classes)
 
 

@@ -62,7 +62,8 @@ class Federated(Track):
 
         protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
         model = global_model(scenario, defense, released)
-        return gr_oracle(model, released["updates"], protocol, released["statistics"])
+        earlier = released.get("earlier", ())
+        return gr_oracle(model, released["updates"], protocol, released["statistics"], earlier=earlier)
 
     def knowledge(
         self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any

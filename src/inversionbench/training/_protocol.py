@@ -26,6 +26,10 @@ class Protocol:
     are drawn freely or all distinct. bn: what batch norms use while the client computes (`eval_public`: the
     server's running statistics; `train_private`: those of the client's batch; `train_shared`: the same, and
     the client sends them).
+
+    rounds: how many rounds in a row are seen, the attacked one last; every client takes part in all of them
+    with the same images. Between them the server moves by `server_rate` times the mean gradient, downhill, or
+    by `server_rate` times the mean difference of weights.
     """
 
     sends: str = "gradient"
@@ -36,6 +40,8 @@ class Protocol:
     epochs: int = 1
     local_batch: int = 0
     local_rate: float = 0.01
+    rounds: int = 1
+    server_rate: float = 0.1
 
     @property
     def steps(self) -> list[tuple[int, int]]:
@@ -59,8 +65,9 @@ def read_protocol(given: Mapping[str, Any], where: str) -> Protocol:
             if value not in CHOICES[name]:
                 raise UserError(f"{where}.{name}: got {value!r}: {suggest(str(value), CHOICES[name])}")
             continue
-        low = 0 if name in ("local_batch", "local_rate") else 1
-        number = isinstance(value, (int, float)) if name == "local_rate" else isinstance(value, int)
+        rate = name in ("local_rate", "server_rate")
+        low = 0 if rate or name == "local_batch" else 1
+        number = isinstance(value, (int, float)) if rate else isinstance(value, int)
         if not number or isinstance(value, bool) or value < low:
             raise UserError(f"{where}.{name}: expected a number of at least {low}, got {value!r}")
     protocol = Protocol(**given)

@@ -1,7 +1,8 @@
 """The attacked round: from a scenario, a defense and data to what the server holds and what it must not know.
 
 The attacked clients take part for the first time, so a defense with memory (residuals, momentum) enters with
-an empty one: what they send depends on this one batch alone, which is the worst case. Decoy clients send in
+an empty one: what they send depends on this one batch alone, which is the worst case. Where the protocol shows
+several rounds, the first of them is their first. Decoy clients send in
 the same round: images of other classes under the labels of the attacked batch of the same place, so that
 only the images differ and not the labels.
 """
@@ -49,9 +50,17 @@ def make_target(
         train(model, x, y, data.classes, federation, federation.rounds, defense, stream(seed, "rounds"),
               stream(seed, "rounds", "defense"))  # fmt: skip
     decoy = choose_decoys(y, index, stream(seed, "decoys"))
+    memory: list[dict[str, Any]] = [{} for _ in index]
+    others: list[dict[str, Any]] = [{} for _ in decoy]
+    earlier = []
+    for back in reversed(range(1, protocol.rounds)):
+        before = _clients(model, x[index], y[index], protocol, federation.rounds, defense, data.classes, seed,
+                          f"client -{back}", memory)  # fmt: skip
+        earlier.append(_seen_round(model, before, protocol, defense))
+    round = federation.rounds + len(earlier)
     sent = [
-        _clients(model, x[part], y[index], protocol, federation.rounds, defense, data.classes, seed, name)
-        for name, part in (("client", index), ("decoy", decoy))
+        _clients(model, x[part], y[index], protocol, round, defense, data.classes, seed, name, own)
+        for name, part, own in (("client", index, memory), ("decoy", decoy, others))
     ]
     views = [observe(defense, s, [1.0] * len(s))[1] for s in sent]
     checks = self_check(model, protocol, sent[0], views[0], y[index])
@@ -62,6 +71,7 @@ def make_target(
         "updates": {"client": views[0], "decoy": views[1]},
         "statistics": _statistics(sent[0]) if protocol.bn == "train_shared" else None,
         "defense": defense.public_knowledge(),
+        "earlier": earlier,
     }
     if protocol.labels == "known":
         released["labels"] = y[index]
@@ -148,15 +158,27 @@ def choose_decoys(y: Tensor, index: Tensor, rng: torch.Generator) -> Tensor:
 
 def _clients(
     model: Victim, x: Tensor, y: Tensor, protocol: Protocol, round: int, defense: Defense, classes: int, seed: int,
-    name: str,
+    name: str, memory: list[dict[str, Any]],
 ) -> list[Sent]:
-    """One round of clients with batches x (clients, batch, c, h, w), y (clients, batch), their memory empty."""
+    """One round of clients with batches x (clients, batch, c, h, w), y (clients, batch) and their own memories."""
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     return [
         send(model, x[i], y[i], protocol, defense,
-             Client(round, round + 1, i, len(x), x.shape[1], parameters, stream(seed, "defense", name, i)), classes)
+             Client(round, round + 1, i, len(x), x.shape[1], parameters, stream(seed, "defense", name, i), memory[i]),
+             classes)
         for i in range(len(x))
     ]  # fmt: skip
+
+
+def _seen_round(model: Victim, sent: list[Sent], protocol: Protocol, defense: Defense) -> dict[str, Any]:
+    """What the server held in a round before the attacked one; moves `model` to the next round."""
+    state = {n: t.detach().clone() for n, t in model.state_dict().items()}
+    mean, view = observe(defense, sent, [1.0] * len(sent))
+    sign = 1 if protocol.sends == "delta" else -1
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.add_(mean[name], alpha=sign * protocol.server_rate)
+    return {"state": state, "update": view}
 
 
 def _statistics(sent: list[Sent]) -> list[tuple[Tensor, Tensor]]:

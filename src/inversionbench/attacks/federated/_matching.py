@@ -12,7 +12,7 @@ from inversionbench.attacks.federated._inits import start
 from inversionbench.attacks.federated._objectives import Matching, support
 from inversionbench.attacks.federated._problem import Problem
 from inversionbench.attacks.federated._regularisers import total_variation
-from inversionbench.attacks.federated._search import Found, adam, chunks, select
+from inversionbench.attacks.federated._search import Found, adam, chunks, lowest, milestones, select
 from inversionbench.attacks.federated._simulate import Simulator, memory, simulator
 
 BUDGET = 1 << 29  # bytes for the trials of one chunk
@@ -47,7 +47,8 @@ def invert(problem: Problem, labels: Tensor, s: Settings, rng: torch.Generator) 
     parts = chunks(len(x), memory(problem.model, problem.protocol.batch_size), BUDGET)
     box = problem.model.front.box if s.boxed else None
     found = Found.join([
-        adam(x[p], objective(client, matching.of(p), y[p], s.tv), s.steps, s.rate, s.signed, box, s.schedule)
+        adam(x[p], objective(client, matching.of(p), y[p], s.tv), s.steps, s.rate, s.signed, box, s.schedule,
+             hold=milestones(s.steps))
         for p in parts
     ])  # fmt: skip
     return answer(problem, found, labels, s.restarts, client, {"chunks": len(parts)})
@@ -69,12 +70,17 @@ def answer(
     """The selected restarts as pixels, with what was counted and which form ran."""
     x, match = select(found, restarts)
     failed = ~torch.isfinite(match)
-    images = problem.model.front.pixels(x).nan_to_num(0.5).clamp(0, 1)
+
+    def pixels(x: Tensor) -> Tensor:
+        return problem.model.front.pixels(x).nan_to_num(0.5).clamp(0, 1)
+
+    held = [(n, pixels(lowest(x, m, restarts)[0])) for n, x, m in found.held]
     return Reconstruction(
-        data=images,
+        data=pixels(x),
         labels=labels,
         scores=match.nan_to_num(posinf=torch.finfo(match.dtype).max)[:, None],
         failed=failed,
+        checkpoints=held,
         cost={"gradient_evaluations": found.evaluations},
         notes={
             "form": client.form,

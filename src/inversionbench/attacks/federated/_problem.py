@@ -44,15 +44,15 @@ class Problem:
         return F.one_hot(labels, self.model.classes).float()
 
 
-def read(oracle: Oracle, which: str = "client") -> Problem:
-    """Ask the oracle for the round. which: "client", or "decoy" for controls."""
+def read(oracle: Oracle, which: str = "client", back: int = 0) -> Problem:
+    """Ask the oracle for the round. which: "client", or "decoy" for controls. back: rounds before the last."""
     given = oracle.protocol()
     protocol = Protocol(**{f.name: given[f.name] for f in fields(Protocol)})
-    update = oracle.observe_update(which)
+    update = oracle.observe_update(which, back=back) if back else oracle.observe_update(which)
     if protocol.sends == "delta":
         scale = -1 / (protocol.local_rate * len(protocol.steps))
         update = {name: t * scale for name, t in update.items()}
-    model = oracle.global_model()
+    model = oracle.global_model(back) if back else oracle.global_model()
     for norm in model.batch_norms():
         norm.record = False
     return Problem(model, protocol, update, given.get("statistics"))

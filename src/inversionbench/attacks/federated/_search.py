@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ Evaluate = Callable[[Tensor], tuple[Tensor, Tensor]]
 class Found:
     """What a descent found. x: (trials, ...) the best iterate by objective; match: (trials,) its matching loss,
     infinite where no finite value was ever seen; evaluations: gradient evaluations, summed over trials;
-    frozen: trials stopped because they left the finite numbers.
+    frozen: trials stopped because they left the finite numbers. held: what would have been found at smaller
+    budgets, (evaluations, x, match) each.
     """
 
     x: Tensor
@@ -30,6 +32,7 @@ class Found:
     match: Tensor
     evaluations: int
     frozen: Tensor
+    held: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
 
     @staticmethod
     def join(parts: Sequence[Found]) -> Found:
@@ -39,7 +42,9 @@ class Found:
             torch.cat([p.match for p in parts]),
             sum(p.evaluations for p in parts),
             torch.cat([p.frozen for p in parts]),
-        )
+            [(sum(h[0] for h in held), torch.cat([h[1] for h in held]), torch.cat([h[2] for h in held]))
+             for held in zip(*(p.held for p in parts))],
+        )  # fmt: skip
 
 
 class Best:
@@ -49,6 +54,10 @@ class Best:
         self.x = x.detach().clone()
         self.objective = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
         self.match = self.objective.clone()
+
+    def renew(self, which: Tensor) -> None:
+        """The objective has changed for the trials `which`: whatever finite value comes next is their best."""
+        self.objective = self.objective.masked_fill(which, torch.inf)
 
     def offer(self, x: Tensor, objective: Tensor, match: Tensor) -> None:
         """Take the trials that are better; comparisons with NaN are false."""
@@ -68,13 +77,21 @@ def adam(
     schedule: str = "drops",
     warm_up: int = 0,
     after: Callable[[Tensor, int], None] | None = None,
+    direction: Callable[[Tensor, int], Tensor] | None = None,
+    fresh: Container[int] = (),
+    hold: Container[int] = (),
 ) -> Found:
     """Minimise with (signed) Adam. `after(x, t)` may change x in place after each step, under no_grad.
+
+    direction(gradient, t): what Adam is fed with (takes the place of `signed`). fresh: steps at which the
+    objective changes, so that the best iterate starts anew. hold: numbers of steps after which the answer so
+    far is kept.
 
     A trial whose objective or gradient is not finite is frozen at its last iterate and scored by its best.
     """
     x = x.detach().clone().requires_grad_()
-    optimiser, best = Adam(x.data, signed), Best(x)
+    optimiser, best = Adam(x.data, signed and direction is None), Best(x)
+    held_answers: list[tuple[int, Tensor, Tensor]] = []
     frozen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     evaluations = 0
     wide = (-1, *[1] * (x.ndim - 1))
@@ -82,13 +99,19 @@ def adam(
         objective, match = evaluate(x)
         (gradient,) = torch.autograd.grad(objective.sum(), x)
         evaluations += len(x) - int(frozen.sum())
+        if t in fresh:
+            best.renew(~frozen)
         best.offer(x.data, objective.detach(), match.detach())
+        if t + 1 in hold:
+            held_answers.append((evaluations, best.x.clone(), best.match.clone()))
         total = objective.detach() + gradient.flatten(1).sum(1)
         if not bool(torch.isfinite(total.sum())):
             frozen |= ~torch.isfinite(total)
         if bool(frozen.any()):
             gradient = gradient.masked_fill(frozen.view(wide), 0.0)
             held = x.data.clone()
+        if direction is not None:
+            gradient = direction(gradient, t)
         with torch.no_grad():
             optimiser.step(gradient, rate * factor(schedule, t, steps, warm_up))
             if box is not None:
@@ -97,7 +120,16 @@ def adam(
                 after(x.data, t)
             if bool(frozen.any()):
                 x.data.copy_(torch.where(frozen.view(wide), held, x.data))
-    return Found(best.x, best.objective, best.match, evaluations, frozen)
+    return Found(best.x, best.objective, best.match, evaluations, frozen, held_answers)
+
+
+def milestones(steps: int) -> tuple[int, ...]:
+    """Numbers of steps at which a search hands over what it has, for curves over gradient evaluations.
+
+    >>> milestones(300)
+    (19, 38, 75, 150)
+    """
+    return tuple(sorted({max(1, math.ceil(steps / d)) for d in (16, 8, 4, 2)} - {steps}))
 
 
 def chunks(trials: int, bytes_each: int, budget: int) -> list[slice]:
@@ -113,7 +145,12 @@ def select(found: Found, restarts: int) -> tuple[Tensor, Tensor]:
 
     Returns x (subjects, ...) and the loss (subjects,); a subject whose loss is infinite failed.
     """
-    match = found.match.view(restarts, -1)
+    return lowest(found.x, found.match, restarts)
+
+
+def lowest(x: Tensor, match: Tensor, restarts: int) -> tuple[Tensor, Tensor]:
+    """`select` on x (trials, ...) and match (trials,)."""
+    match = match.view(restarts, -1)
     value, which = match.min(dim=0)
     subjects = torch.arange(match.shape[1], device=match.device)
-    return found.x.view(restarts, match.shape[1], *found.x.shape[1:])[which, subjects], value
+    return x.view(restarts, match.shape[1], *x.shape[1:])[which, subjects], value
