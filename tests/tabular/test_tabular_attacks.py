@@ -196,6 +196,13 @@ def test_counts_against_loops():
     assert ledger.passes == 9
 
 
+def test_where_no_value_fits_the_belief_is_left():
+    oracle, knowledge = small({"scores": lambda x: torch.zeros(len(x), 2)}, "BB-S")
+    answer = attack("mi_attribute", access="BB-S").run(oracle, knowledge, torch.Generator().manual_seed(0))
+    assert np.allclose(answer.scores, MARGINAL.expand(3, 3))
+    assert (answer.data == 0).all()
+
+
 def test_ties_are_drawn_by_lot():
     rng = torch.Generator().manual_seed(0)
     value, posterior = _posterior.choose(torch.tensor([[0.0, 0.0, 0.0], [1.0, 2.0, 2.0]]).double().repeat(500, 1), rng)

@@ -4,7 +4,8 @@ records at once.
     posterior(v) ~ fit(v) * belief(v)
 
 fit: how well the model's answer for the record completed with v agrees with the true response y.
-belief: what is assumed about v before the model is asked.
+belief: what is assumed about v before the model is asked. Where no value fits at all (scores rounded to 0,
+empty leaves), the answer says nothing and the belief is left.
 """
 
 from __future__ import annotations
@@ -123,6 +124,7 @@ def infer(
         fit = fit_of_labels(oracle, knowledge, getattr(knowledge, errors))
     else:
         fit = {"BB-S": fit_of_scores, "WB": fit_of_counts}[access](oracle, knowledge)
+    fit = torch.where(fit.sum(1, keepdim=True) > 0, fit, 1.0)
     value, posterior = choose(fit * belief_of(belief, knowledge, rng), rng)
     return Reconstruction(value, knowledge.responses, posterior, notes=facts(knowledge))
 
