@@ -1,9 +1,12 @@
-"""The tabular track: what a classifier of personal records gives away of one of their columns.
+"""The tabular track: what a classifier of personal records gives away of one of their columns, or of whole rows.
+
+scenario.protocol.ask chooses the question: "attribute" (the default, described here) or "rows", the rows behind a
+federated client's update (`_tabular_rows`). An attack says which one it answers (`asks`) and meets no other.
 
 scenario.model     {name: tree | pruned_tree | mlp | early_mlp, depth, leaf, hidden}
 scenario.training  {members: rows trained on, swap: share of them whose sensitive column is permuted, and for
                    networks the recipe: epochs, batch, optimiser, rate, weight_decay, schedule}
-scenario.protocol  {sensitive: the column asked for}
+scenario.protocol  {ask: attribute, sensitive: the column asked for}
 scenario.subjects  attacked records, half of them members, at least 40
 
 An attack gets all other columns and the true response of members and non-members alike; the sensitive column
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.errors import UserError, suggest
 from inversionbench.models._tabular_names import check_model, check_training
+from inversionbench.tracks import _tabular_rows as rows
 from inversionbench.tracks.base import Evaluation, Progress, Scenario, Target, Track
 
 if TYPE_CHECKING:
@@ -25,35 +29,48 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.defenses.base import Defense
     from inversionbench.oracle.base import Oracle
+    from inversionbench.registry import Method
 
+QUESTIONS = ("attribute", "rows")
 MOST_USED = ("balanced_accuracy", "accuracy", "f1", "auc", "advantage")
 FEWEST = 40
 
 
 class Tabular(Track):
-    """Attribute inference; module docstring."""
+    """Attribute inference and row recovery; module docstring."""
 
     id: ClassVar[str] = "tabular"
     headline: ClassVar[str] = "member_gap"
     metrics: ClassVar[Mapping[str, str]] = {
-        "member_gap": "higher", **{f"{name}{who}": "higher" for who in ("", "_nonmembers") for name in MOST_USED}
+        "member_gap": "higher", **{f"{name}{who}": "higher" for who in ("", "_nonmembers") for name in MOST_USED},
+        **rows.METRICS,
     }  # fmt: skip
     utility: ClassVar[str] = "accuracy"
 
     def check(self, scenario: Scenario) -> None:
+        if _asked(scenario) not in QUESTIONS:
+            raise UserError(f"protocol.ask: '{_asked(scenario)}': {suggest(_asked(scenario), QUESTIONS)}")
+        if _asked(scenario) == "rows":
+            return rows.check(scenario)
         check_model(scenario.model)
         check_training(scenario.model["name"], scenario.training)
         for option, value in scenario.protocol.items():
-            if option != "sensitive":
-                raise UserError(f"protocol: no option '{option}': {suggest(option, ['sensitive'])}")
+            if option not in ("ask", "sensitive"):
+                raise UserError(f"protocol: no option '{option}': {suggest(option, ['ask', 'sensitive'])}")
             if not isinstance(value, str):
                 raise UserError(f"protocol.sensitive: expected the name of a column, got {value!r}")
         if scenario.subjects < FEWEST:
             raise UserError(f"subjects: expected at least {FEWEST} records, got {scenario.subjects}")
+        return None
+
+    def accepts(self, scenario: Scenario, attack: Method) -> bool:
+        return attack.attributes.get("asks", "attribute") == _asked(scenario)
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
     ) -> Target:
+        if _asked(scenario) == "rows":
+            return rows.train_target(scenario, defense, data, seed, progress)
         from inversionbench.training.tabular import publish
 
         return Target(*publish(scenario, data, defense, seed, progress))
@@ -72,6 +89,13 @@ class Tabular(Track):
     def oracle(
         self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
     ) -> Oracle:
+        from inversionbench.oracle.base import AccessDenied
+
+        answers, question = getattr(attack, "asks", "attribute"), _asked(scenario)
+        if answers != question:
+            raise AccessDenied(f"'{attack.id}' asks for {answers}; scenario '{scenario.name}' is about {question}")
+        if answers == "rows":
+            return rows.oracle(scenario, released, defense)
         from inversionbench.oracle.tabular import tabular_oracle
 
         return tabular_oracle(released, level, defense, seed, twin=getattr(attack, "twin", False))
@@ -79,6 +103,8 @@ class Tabular(Track):
     def knowledge(
         self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
     ) -> Knowledge:
+        if _asked(scenario) == "rows":
+            return rows.knowledge(released, public, meta)
         from inversionbench.attacks.base import Knowledge
         from inversionbench.models.columns import Question
 
@@ -89,6 +115,8 @@ class Tabular(Track):
     def utility_of(
         self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
     ) -> dict[str, float]:
+        if _asked(scenario) == "rows":
+            return target.utility
         from inversionbench.models.tabular import load
         from inversionbench.training.tabular import utility
 
@@ -98,6 +126,13 @@ class Tabular(Track):
         self, scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset,
         evaluator: dict[str, Any], seed: int,
     ) -> Evaluation:
+        if _asked(scenario) == "rows":
+            return rows.evaluate(scenario, reconstruction, target, data, seed)
         from inversionbench.evaluation.tabular import evaluate
 
         return evaluate(reconstruction, target.released, target.truth, evaluator, seed)
+
+
+def _asked(scenario: Scenario) -> str:
+    """The question of a scenario."""
+    return str(scenario.protocol.get("ask", "attribute"))

@@ -1,0 +1,85 @@
+"""One attacked round of clients with small batches, for tables and text (see `training/client.py`).
+
+The attacked clients take part for the first time, so a defense with memory enters with an empty one. Clients of
+one batch size make one round: what H7 mixes, it mixes among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from inversionbench.defenses.base import Client, Defense
+from inversionbench.training._batches import Batches
+from inversionbench.training._protocol import Protocol
+from inversionbench.training.client import Sent, Update, local_update, observe
+
+
+def stream(seed: int, *names: object) -> torch.Generator:
+    """A generator of its own for each purpose, so that a defense's draws move nobody else's."""
+    digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def send(
+    model: nn.Module, x: Tensor, y: Tensor, protocol: Protocol, defense: Defense, client: Client, classes: int
+) -> Sent:
+    """One client's whole round up to H6, for a model without batch norms; randomness from `client.rng`."""
+    update, used_x, used_y = local_update(model, x, y, protocol, defense, classes, client.rng)
+    payload = defense.client_update(update, client)
+    return Sent(update, payload, defense.bytes_sent(payload), used_x, used_y)
+
+
+def attacked_round(
+    model: nn.Module, x: Tensor, y: Tensor, batches: Batches, defense: Defense, classes: int, seed: int,
+    name: str = "client", rounds: int = 0,
+) -> tuple[Update, list[Sent]]:
+    """(what the server sees: name -> (clients, ...), what every client sent).
+
+    x: (clients, largest batch, ...), y: (clients, largest batch, ...), the rows beyond a client's own batch
+    size unused. rounds: trained before this one.
+    """
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    views, everything = [], []
+    for protocol, clients in batches.parts():
+        n = protocol.batch_size
+        sent = [
+            send(model, x[i, :n], y[i, :n], protocol, defense,
+                 Client(rounds, rounds + 1, place, len(clients), n, parameters, stream(seed, "defense", name, i)),
+                 classes)
+            for place, i in enumerate(clients)
+        ]  # fmt: skip
+        views.append(observe(defense, sent, [1.0] * len(sent))[1])
+        everything += sent
+    return {n: torch.cat([view[n] for view in views]) for n in views[0]}, everything
+
+
+def price(sent: list[Sent], model: nn.Module, view: Update) -> dict[str, float]:
+    """bytes_up and bytes_dense per client, and cos_sent_true: cosine of what the server sees and what H6 got."""
+    true = torch.stack([flat(s.update) for s in sent])
+    seen = torch.stack([flat({n: t[i] for n, t in view.items()}) for i in range(len(sent))])
+    return {
+        "bytes_up": float(sum(s.size for s in sent) / len(sent)),
+        "bytes_dense": float(4 * sum(p.numel() for p in model.parameters())),
+        "cos_sent_true": float(F.cosine_similarity(true, seen, dim=1, eps=1e-30).mean()),
+    }
+
+
+def flat(update: Update) -> Tensor:
+    """All tensors of one update as one vector of float64, in their order."""
+    return torch.cat([t.detach().double().flatten() for t in update.values()])
+
+
+def as_gradient(update: Update, protocols: list[dict[str, Any]]) -> Update:
+    """Updates (clients, ...) as gradients: weight differences become the mean gradient along the client's path."""
+    scale = []
+    for plain in protocols:
+        protocol = Protocol(**plain)
+        delta = protocol.sends == "delta"
+        scale.append(-1 / (protocol.local_rate * len(protocol.steps)) if delta else 1.0)
+    factor = torch.tensor(scale, dtype=torch.float64)
+    return {n: t * factor.to(t.dtype).view(-1, *[1] * (t.dim() - 1)) for n, t in update.items()}
