@@ -161,7 +161,7 @@ def _by_passes(oracle: Oracle) -> Slope:
     target = oracle.module().to(where)
 
     def slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        x = x.to(where).requires_grad_(True)
+        x = x.detach().to(where, copy=True).requires_grad_(True)
         cost = doubt(target(x), y.to(where))
         (gradient,) = torch.autograd.grad(cost.sum(), x)
         return cost.detach().cpu(), gradient.cpu()
