@@ -6,7 +6,8 @@ ReLUs) the gradient of a layer is g_l = [h_l, 1]^T d_l. It need not be formed: f
     <g_l, G> = sum_n [h_n, 1] G d_n        ||g_l||^2 = sum_nm (h_n . h_m + 1)(d_n . d_m)
 
 so that all trials of a client share one product with G, and the norm costs B x B numbers instead of the layer's.
-Clients of several local steps, and masked comparisons, take the long way (`simulate`).
+Its slope at z is written out too (`Matching.slope`): first back through the errors, then through the inputs.
+Clients of several local steps, and masked comparisons, take the long way (`simulate`, autograd).
 
 Shapes: z (clients, trials, B, width), y (clients, trials or 1, B, classes), G (clients, width + 1, out).
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,6 +26,7 @@ from inversionbench.models.rows import RowNet
 from inversionbench.training._protocol import Protocol
 
 Layer = tuple[Tensor, Tensor]  # weight (..., out, in), bias (..., out)
+TINY = 1e-30
 
 
 def layers_of(model: RowNet) -> list[Layer]:
@@ -64,6 +67,17 @@ def simulate(layers: Sequence[Layer], z: Tensor, y: Tensor, protocol: Protocol) 
 
 
 @dataclass(frozen=True)
+class _Term:
+    """One layer's part. through: [h, 1] G. inputs, errors: the B x B products. dot, square: (clients, trials)."""
+
+    through: Tensor
+    inputs: Tensor
+    errors: Tensor
+    dot: Tensor
+    square: Tensor
+
+
+@dataclass(frozen=True)
 class Matching:
     """1 - cosine between simulated and observed gradient over all parameters: (clients, trials).
 
@@ -76,30 +90,69 @@ class Matching:
     protocol: Protocol
     mask: bool = False
 
+    @property
+    def direct(self) -> bool:
+        """Whether the gradient need not be formed."""
+        return not self.mask and len(self.protocol.steps) == 1
+
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
-        if self.mask or len(self.protocol.steps) > 1:
-            own = simulate(self.layers, z, y, self.protocol)
-            return self.distance(own)
-        dot, square = torch.zeros(()), torch.zeros(())
-        for (h, d), seen in zip(chain(self.layers, z, y), self.observed):
-            clients, trials, batch, _ = h.shape
-            flat = h.reshape(clients, trials * batch, -1)
-            through = torch.baddbmm(seen[:, -1:], flat, seen[:, :-1]).view(clients, trials, batch, -1)
-            dot = dot + (through * d).sum((-1, -2))
-            square = square + ((h @ h.mT + 1) * (d @ d.mT)).sum((-1, -2))
-        return 1 - dot / (square.clamp_min(1e-30).sqrt() * self.norm)
+        if not self.direct:
+            return self.distance(simulate(self.layers, z, y, self.protocol))
+        terms = self._terms(chain(self.layers, z, y))
+        return 1 - sum(t.dot for t in terms) / (sum(t.square for t in terms).clamp_min(TINY).sqrt() * self.norm)
+
+    def slope(self, z: Tensor, y: Tensor) -> Tensor:
+        """d distance / dz, of the shape of z."""
+        if not self.direct:
+            free = z.detach().requires_grad_(True)
+            return torch.autograd.grad(self(free, y).sum(), free)[0]
+        pairs = chain(self.layers, z, y)
+        terms = self._terms(pairs)
+        dot, square = sum(t.dot for t in terms), sum(t.square for t in terms).clamp_min(TINY)
+        toward = (-1 / (square.sqrt() * self.norm))[..., None, None]  # d distance / d dot
+        away = (dot / (square.pow(1.5) * self.norm))[..., None, None]  # 2 d distance / d square
+        to_input, to_error = [], []
+        for (h, d), t, seen in zip(pairs, terms, self.observed):
+            back = _shared(d, seen[:, :-1].mT)
+            to_input.append(back.mul_(toward).add_((t.errors @ h).mul_(away)))
+            to_error.append(t.through.mul_(toward).add_((t.inputs @ d).mul_(away)))
+        for i in range(len(pairs) - 1):  # an error comes from the next layer's, through weight and mask
+            to_error[i].mul_(pairs[i + 1][0] > 0)
+            to_error[i + 1].add_(to_error[i] @ self.layers[i + 1][0].mT)
+        share = pairs[-1][1] * z.shape[-2] + y
+        last = to_error[-1]
+        carried = share * (last - (share * last).sum(-1, keepdim=True)) / z.shape[-2]
+        for i in reversed(range(len(pairs))):
+            to_input[i].add_(carried @ self.layers[i][0])
+            carried = to_input[i].mul_(pairs[i][0] > 0) if i else to_input[i]
+        return carried
+
+    def _terms(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[_Term]:
+        out = []
+        for (h, d), seen in zip(pairs, self.observed):
+            through = _shared(h, seen[:, :-1]) + seen[:, None, -1:]
+            inputs, errors = h @ h.mT + 1, d @ d.mT
+            dot, square = (through * d).sum((-1, -2)), (inputs * errors).sum((-1, -2))
+            out.append(_Term(through, inputs, errors, dot, square))
+        return out
 
     def distance(self, own: Sequence[Tensor]) -> Tensor:
         """The same from simulated gradients, per layer (clients, trials, in + 1, out)."""
         pairs = [(g * (s[:, None] != 0) if self.mask else g, s[:, None]) for g, s in zip(own, self.observed)]
         dot = torch.stack([(g * s).sum((-1, -2)) for g, s in pairs]).sum(0)
         square = torch.stack([g.square().sum((-1, -2)) for g, _ in pairs]).sum(0)
-        return 1 - dot / (square.clamp_min(1e-30).sqrt() * self.norm)
+        return 1 - dot / (square.clamp_min(TINY).sqrt() * self.norm)
 
-    @property
+    @cached_property
     def norm(self) -> Tensor:
         """Norm of the observed gradient, (clients, 1)."""
-        return torch.stack([s.square().sum((-1, -2)) for s in self.observed]).sum(0).sqrt().clamp_min(1e-30)[:, None]
+        return torch.stack([s.square().sum((-1, -2)) for s in self.observed]).sum(0).sqrt().clamp_min(TINY)[:, None]
+
+
+def _shared(h: Tensor, seen: Tensor) -> Tensor:
+    """h (clients, trials, B, k) times seen (clients, k, m), one product per client."""
+    clients, trials, batch, _ = h.shape
+    return torch.bmm(h.reshape(clients, trials * batch, -1), seen).view(clients, trials, batch, -1)
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

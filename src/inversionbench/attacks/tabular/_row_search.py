@@ -91,12 +91,12 @@ def _minimise(
     mean, square = torch.zeros_like(u), torch.zeros_like(u)
     for step in range(1, attack.iterations + 1):
         free = u.requires_grad_(True)
-        (slope,) = torch.autograd.grad(matching(relax(free), y).sum(), free)
-        slope, u = slope.nan_to_num().sign(), u.detach()
-        mean = torch.lerp(slope, mean, 0.9)
-        square = torch.lerp(slope.square(), square, 0.999)
+        fed = relax(free)
+        sign = torch.autograd.grad(fed, free, matching.slope(fed.detach(), y))[0].nan_to_num_().sign_()
+        mean.mul_(0.9).add_(sign, alpha=0.1)
+        square.mul_(0.999).add_(sign.square_(), alpha=0.001)
         scale = attack.rate / (1 - 0.9**step)
-        u = u - scale * mean / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        u = u.detach().sub_(mean / (square / (1 - 0.999**step)).sqrt_().add_(1e-8), alpha=scale)
     with torch.no_grad():
         fed = relax(u)
         hard = schema.feed(schema.encode(schema.decode(relax.shares(fed))))
