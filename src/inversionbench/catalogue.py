@@ -63,6 +63,11 @@ def name(kind: str, method: str) -> str:
     return known.get(method, method.replace("_", " "))
 
 
+def registered(row: Row) -> bool:
+    """Whether this version has an implementation of a row."""
+    return row.id in registry.methods(row.kind)
+
+
 def rebuilt(kind: str, method: str) -> bool:
     """Whether a method says in its docstring that it was rebuilt from a description (`reconstruction`)."""
     known = registry.methods(kind)
@@ -123,15 +128,18 @@ def coverage_markdown(repository: Path = REPOSITORY) -> str:
     return "\n".join(lines) + "\n"
 
 
-def update_readme(path: str | Path) -> bool:
-    """Replace what stands between the markers by `coverage_markdown`; returns whether anything changed."""
+def update_readme(path: str | Path, write: bool = True) -> bool:
+    """Replace what stands between the markers by `coverage_markdown`; returns whether that is a change.
+
+    With `write` False nothing is written, only compared.
+    """
     path = Path(path)
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UserError(f"{path}: expected one '{BEGIN}' and after it one '{END}', each on a line of its own")
     head, rest = text.split(BEGIN)
     new = f"{head}{BEGIN}\n{coverage_markdown()}{END}{rest.split(END)[1]}"
-    if new != text:
+    if write and new != text:
         write_text(path, new)
     return new != text
 
@@ -155,7 +163,7 @@ def _present(table: pd.DataFrame) -> set[tuple[str, str]]:
                     and any(entry.startswith(f"{row.id}_") for entry in entries)}
 
 
-def _test(row: Row, tested: list[tuple[str, str, set[str]]]) -> str:
+def _test(row: Row, tested: list[tuple[str, str, frozenset[str]]]) -> str:
     """The test file named after the row, else the first that names it; empty without one."""
     paths = [path for path, folder, names in tested if row.id in names and _counts(row.kind, folder)]
     own = [path for path in paths if path.endswith(f"/test_{row.id}.py")]
@@ -171,15 +179,20 @@ def _counts(kind: str, folder: str) -> bool:
     return folder not in {"", "metrics", "data", *NO_METHOD_TESTS}
 
 
-def _tested(tests: Path) -> list[tuple[str, str, set[str]]]:
+def _tested(tests: Path) -> list[tuple[str, str, frozenset[str]]]:
     """(path, folder, names) of every test file: its own name, its strings, and what it imports."""
     out = []
     for path in sorted(tests.rglob("*.py")):
         where = path.relative_to(tests).parts[:-1]
-        tree = ast.parse(path.read_text(), filename=str(path))
-        names = {path.stem.removeprefix("test_"), *_mentioned(tree)}
+        names = _names(path, path.stat().st_mtime_ns) | {path.stem.removeprefix("test_")}
         out.append((path.relative_to(tests.parent).as_posix(), where[0] if where else "", names))
     return out
+
+
+@cache
+def _names(path: Path, changed: int) -> frozenset[str]:
+    """All that a test file mentions; `changed` (its time) makes the cache forget what was edited."""
+    return frozenset(_mentioned(ast.parse(path.read_text(), filename=str(path))))
 
 
 def _mentioned(tree: ast.AST) -> Iterator[str]:

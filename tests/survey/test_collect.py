@@ -1,0 +1,104 @@
+"""From folders of cells to one tidy frame."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from survey_cells import all_records, record, write_cell
+
+from inversionbench.errors import UserError
+from inversionbench.survey import collect
+
+
+def test_every_cell_and_metric_has_one_row(cells: Path) -> None:
+    frame = collect.collect(cells)
+    assert set(frame["key"]) == {r["key"] for r in all_records()}
+    assert not frame.duplicated(["key", "metric"]).any()
+    assert (frame.groupby("key")["headline"].sum() == 1).all()
+
+
+def test_values_are_those_of_the_record(cells: Path) -> None:
+    frame = collect.collect(cells).set_index(["key", "metric"])
+    cell = record("photos", "dlg", "dgc", 0.99, 1)
+    row = frame.loc[(cell["key"], "psnr")]
+    assert row["value"] == cell["metrics"]["psnr"]["mean"]
+    assert list(row["values"]) == cell["metrics"]["psnr"]["values"]
+    assert row["control_mean_image"] == 12.5
+    assert row["utility_accuracy"] == cell["utility"]["accuracy"]
+    assert row["record"] == f"{cell['key']}/record.json"
+    assert (cells / row["record"]).is_file()
+    assert row["direction"] == "higher"
+    assert frame.loc[(cell["key"], "mse"), "direction"] == "lower"
+
+
+def test_only_an_attack_that_read_the_defense_is_aware(cells: Path) -> None:
+    frame = collect.collect(cells)
+    assert set(frame.loc[frame["aware"], "attack"]) == {"inverting_gradients_aware"}
+    assert "none" not in set(frame.loc[frame["aware"], "defense"])
+
+
+@pytest.mark.parametrize(("attack", "status"), [("rlb_mi", "denied"), ("ppa", "unavailable")])
+def test_no_answer_is_no_number(cells: Path, attack: str, status: str) -> None:
+    rows = collect.collect(cells).query("attack == @attack")
+    assert set(rows["status"]) == {status}
+    assert rows["value"].isna().all()
+    assert (rows["n"] == 0).all()
+    assert (rows["reason"] != "").all()
+
+
+def test_a_metric_without_weights_is_missing_with_its_reason(cells: Path) -> None:
+    rows = collect.collect(cells).query("metric == 'lpips' and attack == 'dlg'")
+    assert set(rows["status"]) == {"missing"}
+    assert rows["reason"].str.contains("alexnet").all()
+
+
+def test_parquet_is_equal_byte_for_byte_and_reads_back(cells: Path, tmp_path: Path) -> None:
+    frame = collect.collect(cells)
+    for name in ("a", "b"):
+        collect.write(collect.collect(cells), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    back = pd.read_parquet(tmp_path / "a")
+    assert list(back["key"]) == list(frame["key"])
+    assert list(back["values"][1]) == frame["values"][1]
+
+
+def test_nothing_measured_by_a_clock_enters_the_frame(cells: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results" / "smoke"
+    shutil.copytree(cells, copy / "cells")
+    shutil.rmtree(copy / "timings", ignore_errors=True)
+    assert collect.collect(copy / "cells").equals(collect.collect(cells))
+    costs = collect.costs(collect.read(cells))
+    assert (costs["seconds"] == 1.5).all()
+    assert costs.loc[costs["key"].str.contains("brep_mi"), "queries_by_phase"].eq("search=400").all()
+
+
+def test_curves_say_what_they_count(cells: Path) -> None:
+    points = collect.curves(collect.read(cells))
+    assert set(points.loc[points["attack"] == "brep_mi", "axis"]) == {"queries"}
+    assert set(points.loc[points["attack"] == "gmi", "axis"]) == {"passes"}
+
+
+def test_broken_and_misplaced_records_are_named(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
+    (folder / "record.json").write_text("{")
+    with pytest.raises(UserError, match=r"photos/dlg/none/0/0.*Delete the folder"):
+        collect.read(tmp_path)
+    write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
+    text = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps({**text, "key": "photos/dlg/none/0/7"}))
+    with pytest.raises(UserError, match="ends with its key"):
+        collect.read(tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        collect.read(tmp_path / "nothing")
+
+
+def test_two_folders_may_repeat_a_record_but_not_contradict(cells: Path, tmp_path: Path) -> None:
+    write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
+    assert len(collect.read([cells, tmp_path])) == len(all_records())
+    write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0, facts={"other": 1}))
+    with pytest.raises(UserError, match="two different records"):
+        collect.read([cells, tmp_path])

@@ -1,0 +1,214 @@
+"""The written survey: self-contained, readable without scripts, the same bytes twice, every link alive."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from survey_cells import ATTACKS, gallery, record
+
+from inversionbench.errors import UserError
+from inversionbench.files import atomic_folder
+from inversionbench.survey import build, collect, figures, galleries, maps, report, view, words
+from inversionbench.survey.words import Quantity
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.silent = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.silent = tag in ("script", "style")
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.silent = False
+
+    def handle_data(self, data: str) -> None:
+        if not self.silent:
+            self.text.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def folder(survey: build.Survey, cells: Path) -> Path:
+    return cells.parent / "survey"
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page((folder / "survey.html").read_text())
+
+
+def test_one_file_without_network(page: Page) -> None:
+    for tag, attrs in page.tags:
+        for name in ("src", "href"):
+            assert not re.match(r"(?i)https?:|//", attrs.get(name) or ""), (tag, attrs)
+    assert not page.all("link")
+    assert all(img["src"].startswith("data:image/png;base64,") for img in page.all("img"))
+    assert not any("src" in script for script in page.all("script"))
+
+
+def test_links_lead_to_files_and_anchors(page: Page, folder: Path) -> None:
+    anchors = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    links = [a["href"] for a in page.all("a")]
+    assert sum("record.json" in link for link in links) > 50
+    for link in links:
+        if link.startswith("#"):
+            assert link[1:] in anchors
+        elif "costs.csv" not in link:  # written by `build`, beside this folder
+            assert (folder / link).resolve().is_file(), link
+
+
+def test_accessible(page: Page) -> None:
+    assert all(img.get("alt") for img in page.all("img"))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(th.get("scope") in ("col", "row") for th in page.all("th"))
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_numbers_are_in_the_text_and_not_made_by_the_script(page: Page, survey: build.Survey) -> None:
+    text = " ".join("".join(page.text).split())
+    row = survey.attacks.query("attack == 'dlg' and metric == 'psnr'").iloc[0]
+    assert f"{row['mean']:.1f}" in text
+    for said in ("denied", "scores() is not granted at level LO", "unavailable", "out of memory", "true data",
+                 "1 planned cells have no record", "photos/ggi/none/0/0", "steps 3200"):
+        assert said in text, said
+
+
+def test_markdown_says_the_same(folder: Path, survey: build.Survey) -> None:
+    text = (folder / "survey.md").read_text()
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    row = survey.attacks.query("attack == 'plg_mi' and metric == 'agreement'").iloc[0]
+    shown = next(line for line in tables if line.startswith("| PLG-MI |"))
+    assert f"{100 * row['mean']:.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]" in shown
+    assert "12 (6)" in shown
+    assert any("| RLB-MI | scores | denied |" in line for line in tables) or "denied" in text
+    assert "nan" not in text.lower()
+    for path in re.findall(r"\]\(([^)]+)\)", text):
+        assert (folder / path).resolve().is_file()
+
+
+def test_equal_records_give_equal_bytes(survey: build.Survey, folder: Path, cells: Path, tmp_path: Path) -> None:
+    again = build.make(collect.read(cells), "smoke", ["photos/ggi/none/0/0"], {"scale": "smoke"})
+    with atomic_folder(tmp_path / "survey") as out:
+        build.write(again, out, cells.parent)
+    names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+    assert len(names) > 15
+    assert names == sorted(p.relative_to(tmp_path / "survey") for p in (tmp_path / "survey").rglob("*") if p.is_file())
+    for name in names:
+        assert (folder / name).read_bytes() == (tmp_path / "survey" / name).read_bytes(), name
+
+
+def test_what_is_wrong_stands_at_the_top() -> None:
+    found = [record("photos", "dlg", "none", 0.0, 0), record("photos", "dlg", "confidence_rounding", 0.1, 0)]
+    found[1]["metrics"]["psnr"]["values"][0] += 1e-9
+    survey = build.make([{**r, "folder": "nowhere", "timing": {}} for r in found], "smoke")
+    page = report.html(survey, [])
+    assert page.index('role="alert"') < page.index('id="glance"')
+    assert "INERT BUT DIFFERENT" in page
+    assert "WRONG" in report.markdown(survey)
+
+
+def test_build_shows_what_was_planned(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inversionbench import cells as planned
+
+    group = SimpleNamespace(cells=lambda: [("photos/dlg/none/0/0", 0.0, 0), ("photos/dlg/none/0/9", 0.0, 9)])
+    monkeypatch.setattr(planned, "groups", lambda params: [group])
+    run = tmp_path / "smoke"
+    run.mkdir()
+    (run / "cells").symlink_to(cells)
+    assert build.build(SimpleNamespace(folder=run, scale="smoke", raw={"scale": "smoke"})) == []
+    frame = pd.read_parquet(run / "survey" / "cells.parquet")
+    assert set(frame["key"]) == {"photos/dlg/none/0/0"}
+    assert "photos/dlg/none/0/9" in (run / "survey" / "survey.md").read_text()
+    assert "seconds" in (run / "timings" / "costs.csv").read_text()
+    with pytest.raises(UserError, match="no records"):
+        build.make([], "smoke")
+
+
+class TestFigures:
+    def test_every_scenario_has_its_figures(self, folder: Path) -> None:
+        names = {p.stem for p in (folder / "figures").glob("*.png")}
+        for scenario, attacks in ATTACKS.items():
+            assert {f"{kind}-{scenario}" for kind in ("attacks", "curves", "heat", "tradeoff")} <= names
+            assert f"gallery-{scenario}-{next(iter(attacks))}" in names
+        assert "gallery-photos-dgc" in names
+        assert "gallery-photos-confidence_rounding" not in names  # it cannot act there
+
+    def test_heat_map_says_why_a_cell_is_empty(self, survey: build.Survey) -> None:
+        plain = figures.headline_rows(survey.attacks, "portraits")
+        rows = figures.headline_rows(survey.defenses, "portraits")
+        metric = figures.quantity(plain)
+        values, text = maps._grid(plain, rows[rows["attack"] != "strongest"], metric)
+        shown = pd.DataFrame(text, index=values.index, columns=values.columns)
+        assert shown.loc["no defense", "RLB-MI"] == "D"
+        assert shown.loc["Confidence rounding 0.05", "PLG-MI"] == "–"
+        assert values.loc["Confidence rounding 0.05", "PLG-MI"] == values.loc["no defense", "PLG-MI"]
+        assert np.isnan(values.loc["BiDO (COCO and HSIC) 0.1", "PPA"])
+
+    def test_front_keeps_what_nothing_beats(self) -> None:
+        points = pd.DataFrame({"mean": [22, 20, 21, 15, 15], "utility": [0.9, 0.88, 0.85, 0.8, 0.7]})
+        assert list(maps.front(points, higher_leaks=True)["mean"]) == [22, 20, 15]
+        assert list(maps.front(points, higher_leaks=False)["mean"]) == [22]
+
+    def test_many_defenses_get_a_panel_each(self, survey: build.Survey, tmp_path: Path) -> None:
+        assert maps.each(survey.defenses, "portraits", tmp_path) is None
+        assert maps.each(survey.defenses, "portraits", tmp_path, least=2).path.is_file()
+
+
+class TestGalleries:
+    def test_rows_are_labelled_and_images_enlarged_by_whole_factors(self, tmp_path: Path) -> None:
+        arrays = gallery(record("photos", "dlg", "none", 0.0, 0))
+        galleries.save_gallery(tmp_path / "g.png", arrays)
+        pixels = np.asarray(Image.open(tmp_path / "g.png"))
+        assert pixels.shape == (3 * 64 + 2 * galleries.GAP, galleries.MARGIN + 4 * 64 + 3 * galleries.GAP, 3)
+        first = pixels[:64, galleries.MARGIN : galleries.MARGIN + 64]
+        assert (first[::4, ::4] == arrays["original"][0].transpose(1, 2, 0)).all()
+
+    def test_a_sheet_holds_all_samples(self, tmp_path: Path) -> None:
+        galleries.save_sheet(tmp_path / "s.png", np.ones((10, 1, 32, 32)), columns=4)
+        assert Image.open(tmp_path / "s.png").size == (4 * 64 + 3 * galleries.GAP, 3 * 64 + 2 * galleries.GAP)
+        with pytest.raises(ValueError, match=r"got shape \(3, 8\)"):
+            galleries.save_sheet(tmp_path / "s.png", np.ones((3, 8)))
+
+
+class TestWords:
+    def test_no_number_is_no_zero(self) -> None:
+        assert Quantity("psnr", "PSNR").show(float("nan")) == ""
+        assert Quantity("psnr", "PSNR").span(1.0, float("nan")) == ""
+
+    def test_unknown_names_are_shown_and_never_ranked(self) -> None:
+        assert words.metric("brand_new").label == "brand new"
+        assert words.metric("brand_new").direction == ""
+        assert not words.better(2.0, 1.0, "")
+
+    def test_every_status_and_level_has_words(self) -> None:
+        from inversionbench.oracle.base import LEVELS
+        from inversionbench.records import STATUS
+
+        assert set(LEVELS) <= set(words.words()["levels"])
+        assert set(STATUS) - {"ok"} <= set(words.words()["status"])
+
+
+def test_best_defense_for_a_price(survey: build.Survey) -> None:
+    table = view.glance_table(survey.attacks, survey.defenses)
+    rows = {(cells[0].text, cells[1].text): cells for _, cells in table.rows}
+    cheap, dear = rows["photos", "client update"][4:6]
+    assert cheap.text.startswith("Confidence rounding")  # costs nothing, stops nothing
+    assert dear.text.startswith("DGC 0.9")  # exactly five points
+    assert rows["portraits", "label only"][4].text == "none"

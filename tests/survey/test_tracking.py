@@ -1,0 +1,96 @@
+"""Records to MLflow: written once, changed where they changed, and never a reason to fail."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from survey_cells import empty, record, write_cell
+
+from inversionbench import tracking
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    root = tmp_path / "results" / "smoke" / "cells"
+    write_cell(root, record("photos", "dlg", "dgc", 0.9, 0))
+    write_cell(root, record("photos", "dlg", "dgc", 0.9, 1))
+    write_cell(root, record("portraits", "rlb_mi", "none", 0.0, 0, **empty("denied", "not granted")))
+    return root
+
+
+def counted(added: int = 0, replaced: int = 0, unchanged: int = 0, removed: int = 0) -> dict:
+    return {"status": "ok", "reason": "", "added": added, "replaced": replaced, "unchanged": unchanged,
+            "removed": removed}
+
+
+def test_runs_follow_the_records(cells: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/db/mlflow.db"
+    assert tracking.sync(cells, uri, "smoke") == counted(added=3)
+    assert tracking.sync(cells, uri, "smoke") == counted(unchanged=3)
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    federated = client.get_experiment_by_name("inversionbench-federated").experiment_id
+    classifier = client.get_experiment_by_name("inversionbench-classifier").experiment_id
+
+    def runs() -> dict:
+        return {r.data.tags["run_key"]: r for r in client.search_runs([federated, classifier])}
+
+    cell = record("photos", "dlg", "dgc", 0.9, 0)
+    run = runs()[cell["key"]]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["psnr"] == cell["metrics"]["psnr"]["mean"]
+    assert run.data.metrics["spread/psnr.low"] == cell["metrics"]["psnr"]["low"]
+    assert run.data.metrics["control/mean_image.psnr"] == 12.5
+    assert run.data.params["attack.steps"] == "300"
+    assert run.data.params["scenario.model.name"] == "convnet"
+    curve = client.get_metric_history(run.info.run_id, "curve/psnr")
+    assert [(m.step, m.value) for m in curve] == [tuple(point) for point in cell["curves"]["psnr"]]
+    assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["gallery.png"]
+    denied = runs()["portraits/rlb_mi/none/0/0"]
+    assert denied.info.status == "KILLED"
+    assert "agreement" not in denied.data.metrics
+
+    # one record changes, one run was cut short before its digest was set, one record goes
+    write_cell(cells, record("photos", "dlg", "dgc", 0.9, 0, facts={"changed": 1}))
+    client.delete_tag(runs()["photos/dlg/dgc/0.9/1"].info.run_id, "record_sha")
+    (cells / "portraits/rlb_mi/none/0/0/record.json").unlink()
+    write_cell(cells, record("portraits", "gmi", "none", 0.0, 0), pictures=False)
+    assert tracking.sync(cells, uri, "smoke") == counted(added=1, replaced=2, removed=1)
+    assert set(runs()) == {"photos/dlg/dgc/0.9/0", "photos/dlg/dgc/0.9/1", "portraits/gmi/none/0/0"}
+    assert len(client.search_runs([federated, classifier])) == 3
+
+    # another scale in the same database is left alone
+    assert tracking.sync(cells, uri, "laptop") == counted(added=3)
+    assert tracking.sync(cells, uri, "smoke") == counted(unchanged=3)
+
+
+def test_an_unreachable_server_is_said_at_once(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = time.process_time()
+    counts = tracking.sync(cells, "http://127.0.0.1:9", "smoke")
+    assert counts["status"] == "failed"
+    assert counts["added"] == 0
+    assert "is not up to date" in capsys.readouterr().out
+    assert time.process_time() - start < 20
+
+
+def test_no_records_change_nothing(tmp_path: Path) -> None:
+    counts = tracking.sync(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", "smoke")
+    assert counts["status"] == "failed"
+    assert "no records" in counts["reason"]
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_what_mlflow_cannot_hold_is_made_to_fit(cells: Path) -> None:
+    cell = record("photos", "dlg", "none", 0.0, 0)
+    cell["parameters"]["attack"] = {"long": "x" * 10000, "odd@name": 1}
+    cell["metrics"]["psnr"]["low"] = float("nan")
+    parameters = dict(tracking._parameters(cell))
+    assert len(parameters["attack.long"]) == tracking.LONGEST
+    assert parameters["attack.odd_name"] == "1"
+    names = [name for name, _, _ in tracking._metrics({**cell, "timing": {}})]
+    assert "spread/psnr.low" not in names
+    assert "spread/psnr.high" in names
