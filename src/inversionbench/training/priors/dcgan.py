@@ -89,32 +89,7 @@ class Dcgan(PriorRecipe):
         checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         """Train on public images; `rng` decides everything. See `PriorRecipe.train`."""
-        order = torch.randperm(len(public), generator=rng)
-        held = min(HELD_OUT, max(len(public) // 10, 2))
-        yardstick = Yardstick.of(public.images(order[:held].numpy()))
-        real = torch.from_numpy(public.x[order[held:].numpy()])  # uint8: a quarter of the memory
-        run = _Run(self, real, tuple(real.shape[1:]), spawn(rng))
-        if checkpoint and checkpoint.exists():
-            run.restore(torch.load(checkpoint, weights_only=True))
-        z = torch.randn(held, self.z_dim, generator=spawn(rng))
-        for step in progress(range(run.step, self.steps), desc="dcgan", total=self.steps - run.step):
-            if run.finished:
-                break
-            run.advance()
-            if (step + 1) % self.measure == 0 or step + 1 == self.steps:
-                run.assess(yardstick, z)
-                if checkpoint:
-                    with atomic(checkpoint) as part:
-                        torch.save(run.state(), part)
-        best = run.best
-        facts = {
-            "steps": run.step, "best_step": best["step"], "fid_like": best["quality"],
-            "fid_like_of_blurred_real": yardstick.distance(blurred(public.images(order[:held].numpy()))),
-            "fid_like_of_real": yardstick.distance(as_float(real[:held])), "history": run.history,
-        }
-        return {
-            "shape": list(real.shape[1:]), "generator": best["generator"], "critic": best["critic"], "facts": facts,
-        }
+        return learn(self, _Run, public, rng, progress, checkpoint)
 
     def load(self, state: dict[str, Any]) -> Prior:
         generator, critic = self.networks(tuple(state["shape"]))
@@ -127,10 +102,45 @@ class Dcgan(PriorRecipe):
         return Prior(freeze(generator).to(where), freeze(critic).to(where), self.z_dim)
 
 
+def learn(
+    recipe: Any, kind: type[_Run], public: Part, rng: torch.Generator, progress: Progress, checkpoint: Path | None
+) -> dict[str, Any]:
+    """Train a GAN of one kind with the stopping rule above: the state of its recipe.
+
+    recipe: z_dim, steps, batch, measure, patience, flip, ema, rates, `networks(shape)` as in `Dcgan`.
+    """
+    order = torch.randperm(len(public), generator=rng)
+    held = min(HELD_OUT, max(len(public) // 10, 2))
+    yardstick = Yardstick.of(public.images(order[:held].numpy()))
+    real = torch.from_numpy(public.x[order[held:].numpy()])  # uint8: a quarter of the memory
+    run = kind(recipe, real, tuple(real.shape[1:]), spawn(rng))
+    if checkpoint and checkpoint.exists():
+        run.restore(torch.load(checkpoint, weights_only=True))
+    z = torch.randn(held, recipe.z_dim, generator=spawn(rng))
+    for step in progress(range(run.step, recipe.steps), desc=recipe.id, total=recipe.steps - run.step):
+        if run.finished:
+            break
+        run.advance()
+        if (step + 1) % recipe.measure == 0 or step + 1 == recipe.steps:
+            run.assess(yardstick, z)
+            if checkpoint:
+                with atomic(checkpoint) as part:
+                    torch.save(run.state(), part)
+    best = run.best
+    facts = {
+        "steps": run.step, "best_step": best["step"], "fid_like": best["quality"],
+        "fid_like_of_blurred_real": yardstick.distance(blurred(public.images(order[:held].numpy()))),
+        "fid_like_of_real": yardstick.distance(as_float(real[:held])), "history": run.history,
+    }
+    return {
+        "shape": list(real.shape[1:]), "generator": best["generator"], "critic": best["critic"], "facts": facts,
+    }
+
+
 class _Run:
     """The moving parts of one training."""
 
-    def __init__(self, recipe: Dcgan, real: Tensor, shape: tuple[int, ...], rng: torch.Generator):
+    def __init__(self, recipe: Any, real: Tensor, shape: tuple[int, ...], rng: torch.Generator):
         self.recipe, self.real, self.rng, self.where = recipe, real, rng, device()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(rng))
@@ -162,6 +172,10 @@ class _Run:
         self._descend(0, -self.critic(self._made()).mean())
         self.critic.requires_grad_(True)
         self.step += 1
+        self._remember()
+
+    def _remember(self) -> None:
+        """Move the kept weights towards the new ones."""
         with torch.no_grad():
             for kept, new in zip(self.mean.state_dict().values(), self.generator.state_dict().values(), strict=True):
                 kept.copy_(torch.lerp(new, kept, self.recipe.ema) if kept.is_floating_point() else new)
