@@ -74,14 +74,14 @@ def answer(
     def pixels(x: Tensor) -> Tensor:
         return problem.model.front.pixels(x).nan_to_num(0.5).clamp(0, 1)
 
-    held = [(n, pixels(lowest(x, m, restarts)[0])) for n, x, m in found.held]
+    held = [(n * client.passes, pixels(lowest(x, m, restarts)[0])) for n, x, m in found.held]
     return Reconstruction(
         data=pixels(x),
         labels=labels,
         scores=match.nan_to_num(posinf=torch.finfo(match.dtype).max)[:, None],
         failed=failed,
         checkpoints=held,
-        cost={"gradient_evaluations": found.evaluations},
+        cost={"gradient_evaluations": found.evaluations * client.passes},
         notes={
             "form": client.form,
             "restarts": restarts,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,11 @@ class Problem:
     def shape(self) -> tuple[int, ...]:
         """(clients, batch, c, h, w)."""
         return (self.clients, self.protocol.batch_size, *self.model.shape)
+
+    def of(self, clients: slice) -> Problem:
+        """The round of some of the clients."""
+        shared = self.statistics and [(mean[clients], var[clients]) for mean, var in self.statistics]
+        return replace(self, update={n: t[clients] for n, t in self.update.items()}, statistics=shared)
 
     def one_hot(self, labels: Tensor) -> Tensor:
         """(clients, batch) -> float (clients, batch, classes)."""

@@ -36,10 +36,15 @@ Params = dict[str, Tensor]
 
 
 class Simulator:
-    """Base: `layout`, `form` (what runs), and the call."""
+    """Base: `layout`, `form` (what runs), and the call, which costs `passes` gradient evaluations."""
 
     layout: Layout
     form: str
+    protocol: Protocol
+
+    @property
+    def passes(self) -> int:
+        return len(self.protocol.steps)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         raise NotImplementedError
