@@ -1,0 +1,125 @@
+"""EGIA, the external gradient inversion attack (survey 3.1; Liang et al., IEEE TIFS 2023). Reconstruction in part.
+
+The attacker is neither client nor server: it reads messages on the wire (where they are not encrypted).
+
+route analytic   gradients alone. If the first layer is fully connected, its input is db^T dW / |db|^2 for a
+                 batch of one; for more, the row ratios dW_i / db_i that single images answer for. Read in the
+                 authors' code (for a batch of one); the choice among rows is decided here.
+route downloads  uploads and downloads: the weights are known, `inverting_gradients` follows.
+route uploads    uploads only: the weights of the first seen round are public (`initial: public`) or drawn by
+                 the attacker (`random`), and are moved along by what a share `rho` of the clients sent, at the
+                 server's rate times `rate_factor`. Then as above. The paper's grey box could not be read: this
+                 is a reconstruction.
+
+Labels come from the bias gradient of the last layer, never from the scenario. All access goes through
+`_traffic.Traffic`. A first layer that is no linear layer on the pixels, or has no bias, raises `AccessDenied`
+on the analytic route. The intercepted clients of earlier rounds are drawn once per run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+
+if TYPE_CHECKING:
+    import torch
+
+    from inversionbench.attacks.federated._traffic import Traffic
+    from inversionbench.models.federated import Victim
+    from inversionbench.oracle.base import Oracle
+
+
+@dataclass(frozen=True)
+class Egia(Attack):
+    """tol: rows with a bias gradient below this share of the largest are dropped. steps, rate, tv, restarts: of
+    the search, as in `inverting_gradients`.
+    """
+
+    id = "egia"
+    level = "GR"
+
+    route: str = "analytic"
+    initial: str = "public"
+    rho: float = 1.0
+    rate_factor: float = 1.0
+    tol: float = 1e-6
+    steps: int = 300
+    rate: float = 0.1
+    tv: float = 0.01
+    restarts: int = 1
+    label_rule: str = "bias_corrected"
+    form: str = "auto"
+
+    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        from inversionbench.attacks.federated._traffic import ROUTES, Traffic
+        from inversionbench.errors import UserError, suggest
+
+        if self.route not in ROUTES:
+            raise UserError(f"egia: unknown route '{self.route}': {suggest(self.route, ROUTES)}")
+        if self.initial not in ("public", "random"):
+            raise UserError(f"egia: unknown initial '{self.initial}': {suggest(self.initial, ('public', 'random'))}")
+        if self.route == "analytic":
+            return self._analytic(Traffic(oracle), knowledge)
+        if self.route == "downloads":
+            traffic = Traffic(oracle, {0})
+            return self._search(traffic, traffic.weights(), rng)
+        rounds = Traffic(oracle).protocol().rounds
+        known = {rounds - 1} if self.initial == "public" else set()
+        return self._uploads(Traffic(oracle, known), rounds, rng)
+
+    def _analytic(self, traffic: Traffic, knowledge: Knowledge) -> Reconstruction:
+        import torch
+
+        from inversionbench.attacks.federated._analytic import candidates
+        from inversionbench.models.federated import Normalise
+        from inversionbench.oracle.base import AccessDenied
+
+        shape = (knowledge.channels, knowledge.height, knowledge.width)
+        update, batch, front = traffic.update(), traffic.protocol().batch_size, Normalise()
+        names = list(update)
+        dw, db = update[names[0]], update[names[1]]
+        if dw.ndim != 3 or dw.shape[2] != torch.Size(shape).numel() or db.shape != dw.shape[:2]:
+            raise AccessDenied(f"the first tensors {names[:2]} of the upload are {tuple(dw.shape[1:])} and "
+                               f"{tuple(db.shape[1:])}: the analytic route needs a linear layer with bias on the "
+                               f"{torch.Size(shape).numel()} pixels")  # fmt: skip
+        found = [candidates(w, b, batch, front.box, self.tol) for w, b in zip(dw, db)]
+        images = front.pixels(torch.stack([x for x, _ in found]).float()).unflatten(2, shape).clamp(0, 1)
+        notes = {"route": "analytic", "labels": self.label_rule, "rows_used": [n for _, n in found]}
+        return Reconstruction(images, self._labels(update, batch), cost={"gradient_evaluations": 0}, notes=notes)
+
+    def _labels(self, update: dict[str, torch.Tensor], batch: int) -> torch.Tensor:
+        """(clients, batch) from the last weight and bias gradients; the weights themselves are not needed."""
+        import torch
+
+        from inversionbench.attacks.federated._labels import Head, recover_labels
+
+        dw, db = list(update.values())[-2:]
+        return torch.stack([recover_labels(Head(w, b, w * 0, b * 0), batch, self.label_rule) for w, b in zip(dw, db)])
+
+    def _uploads(self, traffic: Traffic, rounds: int, rng: torch.Generator) -> Reconstruction:
+        import torch
+
+        from inversionbench.attacks.federated._traffic import integrate
+
+        model = traffic.weights(rounds - 1) if self.initial == "public" else traffic.architecture(rng)
+        clients = len(next(iter(traffic.update().values())))
+        seen = torch.randperm(clients, generator=rng)[: max(1, round(self.rho * clients))].sort().values
+        result = self._search(traffic, integrate(model, traffic, seen, self.rate_factor), rng)
+        result.notes |= {"initial": self.initial, "rounds": rounds, "intercepted": len(seen)}
+        return result
+
+    def _search(self, traffic: Traffic, model: Victim, rng: torch.Generator) -> Reconstruction:
+        from inversionbench.attacks.federated._matching import Settings, invert
+        from inversionbench.attacks.federated._problem import Problem
+
+        protocol, update = traffic.protocol(), traffic.update()
+        if protocol.sends == "delta":
+            scale = -1 / (protocol.local_rate * len(protocol.steps))
+            update = {name: t * scale for name, t in update.items()}
+        labels = self._labels(update, protocol.batch_size)
+        settings = Settings(self.steps, self.rate, self.tv, self.restarts, True, True, "randn", "cosine", "plain",
+                            "drops", self.form)  # fmt: skip
+        result = invert(Problem(model, protocol, update), labels, settings, rng)
+        return replace(result, notes=result.notes | {"route": self.route, "labels": self.label_rule})
