@@ -179,16 +179,16 @@ def evaluate_classifier(
     """Utility on the deployed path: accuracy in [0, 1], nll in nats, ece in [0, 1].
 
     x: (n, ...), y: (n,) int64. release: logits -> scores (n, classes), the softmax where None. keeps_labels:
-    the label output is the argmax of the logits, not of the released scores. For nll and ece the scores are
-    scaled to sum to 1; nll counts a true class of score 0 as `NLL_FLOOR`; ece uses 15 bins of equal width.
+    the label output is the argmax of the logits, not of the released scores. nll and ece take the scores as
+    they are released, also where they do not sum to 1; nll counts a true class of score 0 as `NLL_FLOOR`; ece
+    uses 15 bins of equal width.
     """
     model.eval()
     logits = torch.cat([model(as_float(part)) for part in x.split(batch)])
     scores = release(logits) if release else logits.softmax(1)
     labels = logits.argmax(1) if keeps_labels else scores.argmax(1)
     right = (labels == y).double()
-    share = scores.double().clamp_min(0)
-    share = share / share.sum(1, keepdim=True).clamp_min(NLL_FLOOR)
+    share = scores.double().clamp(0, 1)
     nll = -share.gather(1, y[:, None]).clamp_min(NLL_FLOOR).log()
     return {
         "accuracy": right.mean().item(),

@@ -1,0 +1,196 @@
+"""The classifier's oracle: passes and queries counted, releases inside, statistics folded, a child process."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from classifier_cells import data, generator, knowledge, run, scenario, target
+from torch import nn
+
+from inversionbench.attacks.classifier.brep_mi import BrepMi
+from inversionbench.attacks.classifier.gmi import Gmi
+from inversionbench.attacks.classifier.mi_face import MiFace
+from inversionbench.attacks.classifier.random_prior import RandomPrior
+from inversionbench.attacks.classifier.random_search import RandomSearch
+from inversionbench.defenses.base import Defense
+from inversionbench.defenses.miscellaneous.confidence_rounding import ConfidenceRounding
+from inversionbench.oracle.base import AccessDenied, BudgetExceeded, InputSpec
+from inversionbench.oracle.classifier import CHUNK, Affine, classifier_oracle
+from inversionbench.oracle.strict import _remote, classifier_from_file, served
+from inversionbench.tracks.classifier import network
+
+
+def net():
+    return network(target().released)
+
+
+def oracle(level, **options):
+    return classifier_oracle(net(), level, InputSpec(data().shape), data().classes, **options)
+
+
+def images(n=5):
+    return data().heldout.images(slice(0, n))
+
+
+def test_levels_answer_what_they_promise():
+    x, logits = images(), net()(images())
+    assert torch.allclose(oracle("BB-L").logits(x), logits, atol=1e-5)
+    assert torch.allclose(oracle("BB-S").scores(x), logits.softmax(1), atol=1e-6)
+    assert torch.equal(oracle("LO").labels(x), logits.argmax(1))
+    for level, call in (("BB-L", "logits"), ("BB-S", "scores"), ("LO", "labels")):
+        answer = getattr(oracle(level), call)(x)
+        assert not answer.requires_grad
+        assert not answer.is_inference()  # an attack may compute with it
+
+
+def test_every_query_is_counted_and_the_budget_holds_before_the_answer():
+    asked = oracle("LO", budget=12)
+    for n in (8, 3):
+        asked.labels(images(n), phase="init")
+    with pytest.raises(BudgetExceeded):
+        asked.labels(images(2))
+    assert asked.ledger.queries == 11
+    assert asked.ledger.by_phase() == {"init": 11}
+    many = oracle("BB-S")
+    many.scores(torch.rand(CHUNK + 3, *data().shape, generator=generator()))
+    assert many.ledger.queries == CHUNK + 3
+
+
+def test_white_box_passes_are_counted_on_both_ways_in():
+    asked = oracle("WB")
+    module = asked.module()
+    module(images(4))
+    module.phase = "select"
+    seen = module.trace(images(3))
+    assert [(row.phase, row.inputs) for row in asked.ledger.rows] == [("search", 4), ("select", 3)]
+    assert asked.ledger.queries == 0
+    assert seen.features is not None
+    assert set(seen.hidden) == {"block1", "block2", "block3", "block4"}
+    x = images(2).requires_grad_(True)
+    assert torch.autograd.grad(module(x).sum(), x)[0].abs().sum() > 0
+    assert not any(p.requires_grad for p in module.parameters())
+
+
+def test_the_copy_cannot_harm_the_target():
+    model = net()
+    asked = classifier_oracle(model, "WB", InputSpec(data().shape), data().classes)
+    with torch.no_grad():
+        for parameter in asked.module().parameters():
+            parameter.zero_()
+    assert torch.equal(model(images()), net()(images()))
+
+
+def test_statistics_are_folded_away_and_the_answers_stay():
+    module = oracle("WB-noBN").module()
+    assert torch.allclose(module(images()), net()(images()), atol=1e-4)
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    assert sum(isinstance(m, Affine) for m in module.modules()) == 5
+    assert not any("running" in name for name, _ in module.named_buffers())
+    norm = nn.BatchNorm1d(3, affine=False).train()
+    norm(torch.randn(20, 3, generator=generator()) * 4 + 1)
+    x = torch.randn(2, 3, generator=generator(1))
+    assert torch.allclose(Affine(norm)(x), norm.eval()(x), atol=1e-6)
+
+
+def test_a_release_is_inside_every_black_box():
+    class Uniform(Defense):
+        hooks = frozenset({"release"})
+
+        def release(self, logits, rng):
+            out = torch.full_like(logits, 1 / logits.shape[1])
+            out[:, 7] += 0.01 * torch.rand(1, generator=rng)
+            return out
+
+    x = images()
+    first = oracle("BB-S", defense=Uniform(), rng=generator())
+    assert (first.scores(x).argmax(1) == 7).all()
+    assert not torch.equal(first.scores(x), first.scores(x))  # drawn anew for each question
+    assert (oracle("LO", defense=Uniform(), rng=generator()).labels(x) == 7).all()
+    assert (oracle("BB-L", defense=Uniform(), rng=generator()).logits(x).argmax(1) == 7).all()
+    assert torch.allclose(oracle("WB", defense=Uniform()).module()(x), net()(x), atol=1e-5)
+
+
+def test_the_service_may_give_away_less():
+    x = images()
+    p = net()(x).softmax(1)
+    few = oracle("BB-S", top_k=2).scores(x)
+    assert ((few > 0).sum(1) <= 2).all()
+    assert torch.equal(few.argmax(1), p.argmax(1))
+    short = oracle("BB-S", decimals=1).scores(x)
+    assert torch.allclose(short * 10, (short * 10).round(), atol=1e-4)
+
+
+def test_inputs_are_checked():
+    asked = oracle("BB-S")
+    for wrong, error in (
+        (images() * 2, ValueError), (images().double(), ValueError), (images()[:, :2], ValueError),
+        (images().requires_grad_(True), AccessDenied), (images()[:0], ValueError),
+    ):
+        with pytest.raises(error):
+            asked.scores(wrong)
+    assert asked.ledger.queries == 0
+
+
+# ---- strict mode
+
+BLACK_BOX = {  # every black-box attack once, with a tiny budget
+    "brep_mi": BrepMi(sphere=4, limit=2),
+    "random_search": RandomSearch(draws=2, restarts=1),
+    "mi_face": MiFace(access="BB-S", iterations=2, directions=2, difference=0.05, start="grey"),
+}
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    path = tmp_path_factory.mktemp("released") / "0.pt"
+    torch.save(target().released, path)
+    return path
+
+
+@pytest.mark.parametrize("name", BLACK_BOX)
+def test_black_box_attacks_run_against_another_process(name, released):
+    """Same image bits, same ledger, same refusals as in one process."""
+    attack = BLACK_BOX[name]
+    level = attack.level if isinstance(attack.level, str) else attack.access
+    inside, asked = run(attack, defense=ConfidenceRounding(0.01))
+    budget = asked.ledger.queries
+    make = partial(classifier_from_file, released, level, ConfidenceRounding(0.01), 5, {"budget": budget})
+    with served(make) as oracle:
+        outside = attack.run(oracle, knowledge(), generator())
+        assert torch.equal(outside.data, inside.data)
+        assert oracle.ledger.rows == asked.ledger.rows
+        call = getattr(oracle, {"LO": "labels", "BB-S": "scores"}[level])
+        with pytest.raises(BudgetExceeded):
+            call(images(1))
+        with pytest.raises(AccessDenied):
+            call(images(1).requires_grad_(True))
+        with pytest.raises(AccessDenied):
+            oracle.module()
+        with pytest.raises(ValueError, match="phase must be one of"):
+            call(images(1), phase="peek")
+    assert oracle.num_classes == data().classes
+
+
+def test_every_black_box_attack_is_in_the_strict_table():
+    from inversionbench import registry
+
+    known = registry.methods("attack").values()
+    ours = {m.id for m in known if m.group == "classifier"}
+    levels = {m.id: m.attributes["level"] for m in known if m.id in ours}
+    black = {i for i, level in levels.items() if {"LO", "BB-S", "BB-L"} & set(level if isinstance(level, tuple)
+                                                                             else (level,))}
+    assert black - {"random_prior"} == set(BLACK_BOX)  # random_prior asks nothing
+
+
+def test_white_box_cannot_be_served():
+    with pytest.raises(ValueError, match="no black box"):
+        _remote(None, {"level": "WB"})
+
+
+def test_asking_nothing_costs_nothing():
+    answer, asked = run(RandomPrior(restarts=1))
+    assert (asked.ledger.queries, asked.ledger.passes) == (0, 0)
+    assert len(answer.data) == scenario().subjects
+    assert run(Gmi(iterations=1, realism=0.0, restarts=1))[1].ledger.passes == scenario().subjects

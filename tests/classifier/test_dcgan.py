@@ -1,0 +1,95 @@
+"""P1: learns, stops, resumes to the bit, and is measured by a distance that orders what it must order."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from classifier_cells import data, generator, quiet
+
+from inversionbench.training.priors._quality import Yardstick, blurred, frechet
+from inversionbench.training.priors.dcgan import Dcgan
+
+TINY = Dcgan(z_dim=12, width=4, upsample="nearest", loss="hinge", steps=24, batch=16, rate=1e-3, critic_rate=2e-3,
+             critic_steps=1, ema=0.8, measure=8, patience=5)
+WASSERSTEIN = dataclasses.replace(TINY, loss="wgan_gp", upsample="transposed", critic_steps=2, steps=8)
+
+
+def same(a, b):
+    return all(torch.equal(a[part][k], b[part][k]) for part in ("generator", "critic") for k in a[part])
+
+
+@pytest.mark.parametrize("recipe", [TINY, WASSERSTEIN], ids=["hinge", "wgan_gp"])
+def test_training_is_reproducible_and_loads_frozen(recipe):
+    state = recipe.train(data().public, generator(), quiet)
+    assert same(state, recipe.train(data().public, generator(), quiet))
+    prior = recipe.load(state)
+    z = prior.sample(5, generator())
+    x = prior.generator(z)
+    assert z.shape == (5, 12)
+    assert x.shape == (5, *data().shape)
+    assert prior.critic(x).shape == (5,)
+    assert torch.allclose(prior.generator(z[:1]), x[:1], atol=1e-5)  # evaluation mode: no batch statistics
+    assert not any(p.requires_grad for net in (prior.generator, prior.critic) for p in net.parameters())
+    assert not [name for name in prior.critic.state_dict() if "parametrizations" in name]
+
+
+def test_training_brings_samples_nearer_to_public_images():
+    facts = TINY.train(data().public, generator(), quiet)["facts"]
+    (_, first), *_, (_, last) = facts["history"]
+    assert last < 0.8 * first
+    assert facts["fid_like"] == min(quality for _, quality in facts["history"])
+    assert facts["fid_like_of_real"] < facts["fid_like_of_blurred_real"]
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path):
+    """Cut off after the second measurement, in a progress bar, as a killed job would be."""
+    whole = TINY.train(data().public, generator(), quiet)
+    checkpoint = tmp_path / "run.pt"
+
+    class Killed(Exception):
+        pass
+
+    def dying(steps, **_):
+        for step in steps:
+            if step == 19:
+                raise Killed
+            yield step
+
+    with pytest.raises(Killed):
+        TINY.train(data().public, generator(), dying, checkpoint=checkpoint)
+    resumed = TINY.train(data().public, generator(), quiet, checkpoint=checkpoint)
+    assert same(whole, resumed)
+    assert whole["facts"] == resumed["facts"]
+
+
+def test_training_stops_when_nothing_gets_better():
+    frozen = dataclasses.replace(TINY, rate=0.0, critic_rate=0.0, ema=0.0, steps=200, measure=2, patience=3)
+    facts = frozen.train(data().public, generator(), quiet)["facts"]
+    assert facts["steps"] < 40
+    assert facts["best_step"] <= facts["steps"] - 3 * 2
+
+
+def test_the_distance_orders_what_it_must():
+    x = data().public.images()
+    order = torch.randperm(len(x), generator=generator())
+    held, other = x[order[:300]], x[order[300:600]]
+    yardstick = Yardstick.of(held)
+    noise = torch.rand(other.shape, generator=generator())
+    grey = (other + noise) / 2
+    distances = [yardstick.distance(v) for v in (held, other, blurred(other), grey, noise)]
+    assert distances[0] == pytest.approx(0, abs=1e-6)
+    assert distances == sorted(distances)
+    assert yardstick.distance(other[:1].expand(300, -1, -1, -1)) > distances[1]  # a collapsed generator
+
+
+def test_frechet_distance_of_gaussians_is_closed_form():
+    a = torch.randn(20000, 2, generator=generator(), dtype=torch.float64)
+    b = 3 * torch.randn(20000, 2, generator=generator(1), dtype=torch.float64) + torch.tensor([1.0, 0.0])
+    assert frechet(a, b) == pytest.approx(1 + 2 * (3 - 1) ** 2, rel=0.05)
+
+
+def test_parameters_are_checked():
+    with pytest.raises(ValueError, match="wgan_gp or hinge"):
+        Dcgan(loss="wgan")
