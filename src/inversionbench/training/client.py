@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ class Sent:
     """One client's round. update: before H6. payload: after it. size: bytes of the payload on the wire.
 
     x, y: what the steps really used, after H2 (of the last epoch). statistics: per batch norm (mean, biased
-    variance) of the last step, with `bn: train_shared`.
+    variance) of the last step, with `bn: train_shared`. public: what the defense says about this round
+    (noise level, guarantee), which `client_update` leaves in `client.state["public"]`.
     """
 
     update: Update
@@ -49,6 +50,7 @@ class Sent:
     x: Tensor
     y: Tensor
     statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    public: dict[str, Any] = field(default_factory=dict)
 
 
 def local_update(
@@ -110,7 +112,8 @@ def send(
     if protocol.bn == "train_shared":
         statistics = [(n.seen[0].detach(), n.seen[1].detach()) for n in norms if n.seen]
     payload = defense.client_update(update, client)
-    return Sent(update, payload, defense.bytes_sent(payload), used_x, used_y, statistics)
+    public = dict(client.state.get("public", {}))
+    return Sent(update, payload, defense.bytes_sent(payload), used_x, used_y, statistics, public)
 
 
 def observe(

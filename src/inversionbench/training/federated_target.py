@@ -64,13 +64,14 @@ def make_target(
     ]
     views = [observe(defense, s, [1.0] * len(s))[1] for s in sent]
     checks = self_check(model, protocol, sent[0], views[0], y[index])
+    public = defense.public_knowledge() | sent[0][0].public
     released = {
         "state": {n: t.detach().clone() for n, t in model.state_dict().items()},
         "shape": list(data.shape),
         "classes": data.classes,
         "updates": {"client": views[0], "decoy": views[1]},
         "statistics": _statistics(sent[0]) if protocol.bn == "train_shared" else None,
-        "defense": defense.public_knowledge(),
+        "defense": public,
         "earlier": earlier,
     }
     if protocol.labels == "known":
@@ -85,6 +86,7 @@ def make_target(
         "match_at_truth": sum(checks["match_at_truth"]) / len(checks["match_at_truth"]),
         "match_at_truth_undefended": max(checks["match_at_truth_undefended"]),
     }
+    utility |= {n: float(v) for n, v in sent[0][0].public.items() if isinstance(v, (int, float))}
     if federation.utility_rounds:
         from inversionbench.training.federated_rounds import utility as measure
 

@@ -1,0 +1,142 @@
+"""Gradient matching with L-BFGS, for DLG and iDLG: images, and label logits where labels are unknown.
+
+Variables of a trial are one vector: batch * (c*h*w + classes, or c*h*w alone). Trials that have converged or
+left the finite numbers are taken out, so that the others do not pay for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inversionbench.attacks.base import Reconstruction
+from inversionbench.attacks.federated._inits import start
+from inversionbench.attacks.federated._lbfgs import LBFGS, Closure
+from inversionbench.attacks.federated._matching import BUDGET, answer
+from inversionbench.attacks.federated._objectives import Matching
+from inversionbench.attacks.federated._problem import Problem
+from inversionbench.attacks.federated._search import Best, Found, chunks
+from inversionbench.attacks.federated._simulate import memory, simulator
+
+
+@dataclass(frozen=True)
+class Settings:
+    """steps: outer iterations of up to 20 closures. stop: the squared distance that counts as converged."""
+
+    steps: int
+    rate: float
+    history: int
+    restarts: int
+    stop: float
+    init: str
+    cyclic: bool
+    form: str
+
+
+class Variables:
+    """Between vectors (trials, n) and images (trials, batch, c, h, w) with label probabilities."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int, labels: Tensor | None):
+        self.batch, self.image, self.classes, self.labels = shape[0], shape[1:], classes, labels
+        self.pixels = self.batch * torch.Size(self.image).numel()
+
+    def split(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Images, and logits (trials, batch, classes; empty where labels are fixed)."""
+        return v[:, : self.pixels].unflatten(1, (self.batch, *self.image)), v[:, self.pixels :]
+
+    def labels_of(self, v: Tensor) -> Tensor:
+        """Probabilities (trials, batch, classes)."""
+        if self.labels is not None:
+            return self.labels
+        return v[:, self.pixels :].unflatten(1, (self.batch, self.classes)).softmax(dim=2)
+
+    def of(self, index: Tensor | slice) -> Variables:
+        labels = None if self.labels is None else self.labels[index]
+        return Variables((self.batch, *self.image), self.classes, labels)
+
+    def slot(self, i: int) -> Tensor:
+        """Which entries of a vector belong to image i of the batch."""
+        mask = torch.zeros(self.pixels + (0 if self.labels is not None else self.batch * self.classes))
+        size = self.pixels // self.batch
+        mask[i * size : (i + 1) * size] = 1
+        if self.labels is None:
+            mask[self.pixels + i * self.classes : self.pixels + (i + 1) * self.classes] = 1
+        return mask.bool()
+
+
+def invert(problem: Problem, labels: Tensor | None, s: Settings, rng: torch.Generator) -> Reconstruction:
+    """Reconstruct every client's batch; labels (clients, batch) fixed, or None to search for them, too."""
+    client = simulator(problem.model, problem.protocol, s.form)
+    matching = Matching(client.layout.flatten(problem.update).repeat(s.restarts, 1), "l2")
+    fixed = None if labels is None else problem.one_hot(labels).repeat(s.restarts, 1, 1)
+    variables = Variables(problem.shape[1:], problem.model.classes, fixed)
+    trials = s.restarts * problem.clients
+    v = start(s.init, (trials, *problem.shape[1:]), rng).flatten(1)
+    if labels is None:
+        logits = torch.randn(trials, variables.batch * variables.classes, generator=rng)
+        v = torch.cat([v, logits], dim=1)
+    each = memory(problem.model, variables.batch) + 8 * s.history * v.shape[1]
+    parts = chunks(trials, each, BUDGET)
+    found = Found.join([
+        search(v[p], lambda x, i, p=p: matching.of(p).of(i)(x), variables.of(p), client, s) for p in parts
+    ])  # fmt: skip
+    images, logits = variables.split(found.x)
+    if labels is None:
+        chosen = _chosen(found, s.restarts)
+        labels = logits.unflatten(1, (variables.batch, variables.classes)).argmax(dim=2)[chosen]
+    found.x = images
+    return answer(problem, found, labels, s.restarts, client, {"chunks": len(parts)})
+
+
+def _chosen(found: Found, restarts: int) -> Tensor:
+    """The trial that `select` takes for each subject."""
+    match = found.match.view(restarts, -1)
+    return match.argmin(dim=0) * match.shape[1] + torch.arange(match.shape[1])
+
+
+def search(v: Tensor, match, variables: Variables, client, s: Settings) -> Found:  # type: ignore[no-untyped-def]
+    """L-BFGS from v (trials, n). match(g, trials): the objective of some of the trials."""
+    best, running = Best(v), torch.arange(len(v))
+    slots = [variables.slot(i) for i in range(variables.batch)] if s.cyclic else [torch.ones(v.shape[1]).bool()]
+    optimisers = [LBFGS(v[:, slot], s.rate, s.history) for slot in slots]
+    frozen = torch.zeros(len(v), dtype=torch.bool)
+    evaluations, v = 0, v.clone()
+    for t in range(s.steps):
+        slot, optimiser = slots[t % len(slots)], optimisers[t % len(slots)]
+        before = int(optimiser.evaluations.sum())
+        closure = _closure(v, slot, match, running, variables, client, best)
+        optimiser.step(closure, torch.ones(len(running), dtype=torch.bool))
+        v[:, slot] = optimiser.x
+        evaluations += int(optimiser.evaluations.sum()) - before
+        lost = ~(torch.isfinite(v).all(dim=1) & torch.isfinite(optimiser.loss))
+        frozen[running[lost]] = True
+        keep = ~lost & (best.match[running] >= s.stop)
+        if not bool(keep.all()):
+            index = keep.nonzero()[:, 0]
+            optimisers = [o.of(index) for o in optimisers]
+            variables, running, v = variables.of(index), running[index], v[index]
+        if not len(running):
+            break
+    return Found(best.x, best.objective, best.match, evaluations, frozen)
+
+
+def _closure(v, slot, match, running, variables, client, best) -> Closure:  # type: ignore[no-untyped-def]
+    """Losses and gradients of the trials `running` in the entries of `slot`; others stay as in `v`."""
+
+    def closure(part: Tensor) -> tuple[Tensor, Tensor]:
+        whole = v.clone()
+        whole[:, slot] = part
+        whole.requires_grad_()
+        images, _ = variables.split(whole)
+        loss = match(client(images, variables.labels_of(whole)), running)
+        (gradient,) = torch.autograd.grad(loss.sum(), whole)
+        loss = loss.detach()
+        better = loss < best.match[running]
+        rows = running[better]
+        best.x[rows] = whole.detach()[better]
+        best.match[rows] = best.objective[rows] = loss[better]
+        return loss, gradient[:, slot]
+
+    return closure

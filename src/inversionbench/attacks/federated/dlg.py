@@ -1,0 +1,51 @@
+"""DLG, deep leakage from gradients (survey 3.1; Zhu, Liu, Han, NeurIPS 2019).
+
+The first gradient inversion attack. Images x and label logits u, both from N(0, 1), are searched together:
+
+    min over x, u of  sum_l || d CE(F(x), softmax(u)) / d theta_l - g_l ||^2,
+
+all layers, no prior, no box, by L-BFGS with learning rate 1 and without line search. The label is argmax u. It
+needs a smooth network; with ReLU, on trained networks and for batches it mostly fails, and its results are
+bimodal: read the median and the success rate.
+
+Deviations: at most 100 outer steps (paper 300), a trial stops at a squared distance of 1e-6, and the best
+iterate is kept (without line search the last one may have diverged). Search in the victim's normalised space.
+cyclic: update one image of the batch per outer step, in turn, as the paper does for batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+
+if TYPE_CHECKING:
+    import torch
+
+    from inversionbench.oracle.base import Oracle
+
+
+@dataclass(frozen=True)
+class Dlg(Attack):
+    """steps: outer L-BFGS steps of up to 20 closures each. restarts: the lowest distance wins."""
+
+    id = "dlg"
+    level = "GR"
+
+    steps: int = 100
+    rate: float = 1.0
+    history: int = 100
+    restarts: int = 1
+    stop: float = 1e-6
+    init: str = "randn"
+    cyclic: bool = False
+    form: str = "auto"
+
+    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        from inversionbench.attacks.federated._problem import read
+        from inversionbench.attacks.federated._second_order import Settings, invert
+
+        result = invert(read(oracle), None, Settings(**asdict(self)), rng)
+        result.notes["labels"] = "searched"
+        return result

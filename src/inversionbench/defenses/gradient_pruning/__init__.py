@@ -1,0 +1,1 @@
+"""Defenses that send a part of the update."""

@@ -1,0 +1,176 @@
+"""Federated training with several clients: the global model before an attack, and the price of a defense.
+
+    for each round: every client draws a batch of its images ── gradient ── H6 ──▶ payload
+                    server: H7 mean, momentum, one step
+
+The clients of a round are one vectorised gradient unless a defense acts inside the local step (H2, H4, H5) or
+the network has batch norms; then each client goes through `client.local_update`. Both give the same gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from inversionbench.defenses.base import Client, Defense
+from inversionbench.models.federated import Victim
+from inversionbench.training._federation import Federation
+from inversionbench.training._protocol import Protocol
+from inversionbench.training.client import Update, local_update
+
+if TYPE_CHECKING:
+    from inversionbench.data.base import Dataset
+    from inversionbench.tracks.base import Progress, Scenario
+
+DROP_AT, DROP = 0.6, 0.2  # the rate drops to a fifth after 60 % of the rounds
+LOOK = 25  # rounds between two measurements of the accuracy
+INSIDE = frozenset({"train_transform", "loss", "gradient"})
+
+
+def train(
+    model: Victim,
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    federation: Federation,
+    rounds: int,
+    defense: Defense,
+    rng: torch.Generator,
+    defense_rng: torch.Generator,
+    look: Callable[[int], None] | None = None,
+) -> float:
+    """Train `model` in place; returns the mean bytes that a client sent per round.
+
+    x: (n, c, h, w) in [0, 1], y: (n,). `look(rounds done)` is called every `LOOK` rounds and at the end.
+    """
+    shares = split(y, federation, rng)
+    draws = [_Draws(share, federation.batch, rng) for share in shares]
+    states: list[dict[str, object]] = [{} for _ in shares]
+    velocity: Update = {}
+    sent, momentum = 0, 0.0 if getattr(defense, "client_momentum", False) else federation.momentum
+    for t in range(rounds):
+        batches = [draw.next() for draw in draws]
+        updates = gradients(model, [x[b] for b in batches], [y[b] for b in batches], classes, defense, defense_rng)
+        parameters = {n: p.detach() for n, p in model.named_parameters()}
+        payloads = []
+        for i, update in enumerate(updates):
+            client = Client(t, rounds, i, len(shares), len(batches[i]), parameters, defense_rng, states[i])
+            payloads.append(defense.client_update(update, client))
+            sent += defense.bytes_sent(payloads[-1])
+        mean, _ = defense.aggregate(payloads, [float(len(b)) for b in batches])
+        rate = _rate(federation, t, rounds)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                velocity[name] = momentum * velocity[name] + mean[name] if name in velocity else mean[name].clone()
+                p.sub_(velocity[name], alpha=rate)
+        if look is not None and ((t + 1) % LOOK == 0 or t + 1 == rounds):
+            look(t + 1)
+    return sent / max(1, rounds * len(shares))
+
+
+def gradients(
+    model: Victim, xs: list[Tensor], ys: list[Tensor], classes: int, defense: Defense, rng: torch.Generator
+) -> list[Update]:
+    """Each client's gradient of one step, with H2, H4 and H5."""
+    norms = model.batch_norms()
+    if norms or defense.hooks & INSIDE:
+        for norm in norms:
+            norm.batch = norm.track = True
+        out = [local_update(model, x, y, Protocol(batch_size=len(x)), defense, classes, rng)[0] for x, y in zip(xs, ys)]
+        for norm in norms:
+            norm.batch = norm.track = False
+        return out
+    params = {n: p.detach() for n, p in model.named_parameters()}
+
+    def loss(p: Update, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(model, p, (x,)), y)
+
+    if len({len(x) for x in xs}) == 1:
+        stacked = vmap(grad(loss), in_dims=(None, 0, 0))(params, torch.stack(xs), torch.stack(ys))
+        return [{n: t[i] for n, t in stacked.items()} for i in range(len(xs))]
+    return [grad(loss)(params, x, y) for x, y in zip(xs, ys)]
+
+
+def split(y: Tensor, federation: Federation, rng: torch.Generator) -> list[Tensor]:
+    """Indices of each client's images: even shares at random, or skewed over classes."""
+    order = torch.randperm(len(y), generator=rng)
+    if not federation.skew:
+        return list(order.tensor_split(federation.clients))
+    shares: list[list[Tensor]] = [[] for _ in range(federation.clients)]
+    for c in y.unique():
+        members = order[y[order] == c]
+        gamma = torch._standard_gamma(torch.full((federation.clients,), federation.skew), generator=rng)
+        ends = (gamma.cumsum(0) / gamma.sum() * len(members)).round().long()[:-1]
+        for i, part in enumerate(members.tensor_split(ends)):
+            shares[i].append(part)
+    joined = [torch.cat(parts) for parts in shares]
+    return [s if len(s) else order[:1] for s in joined]
+
+
+class _Draws:
+    """Batches of one client's images, without replacement until all were used."""
+
+    def __init__(self, share: Tensor, batch: int, rng: torch.Generator):
+        self.share, self.batch, self.rng = share, min(batch, len(share)), rng
+        self.left: Tensor = share[:0]
+
+    def next(self) -> Tensor:
+        if len(self.left) < self.batch:
+            self.left = self.share[torch.randperm(len(self.share), generator=self.rng)]
+        taken, self.left = self.left[: self.batch], self.left[self.batch :]
+        return taken
+
+
+def _rate(federation: Federation, t: int, rounds: int) -> float:
+    rise = min(1.0, (t + 1) / federation.warm_up) if federation.warm_up else 1.0
+    return federation.rate * rise * (DROP if t >= DROP_AT * rounds else 1.0)
+
+
+@torch.no_grad()
+def accuracy(model: Victim, x: Tensor, y: Tensor) -> float:
+    """Top-1, batch norms with running statistics."""
+    model.bn_mode("eval_public")
+    return float((model(x).argmax(1) == y).float().mean())
+
+
+def utility(
+    scenario: Scenario, defense: Defense, data: Dataset, federation: Federation, seed: int, progress: Progress
+) -> dict[str, float]:
+    """What a defense costs: a mean over `utility_seeds` federations trained from scratch with it.
+
+    accuracy: on held-out images after the last round; accuracy_early: after a quarter of the rounds;
+    rounds_to_target: until the accuracy first reaches `target_accuracy` (one more than the number of rounds
+    where it does not); bytes_round: sent by one client per round; diverged: share of federations that ended
+    with values that are not finite or below twice chance.
+    """
+    from inversionbench.training.federated_target import new_model, stream
+
+    held, truth = data.heldout.images(), data.heldout.labels()
+    sums: dict[str, float] = {}
+    for s in progress(range(federation.utility_seeds), desc="utility"):
+        own = stream(seed, "utility set", s)
+        x, y = defense.training_set(data.private.images(), data.private.labels(), own)
+        model = new_model(scenario, defense, data.shape, data.classes, seed + s)
+        curve: dict[int, float] = {}
+
+        def look(t: int, model: Victim = model, curve: dict[int, float] = curve) -> None:
+            curve[t] = accuracy(model, held, truth)
+
+        sent = train(model, x, y, data.classes, federation, federation.utility_rounds, defense,
+                     stream(seed, "utility", s), stream(seed, "utility", "defense", s), look)  # fmt: skip
+        last = curve[federation.utility_rounds]
+        reached = [t for t, a in curve.items() if a >= federation.target_accuracy]
+        row = {
+            "accuracy": last,
+            "accuracy_early": curve[min(curve, key=lambda t: abs(t - federation.utility_rounds / 4))],
+            "rounds_to_target": float(min(reached, default=federation.utility_rounds + 1)),
+            "bytes_round": sent,
+            "diverged": float(last < 2 / data.classes),
+        }
+        sums = {k: sums.get(k, 0.0) + v / federation.utility_seeds for k, v in row.items()}
+    return sums
