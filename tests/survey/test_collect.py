@@ -79,7 +79,7 @@ def test_nothing_measured_by_a_clock_enters_the_frame(cells: Path, tmp_path: Pat
 def test_curves_say_what_they_count(cells: Path) -> None:
     points = collect.curves(collect.read(cells))
     assert set(points.loc[points["attack"] == "brep_mi", "axis"]) == {"queries"}
-    assert set(points.loc[points["attack"] == "gmi", "axis"]) == {"passes"}
+    assert set(points.loc[points["attack"] == "gmi", "axis"]) == {"passes through the model"}
 
 
 def test_broken_and_misplaced_records_are_named(tmp_path: Path) -> None:

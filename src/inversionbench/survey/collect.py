@@ -61,15 +61,15 @@ def tidy(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     found = sorted(found, key=lambda record: record["key"])
     present: dict[str, set[str]] = {}
     for record in found:
-        present.setdefault(record["track"], set()).update(record["metrics"])
-    rows = [row for record in found for row in _rows(record, sorted(present[record["track"]]))]
+        present.setdefault(record["scenario"], set()).update(record["metrics"], record["unavailable"])
+    rows = [row for record in found for row in _rows(record, present[record["scenario"]])]
     frame = pd.DataFrame(rows)
     extra = sorted(c for c in frame.columns if c.split("_")[0] in ("utility", "control", "cost"))
     return frame.reindex(columns=[*CELL, *VALUE, *extra, *ORIGIN])
 
 
 def curves(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per point: cell, metric, axis ("queries" or "passes"), budget, value (mean over subjects)."""
+    """One row per point: cell, metric, axis (what the budget counts), budget, value (mean over subjects)."""
     rows = [
         {**{c: _cell(record)[c] for c in CELL}, "metric": metric, "axis": axis(record), "budget": budget,
          "value": value}
@@ -99,7 +99,10 @@ def costs(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def axis(record: Mapping[str, Any]) -> str:
     """What the budget of a record's curves counts: answers asked for, or work done with a model at hand."""
-    return "passes" if record["level"] in ("GR", "WB", "WB-noBN", "FT-WB") else "queries"
+    level = record["level"]
+    if level == "GR":
+        return "gradient evaluations"
+    return "passes through the model" if level in ("WB", "WB-noBN", "FT-WB") else "queries"
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
@@ -117,7 +120,7 @@ def _load(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _rows(record: Mapping[str, Any], present: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(record: Mapping[str, Any], present: set[str]) -> Iterator[dict[str, Any]]:
     cell, origin = _cell(record), _origin(record)
     names = sorted({*record["metrics"], *record["unavailable"]})
     main = words.headline(record["track"], present)

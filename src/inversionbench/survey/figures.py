@@ -82,7 +82,7 @@ def bars(table: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
             low, high = (row.mean if np.isnan(v) else v for v in (row.low, row.high))
             ax.errorbar(row.mean * factor, y, xerr=[[(row.mean - low) * factor], [(high - row.mean) * factor]],
                         color="#222222", capsize=2.5, linewidth=1.1)
-            ax.annotate(metric.show(row.mean), (max(high, row.mean) * factor, y), (5, 0),
+            ax.annotate(metric.show(row.mean), (max(high, row.mean, 0) * factor, y), (5, 0),
                         textcoords="offset points", va="center", fontsize=8, bbox=LABEL)
         ax.set_yticks(range(len(shown)), [_attack(row) for row in shown.itertuples()])
         _control_lines(ax, rows, metric, vertical=True)
@@ -118,7 +118,9 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
                 marker, colour = style[attack]
                 ax.plot(mean.index, mean * metric.factor, color=colour, marker=marker, markersize=5,
                         label=words.method("attack", attack, method))
-            ax.set_xscale("log")
+            least = here.loc[(here["axis"] == axis) & (here["budget"] > 0), "budget"].min()
+            ax.set_xscale("symlog", linthresh=least)  # a budget of 0 is the start of an attack
+            ax.set_xlim(left=0 if (here["budget"] == 0).any() else least * 0.8)
             ax.set_xlabel(f"{axis} (log scale)")
             _control_lines(ax, rows, metric, vertical=False)
         figure.legend(*unique(axes), loc="outside right upper", fontsize=8)

@@ -16,14 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from inversionbench.files import atomic
 
-ROWS = {"original": "original", "reconstruction": "reconstruction", "nearest": "nearest private"}
+ROWS = ("original", "reconstruction", "nearest")
 SIDE, GAP, MARGIN = 64, 4, 118  # pixels: smallest shown side, space between images, room for the row labels
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
 def save_gallery(path: Path, arrays: Mapping[str, np.ndarray], limit: int = 8) -> None:
     """Rows original, reconstruction, nearest of one cell; arrays: uint8 (k, channels, height, width)."""
-    save(path, labelled({ROWS[name]: arrays[name] for name in ROWS if name in arrays}, limit))
+    save(path, labelled({name: arrays[name] for name in ROWS if name in arrays}, limit))
 
 
 def save_sheet(path: Path, images: Any, columns: int = 8) -> None:

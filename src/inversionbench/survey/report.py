@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inversionbench import __version__
-from inversionbench.survey import checks, view, words
+from inversionbench.survey import checks, figures, view, words
 from inversionbench.survey.figures import Picture
 
 if TYPE_CHECKING:
@@ -66,10 +66,8 @@ def _track(survey: Survey, name: str, scenarios: list[str]) -> dict[str, Any]:
     columns = [c for c in part.columns[part.notna().any()] if c.startswith("control_")]
     controls = sorted(c.removeprefix("control_") for c in columns)
     said = words.track(name)
-    main = words.metric(words.headline(name, sorted(set(part["metric"]))), name)
     return {
         "about": said,
-        "headline": main,
         "controls": [(words.label("controls", c), words.note("controls", c)) for c in controls],
         "scenarios": [_scenario(survey, scenario) for scenario in scenarios],
     }
@@ -78,16 +76,19 @@ def _track(survey: Survey, name: str, scenarios: list[str]) -> dict[str, Any]:
 def _scenario(survey: Survey, name: str) -> dict[str, Any]:
     part = survey.attacks[survey.attacks["scenario"] == name]
     first = next(r for r in survey.records if r["scenario"] == name)
+    headline = figures.quantity(figures.headline_rows(survey.attacks, name))
     return {
         "name": name,
         "dataset": first["dataset"],
         "model": part.iloc[0]["model"],
+        "headline": headline,
         "seeds": sorted({r["seed"] for r in survey.records if r["scenario"] == name}),
         "setting": json.dumps(first["parameters"].get("scenario", {}), indent=1, sort_keys=True),
         "attacks": view.attack_table(survey.attacks, name),
         "defenses": view.defense_table(survey.defenses, name),
         "pairs": view.pair_table(survey.defenses, name),
         "absent_metrics": view.absent_metrics(part),
+        "more_metrics": [q.label for q in view.other_metrics(part, headline.id)[view.MOST :]],
         "absent_attacks": view.absent_attacks(part),
         "rebuilt": bool(part["rebuilt"].any()),
         "pictures": {},

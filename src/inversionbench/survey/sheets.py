@@ -61,10 +61,11 @@ def _attacks(survey: Survey, found: dict[Any, Any], scenario: str, folder: Path)
         if arrays is None:
             continue
         path = folder / f"gallery-{scenario}-{row.attack}.png"
-        galleries.save_gallery(path, arrays, SHOWN)
+        labels = {**dict(zip(galleries.ROWS, galleries.ROWS)), "nearest": words.track(row.track).nearest}
+        galleries.save(path, galleries.labelled({labels[name]: arrays[name] for name in arrays}, SHOWN))
         name = words.method("attack", row.attack, row.method)
         caption = f"{name}: {metric.label} {metric.show(row.mean)} {metric.unit}".strip()
-        yield Picture(path, f"{caption}. Rows: {', '.join(galleries.ROWS[r] for r in arrays)}.", scenario, "gallery")
+        yield Picture(path, f"{caption}. Rows: {', '.join(labels[name] for name in arrays)}.", scenario, "gallery")
 
 
 def _defenses(survey: Survey, found: dict[Any, Any], scenario: str, folder: Path) -> Iterator[Picture]:

@@ -18,7 +18,8 @@ from inversionbench.survey.defended import STRONGEST
 from inversionbench.survey.figures import control_levels, headline_rows, quantity
 from inversionbench.survey.words import Quantity
 
-COUNT = ("n", "values; in brackets the attacked targets")
+MOST = 6  # metrics beside the headline; the others are in attacks.csv
+COUNT = ("n", "values; in brackets what the interval resamples")
 RECORDS = ("records", "the cells behind the row, by seed")
 
 
@@ -49,7 +50,7 @@ def attack_table(attacks: pd.DataFrame, scenario: str) -> Table:
     part = attacks[attacks["scenario"] == scenario]
     main = headline_rows(attacks, scenario)
     metric = quantity(main)
-    others = other_metrics(part, metric.id)
+    others = other_metrics(part, metric.id)[:MOST]
     head = [("attack", ""), ("access", "what the attack may use"), (metric.title, words.arrow(metric.direction)),
             ("median", ""), *((q.title, words.arrow(q.direction)) for q in others),
             COUNT, ("cost", "counted per cell: queries, or passes through the model"), RECORDS]
@@ -114,9 +115,10 @@ def pair_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
 def glance_table(attacks: pd.DataFrame, defenses: pd.DataFrame) -> Table:
     """One line per scenario and access level: the strongest attack, and the best defense for little utility."""
     head = [("scenario", ""), ("access", ""), ("strongest attack, no defense", ""),
-            ("controls", "the scale: what guessing and the truth score"),
-            ("best defense for ≤ 2 points", "least leakage among settings that cost at most 2 points of utility"),
-            ("best defense for ≤ 5 points", "least leakage among settings that cost at most 5 points of utility")]
+            ("controls", "the scale: what guessing and the truth score")]
+    prices = () if defenses.empty else (2, 5)
+    head += [(f"best defense for ≤ {p} points", f"least leakage among settings that cost at most {p} points of utility")
+             for p in prices]
     rows = []
     real = attacks[attacks["headline"].astype(bool) & (attacks["kind"] == "attack") & attacks["mean"].notna()]
     order = sorted(real.groupby(["track", "scenario", "level"]), key=lambda g: (words.place(g[0][0]), g[0]))
@@ -128,7 +130,7 @@ def glance_table(attacks: pd.DataFrame, defenses: pd.DataFrame) -> Table:
         rows.append(("", [
             Cell(scenario), Cell(words.label("levels", level)),
             Cell(f"{name}: {metric.show(best['mean'])} {metric.unit}".strip(), metric.span(best["low"], best["high"])),
-            Cell(levels), *(_best(defenses, scenario, level, metric, points) for points in (0.02, 0.05)),
+            Cell(levels), *(_best(defenses, scenario, level, metric, points) for points in prices),
         ]))
     return Table("Strongest attack and best defense", head, rows)
 
@@ -234,14 +236,14 @@ def _control(name: str, metrics: Iterable[Quantity], levels: Levels) -> tuple[st
     return "control", [title, Cell("control"), first, Cell(), *others, Cell(), Cell(), Cell()]
 
 
-def _best(defenses: pd.DataFrame, scenario: str, level: str, metric: Quantity, points: float) -> Cell:
-    """The setting with least leakage to the strongest attack among those that cost at most `points`."""
+def _best(defenses: pd.DataFrame, scenario: str, level: str, metric: Quantity, points: int) -> Cell:
+    """The setting with least leakage to the strongest attack among those that cost at most `points` of 100."""
     rows = headline_rows(defenses, scenario)
     rows = rows[(rows["attack"] == STRONGEST) & (rows["level"] == level) & rows["mean"].notna()]
     use = words.metric(rows.iloc[0]["utility_name"], kind="utility") if len(rows) else Quantity("", "")
     if use.direction != "higher":
         return Cell()
-    rows = rows[rows["utility_difference"].round(9) >= -points]
+    rows = rows[rows["utility_difference"].round(9) >= -points / 100]
     if rows.empty:
         return Cell("none", style="absent")
     row = rows.sort_values("mean", ascending=metric.direction != "lower").iloc[0]

@@ -7,8 +7,8 @@ words and digits around it stand in `words.yaml` beside this file.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Track:
-    """One track for people. `directions`: metric -> "higher" or "lower" means more leakage."""
+    """One track for people. `directions`: metric -> "higher" or "lower" means more leakage; `nearest`: which
+    image its galleries show beside a reconstruction."""
 
     id: str
     title: str
@@ -31,6 +32,7 @@ class Track:
     headline: str | None = None
     utility: str = "accuracy"
     directions: Mapping[str, str] = field(default_factory=dict)
+    nearest: str = "nearest"
 
 
 @dataclass(frozen=True)
@@ -87,34 +89,41 @@ def track(name: str) -> Track:
     from inversionbench.tracks import get_track
 
     said = words()["tracks"].get(name, {})
-    plain = Track(name, said.get("title", _plain(name)), said.get("about", ""))
+    plain = Track(name, said.get("title", _plain(name)), said.get("about", ""), nearest=said.get("nearest", "nearest"))
     try:
         known = get_track(name)
     except (UserError, ModuleNotFoundError):
         return plain
-    return Track(name, plain.title, plain.about, known.headline, known.utility, dict(known.metrics))
+    return replace(plain, headline=known.headline, utility=known.utility, directions=dict(known.metrics))
 
 
 def metric(name: str, of: str = "", kind: str = "metrics") -> Quantity:
     """A metric (of a track), or with kind "utility" a utility.
 
-    `lpips_like[resnet]` is looked up as `lpips_like`, with the features' name kept in the label.
+    `lpips_like[resnet]` and `accuracy_nonmembers` are looked up as what they vary, and keep the variant in
+    the label.
 
-    >>> metric("lpips_like[resnet]").label
-    'LPIPS-like[resnet]'
+    >>> metric("lpips_like[resnet]").label, metric("accuracy_nonmembers").title
+    ('LPIPS-like[resnet]', 'accuracy, non-members (%)')
     """
     base, bracket, rest = name.partition("[")
-    said = dict(words()[kind].get(name) or words()[kind].get(base) or {})
-    label = said.pop("label", _plain(base)) + bracket + rest
+    base, others, _ = base.partition("_nonmembers")
+    said = dict(words()[kind].get(base) or {})
+    label = said.pop("label", _plain(base)) + (", non-members" if others else "") + bracket + rest
     if of and kind == "metrics" and name in track(of).directions:
         said["direction"] = track(of).directions[name]
     return Quantity(name, label, **said)
 
 
-def headline(of: str, present: Mapping[str, Any] | list[str]) -> str:
-    """The metric that a track's table sorts by; for a track that this version lacks the first one present."""
+def headline(of: str, present: Collection[str]) -> str:
+    """The metric that a scenario's table sorts by: the track's, or the first of the track's that is there.
+
+    A track may ask two questions with metrics of their own; `present` are those of the scenario's records.
+    """
     own = track(of).headline
-    return own if own or not present else sorted(present)[0]  # type: ignore[return-value]
+    if own in present or not present:
+        return own or ""
+    return next((m for m in track(of).directions if m in present), min(present))
 
 
 def label(kind: str, name: str) -> str:
