@@ -126,11 +126,11 @@ def learn(
             if checkpoint:
                 with atomic(checkpoint) as part:
                     torch.save(run.state(), part)
-    best = run.best
+    best, other = run.best, as_float(real[:held])
     facts = {
         "steps": run.step, "best_step": best["step"], "fid_like": best["quality"],
-        "fid_like_of_blurred_real": yardstick.distance(blurred(public.images(order[:held].numpy()))),
-        "fid_like_of_real": yardstick.distance(as_float(real[:held])), "history": run.history,
+        "fid_like_of_real": yardstick.distance(other),
+        "fid_like_of_blurred_real": yardstick.distance(blurred(other)), "history": run.history,
     }
     return {
         "shape": list(real.shape[1:]), "generator": best["generator"], "critic": best["critic"], "facts": facts,
