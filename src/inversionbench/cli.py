@@ -109,12 +109,19 @@ def _params(args: argparse.Namespace) -> Params:
 
 
 def _list(args: argparse.Namespace) -> None:
-    from inversionbench import catalogue
+    from inversionbench import catalogue, registry
 
-    for row in catalogue.rows():
-        if args.kind in (None, row.kind):
-            mark = "runs" if catalogue.registered(row) else "-"
-            print(f"{row.kind:8} {row.id:26} {mark:5} {row.name}")
+    listed = {(row.kind, row.id) for row in catalogue.rows()}
+    lines = [(row.kind, row.id, row.name, row.id in registry.methods(row.kind)) for row in catalogue.rows()]
+    lines += [
+        (kind, name, "beyond the survey", True)
+        for kind in (*KINDS, "prior")
+        for name in registry.methods(kind)
+        if (kind, name) not in listed
+    ]
+    for kind, name, title, runs in lines:
+        if args.kind in (None, kind):
+            print(f"{kind:8} {name:26} {'runs' if runs else '-':5} {title}")
 
 
 def _show(args: argparse.Namespace) -> None:
@@ -177,7 +184,7 @@ def _readme(args: argparse.Namespace) -> int:
     from inversionbench import catalogue
 
     changed = catalogue.update_readme(Path("README.md"), write=not args.check)
-    print("README.md: coverage table " + ("differs" if changed and args.check else "is up to date"))
+    print("README.md: coverage table " + ("differs: run `inversionbench readme`" if changed and args.check else "is right"))
     return int(changed and args.check)
 
 
