@@ -7,7 +7,7 @@ import importlib
 from inversionbench.errors import UserError, suggest
 from inversionbench.tracks.base import Evaluation, Scenario, Target, Track
 
-TRACKS = {"federated": "Federated", "classifier": "Classifier", "tabular": "Tabular"}
+TRACKS = {"federated": "Federated", "classifier": "Classifier", "tabular": "Tabular", "text": "Text"}
 
 __all__ = ["TRACKS", "Evaluation", "Scenario", "Target", "Track", "get_track"]
 

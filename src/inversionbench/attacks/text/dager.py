@@ -1,0 +1,71 @@
+"""DAGER (survey 3.7.3): exact sentences from a language model's gradient, without optimisation.
+
+Petrov, Dimitrov, Baader, Müller, Vechev, "DAGER: Exact Gradient Inversion for Large Language Models", NeurIPS 2024.
+The gradient of an attention projection is a sum over the places of a batch of (error x input), so its row space
+holds the projection's inputs as long as there are fewer of them than the width. The attack:
+
+1. the rank and an orthonormal basis of the rows of the fused query-key-value gradient, blocks 1 and 2 (`_span`);
+2. words: (word, place) may be in the batch if what block 1 would read for it lies in the first span, closer
+   than `token_threshold`; the first place without a word ends the batch;
+3. sentences: prefixes grow place by place; a word is kept if what block 2 would read at its place lies in the
+   second span, closer than `sequence_threshold`. A prefix that nothing extends is a sentence (`_prefixes`).
+
+Both steps are certain while the spans are proper: the second holds one dimension per distinct prefix of the batch and
+is full at width - 1 (layer normalisation takes one away). Nothing is learnt or guessed; labels, batch size and
+a language model are not needed. The batch size only says how many sentences to hand over.
+
+A gradient with noise has full rank and no input lies in its span, so the thresholds find nothing. The attacker
+who knows that (nearest > 0) keeps the singular directions above the noise (rank "noise"), takes the
+`nearest` x batch closest words of every place as far as the closest one stands out from the
+others (`outlier` deviations below their median), and lets the `beam` x batch prefixes of smallest mean
+distance go on.
+
+Deviations: the fused gradient instead of the query's alone (the query's is zero at the first place of a causal
+model); decoders only. Where the search gives fewer sentences than the batch has, the closest words of every
+place fill up. Defaults are for float64 gradients of small models; the authors use 1e-5 and 1e-3 in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    import torch
+
+    from inversionbench.oracle.base import Oracle
+
+
+@dataclass(frozen=True)
+class Dager(Attack):
+    """data: int64 (clients, largest batch, length), token numbers with padding; scores: (clients, largest batch), the
+    largest span distance in each sentence, 1 where words only fill up. `limit`: most prefixes tested at one place.
+    """
+
+    id: ClassVar[str] = "dager"
+    level: ClassVar[str] = "GR"
+
+    token_threshold: float = 1e-6
+    sequence_threshold: float = 1e-5
+    rank: str = "tolerance"
+    tolerance: float = 1e-10
+    limit: int = 20000
+    nearest: float = 0.0
+    beam: float = 4.0
+    outlier: float = 5.0
+
+    def __post_init__(self) -> None:
+        from inversionbench.attacks.text._span import RULES
+
+        if self.rank not in RULES:
+            raise UserError(f"dager.rank: '{self.rank}': {suggest(self.rank, RULES)}")
+        if self.limit < 1 or self.nearest < 0 or (self.nearest and self.beam <= 0):
+            raise UserError("dager: expected limit >= 1, nearest >= 0, and beam > 0 where nearest is not 0")
+
+    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        from inversionbench.attacks.text._sentences import recover
+
+        return recover(self, oracle)

@@ -1,0 +1,102 @@
+"""Recovered sentences against the true ones, with what is known without any gradient.
+
+The sentences of a batch are matched once by bag overlap (see `metrics/text_recovery.py`); padding, start and end
+count nowhere. Controls, matched in the same way: sentences of the public text, words drawn from the
+public frequencies with public lengths, and the true sentences of other clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inversionbench.evaluation._by_size import by_size
+from inversionbench.metrics._matching import assign
+from inversionbench.metrics.text_recovery import text_recovery
+from inversionbench.models.text import END, PAD, SPECIAL, START, Tokenizer, sentences
+from inversionbench.tracks.base import Evaluation
+from inversionbench.training._batches import Batches
+from inversionbench.training.text_client import distinct
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from inversionbench.attacks.base import Reconstruction
+
+NAMES = {
+    "exact_match": "exact", "token_accuracy": "token_accuracy", "token_recall": "coverage", "rouge1": "rouge1",
+    "rouge2": "rouge2", "rougeL": "rougeL",
+}  # fmt: skip
+SHOWN = 3  # examples kept in a record
+Sentences = list[list[int]]
+
+
+def evaluate(
+    reconstruction: Reconstruction, tokens: Tensor, tokenizer: Tokenizer, public: Sequence[str], batches: Batches,
+    model: Mapping[str, Any], seed: int,
+) -> Evaluation:
+    """All numbers of one cell. tokens: int64 (clients, largest batch, length), the true sentences."""
+    rng, sizes = np.random.default_rng(seed), batches.sizes
+    true, guess = sentences(tokens, sizes), sentences(reconstruction.data, sizes)
+    values = [_score(g, t) for g, t in zip(guess, true)]
+    out = Evaluation(by_size(_columns(values), sizes), np.arange(batches.subjects))
+    known = sentences(tokenizer.encode(map(str, public), model["length"])[None], [len(public)])[0]
+    pool = np.array([t for s in known for t in s if t not in (START, END)])
+    answers: dict[str, list[Sentences]] = {
+        "random_sentences": [_some(known, size, rng) for size in sizes],
+        "unigram": [[list(rng.choice(pool, max(1, len(s) - 2))) for s in _some(known, size, rng)] for size in sizes],
+        "other_batch": [true[_next(i, batches)] for i in range(len(true))],
+    }
+    if batches.subjects == 1:
+        del answers["other_batch"]
+    for name, each in answers.items():
+        out.controls[name] = by_size(_columns([_score(g, t) for g, t in zip(each, true)]), sizes)
+    counts = [distinct(s, model["task"]) for s in true]
+    out.facts = {name: [c[name] for c in counts] for name in counts[0]}
+    out.facts |= {
+        "width": model["width"], "sizes": sizes, "exact_of_client": [round(v["exact_match"], 6) for v in values],
+        "examples": [{"true": tokenizer.decode(t[0]), "recovered": tokenizer.decode(_nearest(t[0], g))}
+                     for t, g in zip(true[-SHOWN:], guess[-SHOWN:])],
+    }  # fmt: skip
+    return out
+
+
+def _score(guess: Sentences, true: Sentences) -> dict[str, float]:
+    """Means over one batch, matched by bag overlap."""
+    order = assign(-_overlaps(true, guess))
+    found = text_recovery([guess[i] for i in order], true, special=(PAD, START, END), match=False)
+    return {ours: float(found.values[theirs].mean()) for ours, theirs in NAMES.items()}
+
+
+def _overlaps(true: Sentences, guess: Sentences) -> np.ndarray:
+    """`metrics.text_recovery.bag_overlap` of every pair at once, (true, guesses)."""
+    bags = [np.array([np.bincount(np.array(s, np.int64), minlength=_most(true, guess)) for s in part]) for part in (true, guess)]
+    for bag in bags:
+        bag[:, [PAD, START, END]] = 0
+    apart = np.abs(bags[0][:, None] - bags[1][None]).sum(2)
+    return 1 - apart / np.maximum(1, bags[0].sum(1)[:, None] + bags[1].sum(1)[None])
+
+
+def _most(*parts: Sentences) -> int:
+    return max((t for part in parts for s in part for t in s), default=0) + len(SPECIAL)
+
+
+def _columns(values: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    return {name: np.array([v[name] for v in values]) for name in values[0]}
+
+
+def _some(known: Sentences, size: int, rng: np.random.Generator) -> Sentences:
+    return [known[i] for i in rng.integers(len(known), size=size)]
+
+
+def _next(client: int, batches: Batches) -> int:
+    """The next client with the same batch size."""
+    clients = next(list(c) for _, c in batches.parts() if client in c)
+    return clients[(clients.index(client) + 1) % len(clients)]
+
+
+def _nearest(true: list[int], guesses: Sentences) -> list[int]:
+    """The guess that shares most words with a true sentence."""
+    return max(guesses, key=lambda g: len(set(g) & set(true)))

@@ -1,0 +1,39 @@
+"""Which language models there are and what options they take, for checks that must not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from inversionbench.errors import UserError, suggest
+
+TASKS = ("language", "class")
+MODELS: dict[str, dict[str, Any]] = {
+    "decoder": {"width": 128, "blocks": 2, "heads": 4, "vocabulary": 1000, "length": 18, "task": "language"},
+}
+SMALLEST = {"width": 4, "blocks": 2, "heads": 1, "vocabulary": 5, "length": 3}
+
+
+def options_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a model, defaults included."""
+    return {**MODELS[model["name"]], **{k: v for k, v in model.items() if k != "name"}}
+
+
+def check_model(model: Mapping[str, Any]) -> None:
+    """Refuse an unknown model, an unknown option, or a value that the option cannot take."""
+    name = str(model.get("name"))
+    if name not in MODELS:
+        raise UserError(f"model.name: unknown model '{name}': {suggest(name, MODELS)}")
+    for option, value in model.items():
+        if option == "name":
+            continue
+        if option not in MODELS[name]:
+            raise UserError(f"model: '{name}' has no option '{option}': {suggest(option, MODELS[name])}")
+        if option == "task":
+            if value not in TASKS:
+                raise UserError(f"model.task: got {value!r}: {suggest(str(value), TASKS)}")
+        elif not isinstance(value, int) or isinstance(value, bool) or value < SMALLEST[option]:
+            raise UserError(f"model.{option}: expected a whole number of at least {SMALLEST[option]}, got {value!r}")
+    options = options_of(model)
+    if options["width"] % options["heads"]:
+        raise UserError(f"model.heads: expected a divisor of the width {options['width']}, got {options['heads']}")
