@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from tests.test_params import GOOD, changed
 
 from inversionbench import cells
 from inversionbench.errors import UserError
 from inversionbench.params import check
-from tests.test_params import GOOD, changed
 
 
 def test_every_attack_meets_every_defense_of_its_track():
     found = {group.key for group in cells.groups(check(GOOD))}
     assert found == {
-        f"tree/{attack}/{defense}" for attack in ("mi_attribute", "labels") for defense in ("none", "confidence_rounding")
+        f"tree/{attack}/{defense}"
+        for attack in ("mi_attribute", "labels")
+        for defense in ("none", "confidence_rounding")
     }
 
 

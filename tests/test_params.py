@@ -17,7 +17,13 @@ GOOD = {
     "datasets": {"dosing": {}},
     "evaluators": {"imputers": {"track": "tabular", "dataset": "dosing"}},
     "scenarios": {
-        "tree": {"track": "tabular", "dataset": "dosing", "model": {"name": "tree"}, "subjects": 200, "judges": "imputers"}
+        "tree": {
+            "track": "tabular",
+            "dataset": "dosing",
+            "model": {"name": "tree"},
+            "subjects": 200,
+            "judges": "imputers",
+        }
     },
     "attacks": {"mi_attribute": {"params": {"access": "BB-S"}}, "labels": {"method": "mi_attribute"}},
     "defenses": {"confidence_rounding": {"strengths": [0.1, 0.5]}},

@@ -49,8 +49,8 @@ def run(params: Params, key: str) -> str:
     if scenario.judges:
         judge = scenario.judges
         do(f"train-evaluator {judge}", [data, plan.train_evaluator(judge)], lambda: runner.train_evaluator(here, judge))
-    do(f"attack {key}", needs, lambda: runner.attack(here, one))
-    do(f"evaluate {key}", [needs, plan.evaluate(group.key)], lambda: runner.evaluate(here, one))
+    do(f"attack {group.key}", [needs, strength, seed], lambda: runner.attack(here, one))
+    runner.evaluate(here, [one])
     return describe(here.folder / "cells" / key)
 
 

@@ -90,6 +90,15 @@ def find(params: Params, key: str) -> Group:
     return known[key]
 
 
+def of_attack(params: Params, key: str) -> list[Group]:
+    """All groups of "scenario/attack", one for each defense."""
+    found = [group for group in groups(params) if f"{group.scenario}/{group.attack}" == key]
+    if not found:
+        known = {f"{group.scenario}/{group.attack}" for group in groups(params)}
+        raise UserError(f"no cells '{key}': {suggest(key, known)}")
+    return found
+
+
 def defense_entry(params: Params, name: str) -> Entry:
     """The entry of a defense; "none" is always there."""
     return NONE if name == "none" else params.defenses[name]

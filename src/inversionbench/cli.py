@@ -77,7 +77,8 @@ def _steps(commands: Any) -> None:
     add("train-prior", _train_prior, "step: train a prior on public data", [("dataset", {}), ("prior", {})])
     group = [("group", {"help": "SCENARIO/ATTACK/DEFENSE"})]
     add("attack", _attack, "step: attack all strengths and seeds of a group", group)
-    add("evaluate", _evaluate, "step: compare reconstructions with the truth, write records", group)
+    attack = [("attack", {"help": "SCENARIO/ATTACK"})]
+    add("evaluate", _evaluate, "step: compare reconstructions with the truth, write records", attack)
     add("survey", _survey, "step: records to tables, figures and report", [])
     add("sync", _sync, "step: records to MLflow", [("--out", {"type": Path})])
     add("summary", _summary, "where the results of a run are", [])
@@ -184,7 +185,8 @@ def _readme(args: argparse.Namespace) -> int:
     from inversionbench import catalogue
 
     changed = catalogue.update_readme(Path("README.md"), write=not args.check)
-    print("README.md: coverage table " + ("differs: run `inversionbench readme`" if changed and args.check else "is right"))
+    told = "differs: run `inversionbench readme`" if changed and args.check else "is right"
+    print(f"README.md: coverage table {told}")
     return int(changed and args.check)
 
 
@@ -223,7 +225,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from inversionbench import cells, runner
 
     params = _params(args)
-    runner.evaluate(params, cells.find(params, args.group))
+    runner.evaluate(params, cells.of_attack(params, args.attack))
 
 
 def _survey(args: argparse.Namespace) -> None:

@@ -86,15 +86,15 @@ class Plan:
         return [*inputs, f"{self.folder}/priors/{dataset}/{prior}"] if prior else inputs
 
     def evaluate_inputs(self, key: str) -> list[str]:
-        group = self.groups[key]
-        scenario = self.params.scenarios[group.scenario]
-        inputs = [
-            f"{self.folder}/reconstructions/{key}",
-            *self.data(scenario.dataset, *DATA_FILES[1:]),
-            *self.released(group),
-            *self.truth(group),
-        ]
-        return [*inputs, f"{self.folder}/evaluators/{scenario.judges}"] if scenario.judges else inputs
+        """`key`: scenario/attack. Unlike the attack, the evaluation sees everything."""
+        groups = cells.of_attack(self.params, key)
+        scenario = self.params.scenarios[groups[0].scenario]
+        inputs = [*self.data(scenario.dataset, *DATA_FILES[1:])]
+        for group in groups:
+            inputs += [f"{self.folder}/reconstructions/{group.key}", *self.released(group), *self.truth(group)]
+        if scenario.judges:
+            inputs.append(f"{self.folder}/evaluators/{scenario.judges}")
+        return list(dict.fromkeys(inputs))
 
     def outputs(self) -> list[str]:
         """Everything that a whole run leaves: models and records as well as the tables made from them."""
@@ -112,7 +112,7 @@ class Plan:
         ]
 
     def cell_outputs(self) -> list[str]:
-        return [f"{self.folder}/cells/{key}" for key in self.groups]
+        return sorted({f"{self.folder}/cells/{g.scenario}/{g.attack}" for g in self.groups.values()})
 
     # --- parameters and code -----------------------------------------------------------------------------
 
@@ -161,12 +161,17 @@ class Plan:
         return {"config": _json(config), "code": runner.attack_code(self.params, group)}
 
     def evaluate(self, key: str) -> dict[str, str]:
-        group = self.groups[key]
-        scenario = self.params.scenarios[group.scenario]
-        config = {"scale": self.params.scale, "protocol": scenario.protocol, "training": scenario.training}
+        groups = cells.of_attack(self.params, key)
+        scenario = self.params.scenarios[groups[0].scenario]
         own = vars(type(get_track(scenario.track)))
         steps = [f"inversionbench.tracks.{scenario.track}:{f}" for f in ("evaluate", "utility_of") if f in own]
-        modules = runner.defense_modules(self.params, group.defense)
+        modules = [m for group in groups for m in runner.defense_modules(self.params, group.defense)]
+        config = {
+            "scale": self.params.scale,
+            "protocol": scenario.protocol,
+            "training": scenario.training,
+            "groups": [group.key for group in groups],
+        }
         return _param(config, *steps, *modules, "inversionbench.runner:evaluate")
 
     def survey(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,37 +164,52 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     }
 
 
-def evaluate(params: Params, group: Group) -> None:
-    """Write the record and the gallery of every cell of the group."""
-    scenario, track = _scenario(params, group.scenario)
-    source = params.folder / "reconstructions" / group.key
+def evaluate(params: Params, groups: Sequence[Group]) -> None:
+    """Write cells/<scenario>/<attack>: record and gallery of every cell of one attack on one scenario.
+
+    groups: those of the attack, under every defense. They share a process, because starting one costs more
+    than a comparison.
+    """
+    first = groups[0]
+    scenario = params.scenarios[first.scenario]
     reason = _missing(params, scenario.dataset)
     data = None if reason else _data(params, scenario.dataset)
     judged = scenario.judges and data is not None
     evaluator = _load(params.folder / "evaluators" / scenario.judges / "evaluator.pt") if judged else {}
-    with atomic_folder(params.folder / "cells" / group.key) as folder:
-        for key, strength, seed in progress(list(group.cells()), desc=group.key):
-            out = folder / text(strength) / str(seed)
+    todo = [(group, *cell) for group in groups for cell in group.cells()]
+    with atomic_folder(params.folder / "cells" / first.scenario / first.attack) as folder:
+        for group, key, strength, seed in progress(todo, desc=f"{first.scenario}/{first.attack}"):
+            out = folder / group.defense / text(strength) / str(seed)
             out.mkdir(parents=True)
             base = _base_record(params, group, key, strength, seed)
             if data is None:
                 records.write(out, {**base, "status": "unavailable", "reason": reason})
-                continue
-            result = _load(source / text(strength) / str(seed) / "reconstruction.pt")
-            target = _target(params, group, strength, scenario, seed)
-            defense = _defense(params, group.defense, strength, group.scenario)
-            base |= {"status": result["status"], "reason": result["reason"], "cost": result["cost"]}
-            base["level"] = result["level"]
-            base["knowledge"]["used"] = result["used"]
-            base["utility"] = track.utility_of(scenario, target, defense, data, seed)
-            base["provenance"] |= {"device": result["device"]} | _inputs(params, group, strength, scenario, seed, data.digest)
-            if result["status"] == "ok":
-                answer = _reconstruction(result["answer"])
-                judge_seed = seed_of(group.scenario, "evaluate", seed)
-                done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
-                base |= _measured(done, {**answer.notes, **done.facts})
-                _save_gallery(out, done)
-            records.write(out, base)
+            else:
+                records.write(out, base | _judge(params, group, strength, seed, data, evaluator, base, out))
+
+
+def _judge(
+    params: Params, group: Group, strength: float, seed: int, data: Any, evaluator: Any, base: Any, out: Path
+) -> dict[str, Any]:
+    """What the evaluation adds to the record of one cell; writes its gallery to `out`."""
+    scenario, track = _scenario(params, group.scenario)
+    result = _load(params.folder / "reconstructions" / group.key / text(strength) / str(seed) / "reconstruction.pt")
+    target = _target(params, group, strength, scenario, seed)
+    defense = _defense(params, group.defense, strength, group.scenario)
+    inputs = _inputs(params, group, strength, scenario, seed, data.digest)
+    found = {
+        **{name: result[name] for name in ("status", "reason", "cost", "level")},
+        "knowledge": {**base["knowledge"], "used": result["used"]},
+        "utility": track.utility_of(scenario, target, defense, data, seed),
+        "provenance": {**base["provenance"], "device": result["device"], **inputs},
+    }
+    if result["status"] == "ok":
+        answer = _reconstruction(result["answer"])
+        judge_seed = seed_of(group.scenario, "evaluate", seed)
+        done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
+        found |= _measured(done, {**answer.notes, **done.facts})
+        _save_gallery(out, done)
+    return found
 
 
 def _base_record(params: Params, group: Group, key: str, strength: float, seed: int) -> dict[str, Any]:

@@ -69,9 +69,7 @@ class Copy:
         """Everything that must be equal in two runs: records, tables, reconstructions."""
         folder = self.folder / "results" / "mini"
         names = ("record.json", "attacks.csv", "defenses.csv", "survey.md", "metrics.json", "reconstruction.pt")
-        return {
-            str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in names
-        }
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in names}
 
 
 MINI = (Path(__file__).parent / "mini.yaml").read_text()

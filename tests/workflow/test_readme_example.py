@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,15 @@ def test_the_worked_example_runs(finished):
         finished.snakemake()
         table = (finished.folder / "results/mini/survey/defenses.csv").read_text()
         assert "sign_update" in table
-        finished.run("python", "-m", "pytest", "-q", "-k", "sign_update", str(Path(__file__).parents[1] / "test_defenses_common.py"))
+        finished.run(
+            "python",
+            "-m",
+            "pytest",
+            "-q",
+            "-k",
+            "sign_update",
+            str(Path(__file__).parents[1] / "test_defenses_common.py"),
+        )
     finally:
         params.write_text(before)
         file.unlink()

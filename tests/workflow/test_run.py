@@ -60,7 +60,7 @@ def test_a_changed_parameter_of_one_attack_runs_its_cells_and_the_table_again(fi
 @pytest.mark.parametrize(
     ("module", "again"),
     [
-        ("attacks/tabular/_posterior.py", {"attack": 3, "evaluate": 3}),  # two groups of dosing, one of adult
+        ("attacks/tabular/_posterior.py", {"attack": 3, "evaluate": 2}),  # two defenses of dosing, one of adult
         ("evaluation/federated.py", {"evaluate": 1}),
         ("survey/words.py", {}),
     ],

@@ -15,14 +15,15 @@ rule attack:
         "{RUN} attack {wildcards.scenario}/{wildcards.attack}/{wildcards.defense} > {log} 2>&1"
 
 
+# One job for all defenses of an attack: starting a process costs more than comparing images.
 rule evaluate:
     input:
-        lambda w: PLAN.evaluate_inputs(f"{w.scenario}/{w.attack}/{w.defense}"),
+        lambda w: PLAN.evaluate_inputs(f"{w.scenario}/{w.attack}"),
     output:
-        directory(f"{OUT}/cells/{{scenario}}/{{attack}}/{{defense}}"),
+        directory(f"{OUT}/cells/{{scenario}}/{{attack}}"),
     params:
-        depends=lambda w: PLAN.evaluate(f"{w.scenario}/{w.attack}/{w.defense}"),
+        depends=lambda w: PLAN.evaluate(f"{w.scenario}/{w.attack}"),
     log:
-        f"{OUT}/logs/evaluate/{{scenario}}/{{attack}}/{{defense}}.log",
+        f"{OUT}/logs/evaluate/{{scenario}}/{{attack}}.log",
     shell:
-        "{RUN} evaluate {wildcards.scenario}/{wildcards.attack}/{wildcards.defense} > {log} 2>&1"
+        "{RUN} evaluate {wildcards.scenario}/{wildcards.attack} > {log} 2>&1"
