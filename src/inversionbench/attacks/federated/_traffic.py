@@ -69,8 +69,9 @@ def redraw(model: Victim, rng: torch.Generator) -> Victim:
 def integrate(model: Victim, traffic: Traffic, clients: Tensor, factor: float) -> Victim:
     """Weights of the attacked round from those of the first one, by following what `clients` (n,) sent.
 
-    theta <- theta - rate * mean of the gradients seen (for differences of weights: + rate * mean), rate the
-    server's times `factor`. In place.
+    theta <- theta - rate * sum of the gradients seen / number of all clients (for differences of weights with
+    the other sign), rate the server's times `factor`. In place. Clients that are not seen count as zero: nearer
+    than the mean of those seen, because updates of different clients point in different directions.
     """
     protocol = traffic.protocol()
     sign = 1 if protocol.sends == "delta" else -1
@@ -78,5 +79,5 @@ def integrate(model: Victim, traffic: Traffic, clients: Tensor, factor: float) -
     with torch.no_grad():
         for back in range(protocol.rounds - 1, 0, -1):
             for name, sent in traffic.update(back).items():
-                named[name].add_(sent[clients].mean(0), alpha=sign * factor * protocol.server_rate)
+                named[name].add_(sent[clients].sum(0) / len(sent), alpha=sign * factor * protocol.server_rate)
     return model

@@ -1,0 +1,141 @@
+"""EGIA: exact answers from gradients alone, and what an eavesdropper without the weights can still do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from inversion_cells import attack, oracle_of, psnr, scenario, truth
+
+from inversionbench.attacks.federated._analytic import blend, candidates, row_ratios
+from inversionbench.attacks.federated._traffic import Traffic, integrate, redraw
+from inversionbench.errors import UserError
+from inversionbench.oracle.base import AccessDenied
+
+
+def deny(*args, **kwargs):
+    raise AssertionError("the eavesdropper asked for the server's weights")
+
+
+class Wire:
+    """The server's oracle without its weights."""
+
+    def __init__(self, oracle):
+        self.observe_update, self.protocol, self.global_model = oracle.observe_update, oracle.protocol, deny
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "mlp", "widths": [16]},
+        {"name": "mlp", "widths": [24, 12, 8], "activation": "tanh"},
+        {"name": "mlp", "widths": [16], "activation": "sigmoid", "init": "uniform"},
+    ],
+)
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_one_image_is_exact_without_weights(model, rounds):
+    s = scenario(model, training={"rounds": rounds, "batch": 4}, batch_size=1, labels="hidden")
+    found = attack("egia", s, oracle=Wire(oracle_of(s)))
+    x, y = truth(s)
+    assert (found.data - x).abs().max() < 1e-5
+    assert torch.equal(found.labels, y)
+    assert found.cost["gradient_evaluations"] == 0
+
+
+def layer_gradients(images, units, rng, relu):
+    """dW, db of a first layer for images (n, d): the activation decides which units an image reaches."""
+    n, d = images.shape
+    w, b = torch.randn(units, d, generator=rng).double() / d**0.5, 0.1 * torch.randn(units, generator=rng).double()
+    delta = torch.randn(n, units, generator=rng).double()
+    if relu:
+        delta = delta * (images @ w.T + b > 0)
+    return delta.T @ images / n, delta.mean(0)
+
+
+def test_the_blend_of_a_batch_is_affine():
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 40, generator=rng).double()
+    dw, db = layer_gradients(images, 16, rng, relu=False)
+    x = blend(dw, db)
+    c, *_ = np.linalg.lstsq(images.T.numpy(), x.numpy(), rcond=None)
+    assert np.abs(images.T.numpy() @ c - x.numpy()).max() < 1e-9
+    assert c.sum() == pytest.approx(1)
+
+
+def test_rows_reach_single_images_of_a_batch():
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 40, generator=rng).double().clamp(-2, 2)
+    dw, db = layer_gradients(images, 64, rng, relu=True)
+    rows = row_ratios(dw, db, 1e-6)
+    assert (torch.cdist(images, rows).min(dim=1).values ** 2 / 40 < 1e-7).all()
+    found, count = candidates(dw, db, 4, (-2.0, 2.0), 1e-6)
+    assert count == 4
+    assert torch.cdist(images, found).min(dim=1).values.max() < 1e-6
+
+
+def test_a_batch_on_a_relu_network():
+    s = scenario({"name": "mlp", "widths": [64]}, batch_size=3, labels="hidden")
+    assert psnr(s, attack("egia", s, oracle=Wire(oracle_of(s)))) > 30
+
+
+def test_a_silent_layer_gives_no_image():
+    found, count = candidates(torch.zeros(4, 5), torch.zeros(4), 2, (-2.0, 2.0), 1e-6)
+    assert count == 0
+    assert torch.equal(found, torch.zeros(2, 5).double())
+
+
+def test_convolutions_have_no_formula():
+    with pytest.raises(AccessDenied, match="linear layer"):
+        attack("egia", scenario(batch_size=1))
+
+
+def test_known_weights_are_inverting_gradients():
+    s = scenario(batch_size=1, labels="hidden")
+    found = attack("egia", s, steps=10, route="downloads")
+    assert torch.equal(found.data, attack("inverting_gradients", s, steps=10).data)
+
+
+def test_traffic_gives_only_what_was_intercepted():
+    s = scenario(batch_size=1, rounds=3)
+    with pytest.raises(AccessDenied, match="not intercepted"):
+        Traffic(oracle_of(s), {2}).weights()
+    with pytest.raises(AccessDenied, match="rounds are seen"):
+        Traffic(oracle_of(s)).update(3)
+    with pytest.raises(UserError, match="uploads"):
+        attack("egia", s, route="upload")
+
+
+def test_uploads_lead_to_the_weights():
+    s = scenario(batch_size=1, rounds=3)
+    oracle = oracle_of(s)
+    true = oracle.global_model()
+
+    def error(clients, factor):
+        model = integrate(oracle.global_model(2), Traffic(oracle), torch.tensor(clients), factor)
+        return sum((a - b).square().sum() for a, b in zip(model.parameters(), true.parameters())).sqrt().item()
+
+    everybody = [0, 1, 2, 3]
+    assert error(everybody, 1.0) < 1e-6
+    assert error(everybody, 1.0) < error([0, 1], 1.0) < error(everybody, 0.0)
+    assert error(everybody, 0.5) > 1e-3 < error(everybody, 2.0)
+
+
+def test_uploads_only():
+    s = scenario(batch_size=1, rounds=2, labels="hidden", server_rate=0.3)
+    options = {"route": "uploads", "steps": 60}
+    known = psnr(s, attack("egia", s, route="downloads", steps=60))
+    followed = psnr(s, attack("egia", s, **options))
+    assert followed == pytest.approx(known, abs=1)
+    assert psnr(s, attack("egia", s, rho=0.25, **options)) < followed
+    assert psnr(s, attack("egia", s, initial="random", **options)) < followed
+
+
+def test_weights_of_ones_own_drawing_say_nothing_of_the_server():
+    s = scenario({"name": "convnet", "norm": "batch"}, batch_size=1)
+    poisoned = oracle_of(s).global_model()
+    with torch.no_grad():
+        for t in [*poisoned.parameters(), *poisoned.buffers()]:
+            t.fill_(7.0)
+    own, other = (redraw(m, torch.Generator().manual_seed(1)) for m in (oracle_of(s).global_model(), poisoned))
+    for (name, a), b in zip(own.state_dict().items(), other.state_dict().values()):
+        assert torch.equal(a, b), name
