@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -70,6 +71,16 @@ def test_results_count_only_with_a_number() -> None:
     assert catalogue.coverage(table).set_index(["kind", "id"])["in_table"]["defense", "dgc"]
 
 
+def test_rebuilt_methods_say_so_in_their_first_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = {"a": "A name (survey 3.1).\nReconstruction.\n\nText.", "b": "B: `reconstruction`.", "c": "C reconstructs.",
+            "d": "D.\n\nIts reconstruction."}
+    methods = {name: SimpleNamespace(doc=doc) for name, doc in docs.items()}
+    monkeypatch.setattr(registry, "methods", lambda kind: methods)
+    assert [name for name in docs if catalogue.rebuilt("attack", name)] == ["a", "b"]
+    assert catalogue.rebuilt("attack", "a_stronger")
+    assert not catalogue.rebuilt("attack", "unknown")
+
+
 def test_published_tables_are_read(tmp_path: Path) -> None:
     assert catalogue.published(tmp_path) is None
     folder = tmp_path / "results" / "published" / "laptop"
@@ -97,7 +108,4 @@ def test_readme_is_changed_between_the_markers_only(tmp_path: Path) -> None:
 
 
 def test_the_readme_is_up_to_date() -> None:
-    path = catalogue.REPOSITORY / "README.md"
-    if catalogue.BEGIN not in path.read_text():
-        pytest.skip("README.md has no coverage table")
-    assert not catalogue.update_readme(path, write=False), "run `inversionbench readme`"
+    assert not catalogue.update_readme(catalogue.REPOSITORY / "README.md", write=False), "run `inversionbench readme`"

@@ -68,10 +68,22 @@ def registered(row: Row) -> bool:
     return row.id in registry.methods(row.kind)
 
 
-def rebuilt(kind: str, method: str) -> bool:
-    """Whether a method says in its docstring that it was rebuilt from a description (`reconstruction`)."""
-    known = registry.methods(kind)
-    return method in known and "`reconstruction`" in known[method].doc
+def method_of(kind: str, entry: str) -> str:
+    """The method behind an entry of the parameters: itself, or the longest known id that it begins with.
+
+    >>> method_of("defense", "dgc"), method_of("defense", "local_dp_weak"), method_of("defense", "own")
+    ('dgc', 'local_dp', 'own')
+    """
+    known = {row.id for row in rows() if row.kind == kind} | set(registry.methods(kind))
+    fits = [name for name in known if entry == name or entry.startswith(f"{name}_")]
+    return max(fits, key=len, default=entry)
+
+
+def rebuilt(kind: str, entry: str) -> bool:
+    """Whether the first paragraph of a method's docstring ends with the word "reconstruction": the paper could
+    not be read, and the method was rebuilt from its description."""
+    known = registry.methods(kind).get(method_of(kind, entry))
+    return known is not None and known.doc.split("\n\n")[0].rstrip(" .\n`").lower().endswith("reconstruction")
 
 
 def coverage(
@@ -155,12 +167,10 @@ def _present(table: pd.DataFrame) -> set[tuple[str, str]]:
     """(kind, id) of everything that has a number in a tidy frame or in a published table."""
     numbers = table["value"] if "value" in table else table["mean"]
     ok = table[numbers.replace("", None).notna()]
-    columns = {"attack": "method", "defense": "defense", "dataset": "dataset"}
+    columns = {"attack": "method", "dataset": "dataset"}
     found = {(kind, str(v)) for kind, column in columns.items() for v in ok.get(column, ())}
     found |= {("metric", metric.partition("[")[0]) for metric in ok["metric"]}
-    entries = {entry for kind, entry in found if kind == "defense"}
-    return found | {("defense", row.id) for row in rows() if row.kind == "defense"
-                    and any(entry.startswith(f"{row.id}_") for entry in entries)}
+    return found | {("defense", method_of("defense", entry)) for entry in set(ok.get("defense", ()))}
 
 
 def _test(row: Row, tested: list[tuple[str, str, frozenset[str]]]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 
+from inversionbench import catalogue
 from inversionbench.survey import words
 from inversionbench.survey.checks import Check
 from inversionbench.survey.pool import Difference, Pooled, Row, difference, pool
@@ -27,7 +28,7 @@ COLUMNS = [
     "worse", "mean", "low", "high", "median", "n", "units", "seeds", "status", "reason", *SIDES,
     "undefended", "difference", "difference_low", "difference_high", "pairs", "inert",
     "utility_name", "utility", "utility_min", "utility_max", "targets", "utility_undefended", "utility_difference",
-    "records", "record_seeds",
+    "rebuilt", "records", "record_seeds",
 ]  # fmt: skip
 ORDER = ["track", "scenario", "defense", "strength", "metric", "attack", "level"]
 Choice = tuple[Pooled, Sequence[Row]]  # what was reached, and the rows it was pooled from
@@ -45,7 +46,8 @@ def defenses(frame: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
         for defense, own in _groups((r for r in part if r["defense"] != "none"), lambda r: r["defense"]):
             for strength in sorted({r["strength"] for r in own}):
                 lines = list(_attackers(own, strength, plain))
-                common = {"defense": defense, "strength": strength, **utilities[scenario, defense, strength]}
+                known = {"defense": defense, "strength": strength, "rebuilt": catalogue.rebuilt("defense", defense)}
+                common = {**known, **utilities[scenario, defense, strength]}
                 out += [{**common, **line} for line in (*lines, *_strongest(lines))]  # COLUMNS drops the rows
     return pd.DataFrame(out, columns=COLUMNS).sort_values(ORDER, ignore_index=True)
 

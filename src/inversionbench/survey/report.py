@@ -75,6 +75,7 @@ def _track(survey: Survey, name: str, scenarios: list[str]) -> dict[str, Any]:
 
 def _scenario(survey: Survey, name: str) -> dict[str, Any]:
     part = survey.attacks[survey.attacks["scenario"] == name]
+    defended = survey.defenses[survey.defenses["scenario"] == name]
     first = next(r for r in survey.records if r["scenario"] == name)
     headline = figures.quantity(figures.headline_rows(survey.attacks, name))
     return {
@@ -90,7 +91,7 @@ def _scenario(survey: Survey, name: str) -> dict[str, Any]:
         "absent_metrics": view.absent_metrics(part),
         "more_metrics": [q.label for q in view.other_metrics(part, headline.id)[view.MOST :]],
         "absent_attacks": view.absent_attacks(part),
-        "rebuilt": bool(part["rebuilt"].any()),
+        "rebuilt": bool(part["rebuilt"].any() or defended["rebuilt"].any()),
         "pictures": {},
     }
 

@@ -13,10 +13,8 @@ import pandas as pd
 
 from inversionbench import catalogue
 from inversionbench.files import write_json, write_text
-from inversionbench.survey.defended import STRONGEST
+from inversionbench.survey.defended import PLACE, STRONGEST
 from inversionbench.survey.pool import Pooled, pool
-
-PLACE = ["track", "scenario", "dataset", "model"]
 
 
 def attacks(frame: pd.DataFrame) -> pd.DataFrame:

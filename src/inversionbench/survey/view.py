@@ -83,7 +83,7 @@ def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
     out = []
     for row in rows.itertuples():
         out.append(("", [
-            Cell(words.method("defense", row.defense)), Cell(f"{row.strength:g}", sort=row.strength),
+            _defense(row), Cell(f"{row.strength:g}", sort=row.strength),
             Cell(words.label("levels", row.level)),
             Cell(words.method("attack", row.method) + (" †" if row.worse == "aware" else ""), note=row.entry),
             _number(row, metric), _change(row, metric), _utility(row, use),
@@ -104,7 +104,7 @@ def pair_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
             (f"worse: {metric.title}", words.arrow(metric.direction)), ("change", "paired, against no defense"),
             COUNT, RECORDS]
     out = [(("control" if row.kind == "control" else ""), [
-        Cell(words.method("defense", row.defense)), Cell(f"{row.strength:g}", sort=row.strength),
+        _defense(row), Cell(f"{row.strength:g}", sort=row.strength),
         Cell(words.method("attack", row.method)), Cell(words.label("levels", row.level)),
         _side(row, "naive", metric), _side(row, "aware", metric),
         _number(row, metric), _change(row, metric), _count(row), _records(row),
@@ -159,6 +159,11 @@ def absent_attacks(part: pd.DataFrame) -> list[tuple[str, str, str]]:
 def _attack(row: Any) -> Cell:
     name = words.method("attack", row.attack, row.method)
     return Cell(name + (" *" if row.rebuilt else ""), sort=name, note=row.attack if row.attack != name else "")
+
+
+def _defense(row: Any) -> Cell:
+    name = words.method("defense", row.defense)
+    return Cell(name + (" *" if row.rebuilt else ""), sort=name)
 
 
 def _number(row: Any, metric: Quantity) -> Cell:

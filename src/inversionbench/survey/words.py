@@ -138,7 +138,7 @@ def method(kind: str, entry: str, of: str = "") -> str:
     >>> method("attack", "dlg"), method("attack", "gmi_aware", "gmi"), method("attack", "wrong_gradient")
     ('DLG', 'GMI (aware)', 'wrong gradient')
     """
-    of = of or entry
+    of = of or catalogue.method_of(kind, entry)
     rest = "" if entry == of else entry.removeprefix(of).strip("_").replace("_", " ")
     return catalogue.name(kind, of) + (f" ({rest})" if rest else "")
 
