@@ -72,7 +72,7 @@ def test_bido_loss_is_the_printed_sum():
     expected = F.cross_entropy(ctx.logits, y).double()
     for z in ctx.hidden.values():
         kz, kx = gaussian(z, 5.0), gaussian(x, 5.0)
-        expected += 0.02 * hsic(kx, kz, 1e-4) - 0.14 * hsic(kz, onehot @ onehot.T, 1e-4)
+        expected += 0.02 * hsic(kx, kz, 1e-5) - 0.14 * hsic(kz, onehot @ onehot.T, 1e-5)
     assert defense.loss(ctx).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -108,19 +108,22 @@ def test_bido_reaches_every_hidden_layer_with_its_gradient(measure):
 
 
 def test_bido_lowers_what_layers_know_of_the_input_and_not_of_the_label():
-    """On held-out photographs; and without the label term the network collapses: it has to be bilateral."""
+    """On held-out photographs, where the label term does not outweigh the input term (the published ratio 10
+    raises both); and without the label term the network collapses: it has to be bilateral."""
     x, y = data().heldout.images(slice(0, 96)), data().heldout.labels(slice(0, 96))
 
     def known(trained):
         hidden = network(trained.released).trace(x).hidden
         return [d.mean().item() for d in Bido(1.0).dependences(x, y, hidden, data().classes)]
 
-    (label, image), (label_off, image_off) = known(target(Bido(0.02))), known(target())
+    both = Bido(0.1, ratio=2.0)
+    (label, image), (label_off, image_off) = known(target(both)), known(target())
     assert image < image_off
-    assert label >= 0.97 * label_off
-    accuracies = [utility(d)["accuracy"] for d in (NONE, Bido(0.02), Bido(0.1, ratio=0.0))]
-    assert accuracies[1] > accuracies[0] - 0.2
-    assert accuracies[2] < 0.3
+    assert label >= label_off
+    assert known(target(Bido(0.1, ratio=10.0)))[0] > label  # and more weight on a term does more of it
+    accuracies = [utility(d)["accuracy"] for d in (NONE, Bido(0.3, ratio=2.0), Bido(0.3, ratio=0.0))]
+    assert accuracies[1] > accuracies[0] - 0.1
+    assert accuracies[2] < 0.25
 
 
 def test_bido_needs_hidden_layers():
@@ -186,7 +189,8 @@ def test_rounding_keeps_accuracy_and_costs_likelihood():
         assert got["accuracy"] == base["accuracy"]
         nlls.append(got["nll"])
     assert nlls[1] > 0.999 * nlls[0]
-    assert nlls[3] > nlls[2] > 1.1 * nlls[0]
+    assert nlls[3] > nlls[2] > nlls[0]
+    assert nlls[3] > 1.5 * nlls[0]
 
 
 def test_rounded_scores_lie_on_the_grid():
