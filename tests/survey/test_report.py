@@ -86,7 +86,7 @@ def test_numbers_are_in_the_text_and_not_made_by_the_script(page: Page, survey: 
     row = survey.attacks.query("attack == 'dlg' and metric == 'psnr'").iloc[0]
     assert f"{row['mean']:.1f}" in text
     for said in ("denied", "scores() is not granted at level LO", "unavailable", "out of memory", "true data",
-                 "1 planned cells have no record", "photos/ggi/none/0/0", "steps 3200"):
+                 "Planned cells without a record: 1.", "photos/ggi/none/0/0", "steps 3200"):
         assert said in text, said
 
 
@@ -95,6 +95,7 @@ def test_no_answer_is_a_word_in_the_place_of_the_number(survey: build.Survey, at
     table = view.attack_table(survey.attacks, "portraits")
     cells = next(cells for _, cells in table.rows if cells[0].text == attack)
     assert (cells[2].text, cells[2].style, cells[2].sort) == (said, "absent", None)
+    assert cells[4].text == said  # the other metrics say the same
     assert cells[2].note
     pairs = view.pair_table(survey.defenses, "portraits")
     assert {c[6].text for _, c in pairs.rows if c[2].text == attack} == {said}
@@ -218,6 +219,6 @@ def test_best_defense_for_a_price(survey: build.Survey) -> None:
     table = view.glance_table(survey.attacks, survey.defenses)
     rows = {(cells[0].text, cells[1].text): cells for _, cells in table.rows}
     cheap, dear = rows["photos", "client update"][4:6]
-    assert cheap.text.startswith("Confidence rounding")  # costs nothing, stops nothing
+    assert cheap.text == "none"  # confidence rounding costs nothing, and cannot act on an update
     assert dear.text.startswith("DGC 0.9")  # exactly five points
     assert rows["portraits", "label only"][4].text == "none"

@@ -164,10 +164,11 @@ def _origin(shown: Sequence[Row], entry: str) -> dict[str, str]:
 
 def _utilities(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, float], dict[str, pd.DataFrame]]]:
     """(scenario, defense, strength) with its cells, and the undefended cells of the scenario."""
-    cells = frame.drop_duplicates("key").sort_values("inert", kind="stable")
+    cells = frame.drop_duplicates("key")
     for scenario, part in cells.groupby("scenario"):
         plain = part[part["defense"] == "none"]
         for (defense, strength), here in part.groupby(["defense", "strength"]):
+            here = here if here["inert"].all() else here[~here["inert"]]
             yield (str(scenario), defense, strength), {"here": here, "plain": plain}
 
 

@@ -60,7 +60,7 @@ def attack_table(attacks: pd.DataFrame, scenario: str) -> Table:
     rows = []
     for row in order.itertuples():
         cells = [_attack(row), Cell(words.label("levels", row.level)), _number(row, metric), _median(row, metric)]
-        cells += [_number(values.get((row.attack, q.id)), q) for q in others]
+        cells += [_number(values.get((row.attack, q.id), row), q) for q in others]
         cells += [_count(row), _cost(row), _records(row)]
         rows.append((("control" if row.kind == "control" else ""), cells))
     levels = {q.id: control_levels(part[part["metric"] == q.id]) for q in (metric, *others)}
@@ -168,7 +168,7 @@ def _defense(row: Any) -> Cell:
 
 def _number(row: Any, metric: Quantity) -> Cell:
     """A mean with its interval, or the word for why there is none."""
-    if row is None:
+    if row.metric != metric.id and not math.isnan(row.mean):  # the headline's row stands in for one that is not there
         return Cell(words.label("status", "absent"), style="absent")
     verdict = getattr(row, "inert", "")
     if math.isnan(row.mean):
@@ -242,13 +242,15 @@ def _control(name: str, metrics: Iterable[Quantity], levels: Levels) -> tuple[st
 
 
 def _best(defenses: pd.DataFrame, scenario: str, level: str, metric: Quantity, points: int) -> Cell:
-    """The setting with least leakage to the strongest attack among those that cost at most `points` of 100."""
+    """The setting with least leakage to the strongest attack among those that lower it at all and cost at most
+    `points` of 100."""
     rows = headline_rows(defenses, scenario)
     rows = rows[(rows["attack"] == STRONGEST) & (rows["level"] == level) & rows["mean"].notna()]
     use = words.metric(rows.iloc[0]["utility_name"], kind="utility") if len(rows) else Quantity("", "")
     if use.direction != "higher":
         return Cell()
-    rows = rows[rows["utility_difference"].round(9) >= -points / 100]
+    lower = [words.better(u, m, metric.direction) for u, m in zip(rows["undefended"], rows["mean"])]
+    rows = rows[lower & (rows["utility_difference"].round(9) >= -points / 100)]
     if rows.empty:
         return Cell("none", style="absent")
     row = rows.sort_values("mean", ascending=metric.direction != "lower").iloc[0]
