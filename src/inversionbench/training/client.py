@@ -67,7 +67,8 @@ def local_update(
     Raises `ValueError` when a soft label has the wrong width.
     """
     names = [name for name, _ in model.named_parameters()]
-    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    moves = protocol.sends == "delta"
+    start = {name: p.detach().clone() for name, p in model.named_parameters()} if moves else {}
     used_x, used_y = [], []
     steps = protocol.steps
     per_epoch = len(steps) // protocol.epochs
@@ -83,16 +84,16 @@ def local_update(
             loss = defense.loss(ctx)
             parts = torch.autograd.grad(loss, list(model.parameters()))
             gradients = defense.gradient(dict(zip(names, parts)), ctx)
-            if protocol.sends == "delta":
+            if moves:
                 with torch.no_grad():
                     for name, p in model.named_parameters():
                         p.sub_(gradients[name], alpha=protocol.local_rate)
-        if protocol.sends == "delta":
+        if moves:
             gradients = {name: p.detach() - start[name] for name, p in model.named_parameters()}
     finally:
         with torch.no_grad():
-            for name, p in model.named_parameters():
-                p.copy_(start[name])
+            for name, p in start.items():
+                model.get_parameter(name).copy_(p)
     return gradients, _join(used_x), _join(used_y)
 
 

@@ -140,7 +140,7 @@ def choose(y: Tensor, subjects: int, protocol: Protocol, rng: torch.Generator) -
 def choose_decoys(y: Tensor, index: Tensor, rng: torch.Generator) -> Tensor:
     """Other images (subjects, batch), of classes that the batch of the same row does not hold.
 
-    Where a batch holds every class, each decoy differs from the image of its own place.
+    Where too few of these are left, a decoy differs at least from the image of its own place.
     """
     free = set(range(len(y))) - set(index.flatten().tolist())
     rows = []
@@ -150,9 +150,8 @@ def choose_decoys(y: Tensor, index: Tensor, rng: torch.Generator) -> Tensor:
         order = [i for i in torch.randperm(len(y), generator=rng).tolist() if i in free]
         other = [i for i in order if int(y[i]) not in held]
         for place in batch.tolist():
-            pool = other or [i for i in order if y[i] != y[place]]
-            pick = next(i for i in pool if i not in row)
-            row.append(pick)
+            pool = [*other, *(i for i in order if y[i] != y[place]), *order]
+            row.append(next(i for i in pool if i not in row))
         free -= set(row)
         rows.append(row)
     return torch.tensor(rows)
