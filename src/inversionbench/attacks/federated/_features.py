@@ -46,11 +46,11 @@ class Walk:
         shape = v.shape[:2]
         maps = [n.expand(shape.numel(), *n.shape[1:]).clone() for n in self.style.noises]
         ws, found = self._codes(v)
-        best, state = found, None
-        ws, maps = ws.detach(), [m.detach() for m in maps]
+        best = found
+        state: tuple[Tensor | None, Tensor | None] = (None, None)
         for stage in range(1, self.a.stages + 1):
             with torch.no_grad():
-                x, img = self.style.run_blocks(ws, stage - 1, stage, *(state or (None, None)), noises=maps)
+                x, img = self.style.run_blocks(ws, stage - 1, stage, state[0], state[1], maps)
             state, ws, maps, found = self._features(stage, x, img if self.a.carry_rgb else None, ws, maps, shape)
             best = self._better(best, found)
         return best

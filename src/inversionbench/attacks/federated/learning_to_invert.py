@@ -1,0 +1,130 @@
+"""Learning to invert (survey 3.1; Wu, Chen, Guo, Weinberger, UAI 2023).
+
+No search: a network learns, from public images and the gradients that the attacked global model would give for
+them, to map a gradient to the images behind it. Whatever the client does to its gradient is done to the pairs,
+so the inverter adapts to the defense.
+
+1. `pairs` groups of public images (flipped, shifted by up to `shift` pixels) go through the client's protocol;
+   images without a label of the task get a random one. All groups of a chunk are one tensor.
+2. disguise: entries pruned as in the observed update (its share of non-zeros per tensor), signs where only
+   signs arrived, clipping and Gaussian noise where the defense declares them; noise is drawn at every look.
+3. hashing to `features` random signed sums, then standardising by the pairs.
+4. inverter "mlp": two hidden layers, sigmoid output; error in the best order of each batch, so the batch has
+   no order to learn; Adam, rate x 0.1 at 75 % of the epochs; the epoch with the lowest error on a tenth of the
+   pairs, kept aside, is taken. "ridge": the linear inverter in closed form, a cheap fallback under that name.
+5. one forward pass per observed update. Labels are not used; those reported are recovered from the head.
+
+One inverter serves all clients of the round, and this global model alone. `gradient_evaluations` counts the
+images simulated for the pairs: each is one gradient, without the second pass that matching needs.
+Deviations: signed sums; the defense acts on the gradient of the group, as in the simulated protocol, not on
+each image's; groups are drawn once, not anew at every epoch; the epoch is chosen on public pairs, where the
+released code looks at the test set. shuffled: a control, gradients paired with wrong images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+
+if TYPE_CHECKING:
+    import torch
+
+    from inversionbench.attacks.federated._inverter import Inverter, Pairs
+    from inversionbench.attacks.federated._problem import Problem
+    from inversionbench.oracle.base import Oracle
+
+
+@dataclass(frozen=True)
+class LearningToInvert(Attack):
+    """features: width after hashing. hidden: of both layers. size: pairs per step of Adam."""
+
+    id = "learning_to_invert"
+    level = "GR"
+
+    pairs: int = 50000
+    features: int = 8000
+    hidden: int = 3000
+    epochs: int = 200
+    rate: float = 1e-4
+    size: int = 256
+    shift: int = 2
+    inverter: str = "mlp"
+    shuffled: bool = False
+    label_rule: str = "bias_corrected"
+    form: str = "auto"
+
+    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        import torch
+
+        from inversionbench.attacks.federated._problem import read, recovered
+
+        problem = read(oracle)
+        inverter, hashed, notes = self.train(problem, knowledge, rng)
+        with torch.no_grad():
+            images = inverter(hashed).view(problem.shape).clamp(0, 1)
+        return Reconstruction(
+            data=images.cpu(),
+            labels=recovered(problem, self.label_rule, rng),
+            scores=torch.zeros(problem.clients, 1),
+            cost={"gradient_evaluations": self.pairs * problem.protocol.batch_size},
+            notes={"labels": self.label_rule, "second_order": False, **notes},
+        )
+
+    def train(
+        self, problem: Problem, knowledge: Knowledge, rng: torch.Generator
+    ) -> tuple[Inverter, torch.Tensor, dict[str, Any]]:
+        """Learn from public pairs: the inverter, the features of the observed updates, facts."""
+        import torch
+
+        from inversionbench.attacks.federated._inverter import fit_network, fit_ridge
+
+        if self.inverter not in ("mlp", "ridge"):
+            raise ValueError(f"inverter: expected 'mlp' or 'ridge', got '{self.inverter}'")
+        pairs, hashed, facts = self.simulate(problem, knowledge, rng)
+        order = torch.randperm(self.pairs, generator=rng)
+        check, train = order[: max(1, self.pairs // 10)], order[max(1, self.pairs // 10) :]
+        if self.shuffled:
+            pairs.x = pairs.x[torch.randperm(self.pairs, generator=rng)]
+        if self.inverter == "ridge":
+            model, history = fit_ridge(pairs, train, check, rng)
+        else:
+            model, history = fit_network(
+                pairs, train, check, self.hidden, self.epochs, self.rate, self.size, rng
+            )
+        return model, hashed, {**facts, "inverter": self.inverter, "validation_mse": min(history)}
+
+    def simulate(
+        self, problem: Problem, knowledge: Knowledge, rng: torch.Generator
+    ) -> tuple[Pairs, torch.Tensor, dict[str, Any]]:
+        """Public pairs as the server would have received them, and the observed updates in the same features."""
+        import torch
+        from torch.nn import functional as F
+
+        from inversionbench.attacks.federated._inverter import CHUNK, Disguise, Hash, all_pairs
+        from inversionbench.attacks.federated._simulate import simulator
+        from inversionbench.training.loop import augment
+        from inversionbench.training.recipe import Recipe
+
+        client = simulator(problem.model, problem.protocol, self.form)
+        layout, batch = client.layout, problem.protocol.batch_size
+        observed = layout.flatten(problem.update)
+        hashing = Hash(layout.size, self.features, rng)
+        public, look = knowledge.public, Recipe(flip=True, shift=self.shift)
+        disguise: Disguise | None = None
+        fs, xs = [], []
+        for done in range(0, self.pairs, CHUNK):
+            n = min(CHUNK, self.pairs - done)
+            index = torch.randint(len(public), (n * batch,), generator=rng)
+            x, y = augment(public.images(index.numpy()), look, rng), public.labels(index.numpy())
+            guess = torch.randint(problem.model.classes, y.shape, generator=rng)
+            y = F.one_hot(torch.where(y < 0, guess, y), problem.model.classes).float()
+            with torch.no_grad():
+                g = client(problem.model.front(x).unflatten(0, (n, batch)), y.unflatten(0, (n, batch)))
+            disguise = disguise or Disguise.seen(observed, layout, knowledge.defense, g)
+            fs.append(hashing(disguise(g, layout)))
+            xs.append(x.view(n, batch, -1))
+        assert disguise is not None
+        pairs = all_pairs(torch.cat(fs), torch.cat(xs), disguise, hashing, layout.size)
+        return pairs, hashing(observed), {"form": client.form, "features": hashing.width, **disguise.facts}
