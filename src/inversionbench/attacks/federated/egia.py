@@ -1,4 +1,4 @@
-"""EGIA, the external gradient inversion attack (survey 3.1; Liang et al., IEEE TIFS 2023). Reconstruction in part.
+"""EGIA, the external gradient inversion attack (survey 3.1; Liang et al., IEEE TIFS 2023). In part a reconstruction.
 
 The attacker is neither client nor server: it reads messages on the wire (where they are not encrypted).
 
