@@ -243,7 +243,8 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     _known(given["dataset"], f"{where}.dataset", "entry of datasets", sections["datasets"])
     if given.get("judges"):
         _known(given["judges"], f"{where}.judges", "entry of evaluators", sections["evaluators"])
-    scenario = Scenario(name, **{k: tuple(v) if k == "seeds" else v for k, v in given.items()})
+    values: dict[str, Any] = {k: tuple(v) if k == "seeds" else v for k, v in given.items()}
+    scenario = Scenario(name, **values)
     try:
         get_track(scenario.track).check(scenario)
     except UserError as error:

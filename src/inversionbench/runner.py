@@ -174,8 +174,9 @@ def evaluate(params: Params, groups: Sequence[Group]) -> None:
     scenario = params.scenarios[first.scenario]
     reason = _missing(params, scenario.dataset)
     data = None if reason else _data(params, scenario.dataset)
-    judged = scenario.judges and data is not None
-    evaluator = _load(params.folder / "evaluators" / scenario.judges / "evaluator.pt") if judged else {}
+    evaluator = {}
+    if scenario.judges and data is not None:
+        evaluator = _load(params.folder / "evaluators" / scenario.judges / "evaluator.pt")
     todo = [(group, *cell) for group in groups for cell in group.cells()]
     with atomic_folder(params.folder / "cells" / first.scenario / first.attack) as folder:
         for group, key, strength, seed in progress(todo, desc=f"{first.scenario}/{first.attack}"):
@@ -318,7 +319,7 @@ def _save_gallery(out: Path, done: Evaluation) -> None:
         return
     from inversionbench.survey.galleries import save_gallery
 
-    arrays = {k: (v.clamp(0, 1) * 255).round().byte().numpy() for k, v in done.gallery.items()}
+    arrays: dict[str, Any] = {k: (v.clamp(0, 1) * 255).round().byte().numpy() for k, v in done.gallery.items()}
     with atomic(out / "gallery.npz") as part:
         np.savez_compressed(part, **arrays)
     save_gallery(out / "gallery.png", arrays)
