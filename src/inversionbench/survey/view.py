@@ -249,8 +249,8 @@ def _best(defenses: pd.DataFrame, scenario: str, level: str, metric: Quantity, p
     use = words.metric(rows.iloc[0]["utility_name"], kind="utility") if len(rows) else Quantity("", "")
     if use.direction != "higher":
         return Cell()
-    lower = [words.better(u, m, metric.direction) for u, m in zip(rows["undefended"], rows["mean"])]
-    rows = rows[lower & (rows["utility_difference"].round(9) >= -points / 100)]
+    rows = rows[[words.better(u, m, metric.direction) for u, m in zip(rows["undefended"], rows["mean"])]]
+    rows = rows[rows["utility_difference"].round(9) >= -points / 100]
     if rows.empty:
         return Cell("none", style="absent")
     row = rows.sort_values("mean", ascending=metric.direction != "lower").iloc[0]
