@@ -12,7 +12,8 @@ The paper could not be read; the survey gives the four ideas (cosine comparison 
 denoising, no batch-norm statistics). Decided here: the formulas above; signed Adam with three drops of the
 rate; a denoising strength that falls linearly over the steps, 15 dual iterations; the best iterate by D + R is
 kept, the box is soft. Period and strength were found for 300 steps on crops that no table shows: denoising
-every 50 steps by 0.02 is too weak there (13.5 instead of 18.4 dB). Unlike a penalty, the denoising step does not pass through the sign of the gradient.
+every 50 steps by 0.02 is too weak there (13.5 instead of 18.4 dB). Unlike a penalty, the denoising step does not
+pass through the sign of the gradient.
 """
 
 from __future__ import annotations
