@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
-from inversion_cells import attack, scenario
+from inversion_cells import attack, oracle_of, scenario, truth
 from prior_cells import decoys, psnr
+from scipy.stats import spearmanr
 
+from inversionbench.attacks.federated._latent import Matcher
+from inversionbench.attacks.federated._problem import read
 from inversionbench.attacks.federated._untrained import (
     ACTIVATIONS,
     CONVOLUTIONS,
@@ -18,6 +22,7 @@ from inversionbench.attacks.federated._untrained import (
     draw,
     make,
 )
+from inversionbench.attacks.federated._weights import Candidates, fit
 from inversionbench.errors import UserError
 
 CELL = scenario(batch_size=1)
@@ -55,6 +60,22 @@ def test_the_candidate_with_the_lowest_score_is_kept(found):
     assert found.notes["over_parameterised"]
     assert found.cost["gradient_evaluations"] == 4 * (12 + 50)
     assert all(n > 4 * 12 for n, _ in found.checkpoints)  # the search is paid for before anything is shown
+
+
+def test_chosen_candidates_end_better_than_random_ones():
+    """All of 10 candidates are fitted to all of 4 clients: those with the lowest score against their mean."""
+    problem = read(oracle_of(CELL))
+    images, labels = truth(CELL)
+    matcher = Matcher(problem, labels, 1, 0.0, "cosine", "plain", "auto")
+    pool = Candidates.draw(10, 2, 8, problem.shape[1:], torch.Generator().manual_seed(5))
+    scores = pool.scores(matcher)
+    fits = [fit(matcher, [pool.network(i) for _ in range(4)], pool.z0, 60, 5e-3, True) for i in range(10)]
+    loss = torch.stack([f.match for f in fits], dim=1)
+    error = torch.stack([(problem.model.front.pixels(f.x) - images).square().mean((1, 2, 3, 4)) for f in fits], dim=1)
+    chosen = scores.argmin(dim=1)
+    assert loss[range(4), chosen].mean() < loss.mean()
+    assert error[range(4), chosen].log().mean() < error.log().mean()
+    assert np.mean([spearmanr(scores[k], loss[k])[0] for k in range(4)]) > 0
 
 
 def test_beats_the_wrong_gradient(found):
