@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inversionbench.params import Params
 
 SCALES = Path("workflow/scales")
+PROBLEMS = "problems.txt"  # in the survey's folder: cells that had to be equal and are not
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -229,9 +230,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _survey(args: argparse.Namespace) -> None:
+    from inversionbench.files import write_text
     from inversionbench.survey.build import build
 
-    build(_params(args))
+    params = _params(args)
+    problems = build(params)
+    if problems:  # the report says it too; the run's last line must
+        write_text(params.folder / "survey" / PROBLEMS, "\n".join(problems) + "\n")
 
 
 def _sync(args: argparse.Namespace) -> None:
@@ -248,6 +253,8 @@ def _sync(args: argparse.Namespace) -> None:
 def _summary(args: argparse.Namespace) -> None:
     params = _params(args)
     survey = params.folder / "survey"
+    if (survey / PROBLEMS).is_file():
+        print(f"NOT TO BE TRUSTED:\n{(survey / PROBLEMS).read_text()}")
     print(f"table: {survey}/survey.md   report: {survey}/survey.html   MLflow: {params.tracking_uri}")
 
 

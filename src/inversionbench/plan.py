@@ -176,9 +176,10 @@ class Plan:
 
     def survey(self) -> dict[str, str]:
         folder = Path(runner.__file__).parent
-        others = [p for p in sorted(folder.rglob("*")) if p.suffix in (".j2", ".csv")]
+        others = [p for p in sorted(folder.rglob("*")) if p.suffix in (".j2", ".csv", ".yaml")]
         config = {"groups": sorted(self.groups), "templates": [file_digest(p) for p in others]}
-        return _param(config, "inversionbench.survey.build")
+        tracks = sorted({f"inversionbench.tracks.{s.track}" for s in self.params.scenarios.values()})
+        return _param({**config, "tracks": [file_digest(_path(t)) for t in tracks]}, "inversionbench.survey.build")
 
     def _files(self, name: str, options: Mapping[str, Any]) -> list[list[Any]]:
         """Size and time of the declared files of a data set: it is prepared again when they appear."""
@@ -186,6 +187,10 @@ class Plan:
 
         found = sources.present(prepare.make(name, options), name, sources.data_root(self.params.data_root))
         return found.fingerprint() if found else []
+
+
+def _path(module: str) -> Path:
+    return Path(runner.__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _param(config: Any, *modules: str) -> dict[str, str]:
