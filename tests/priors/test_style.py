@@ -146,7 +146,7 @@ def test_deeper_spaces_fit_a_held_out_image_better(net, public):
         free = [w.clone().requires_grad_()] + ([x.clone().requires_grad_()] if stage else [])
         optimiser = torch.optim.Adam(free, 0.05)
         start = img
-        for _ in range(60):
+        for _ in range(40):
             made = net.run_blocks(free[0], stage, net.n_blocks, free[1] if stage else None, start)[1]
             optimiser.zero_grad()
             loss = (made - image).square().mean()
@@ -203,7 +203,7 @@ def test_r1_is_the_squared_slope_of_the_critic_at_real_images(public):
 
 
 def test_training_comes_closer_to_the_public_images(public):
-    recipe = replace(TINY, steps=120, batch=16, half_life=300, measure=20)
+    recipe = replace(TINY, steps=80, batch=16, half_life=300, measure=20)
     history = recipe.train(public, gen(), plain)["facts"]["history"]
     assert min(q for _, q in history[-2:]) < 0.7 * history[0][1]
 
