@@ -15,7 +15,8 @@ drawn once for all clients; with `candidates` 1 nothing is searched.
 Deviations: the iterate with the lowest matching loss is returned, not the last (the attacker sees that loss);
 3 levels of 16 channels for small images, fewer candidates and steps, skips by averaging and bilinear
 enlarging without weights. The released code replaces every ReLU of the victim by a sigmoid; here the victim is
-what the scenario says, so give it sigmoids for that row.
+what the scenario says, so give it sigmoids for that row. Against strong noise the network fits the noise (it
+has more weights than there are pixels): a weight `tv` above the published 0 is the attacker's answer to that.
 """
 
 from __future__ import annotations

@@ -67,7 +67,6 @@ class LearningToInvert(Attack):
         return Reconstruction(
             data=images.cpu(),
             labels=recovered(problem, self.label_rule, rng),
-            scores=torch.zeros(problem.clients, 1),
             cost={"gradient_evaluations": self.pairs * problem.protocol.batch_size},
             notes={"labels": self.label_rule, "second_order": False, **notes},
         )
