@@ -57,7 +57,7 @@ class Scores:
 
 def refer(judges: Judges, private: Part) -> Reference:
     y = private.labels()
-    _, features = judges.see(private.images())
+    _, features = judges.see(torch.from_numpy(np.array(private.x)))
     attributes = None
     if judges.attribute_names and "attributes" in private.extra:
         first = [int((y == c).nonzero()[0, 0]) for c in range(int(y.max()) + 1)]
@@ -150,7 +150,7 @@ def _controls(
     held = data.heldout.labels()
     truth = torch.cat([_draw((held == c).nonzero()[:, 0], CONTROL_SIZE, rng) for c in classes.tolist()])
     any_public = torch.randint(len(data.public), (len(y),), generator=rng)
-    mean = torch.from_numpy(np.asarray(data.public.x, dtype=np.float32).mean(0) / 255)
+    mean = torch.from_numpy(data.public.x.mean(0, dtype=np.float64) / 255).float()
     images = {
         "private_heldout": data.heldout.images(truth.numpy()),
         "random_public": data.public.images(any_public.numpy()),

@@ -131,7 +131,7 @@ def _reader(
         lambda: build(given["model"], data.shape, y.shape[1]), x[n:].to(where), y[n:].to(where), y.shape[1],
         Recipe(**given["training"]), _Regression(), rng, progress, "attribute reader",
     )
-    guess = outputs(net, as_float(x[:n]))
+    guess = outputs(net, x[:n])
     left = (guess - y[:n]).square().mean(0) / y[:n].square().mean(0).clamp_min(1e-6)
     return {
         "model": dict(given["model"]), "state": plain_state(net), "names": list(data.meta["attribute_names"]),
@@ -157,10 +157,15 @@ class Judges:
     @torch.no_grad()
     def see(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Logits (n, classes) by each judge, and the first judge's penultimate features (n, d)."""
-        seen = [[trace(net, part.to(self.where)) for part in x.split(256)] for net in self.nets]
-        logits = [torch.cat([t.logits.cpu() for t in one]) for one in seen]
-        features = torch.cat([t.features.cpu() for t in seen[0] if t.features is not None])
-        return logits, features
+        logits: list[list[Tensor]] = [[] for _ in self.nets]
+        features = []
+        for part in x.split(256):
+            for which, net in enumerate(self.nets):
+                seen = trace(net, as_float(part.to(self.where)))
+                logits[which].append(seen.logits.cpu())
+                if which == 0 and seen.features is not None:
+                    features.append(seen.features.cpu())
+        return [torch.cat(rows) for rows in logits], torch.cat(features)
 
     def read(self, x: Tensor) -> Tensor:
         """Standardised attributes read off images: (n, attributes)."""
@@ -173,9 +178,9 @@ class Judges:
 
 @torch.no_grad()
 def outputs(net: nn.Module, x: Tensor) -> Tensor:
-    """What a network says of images x (n, c, h, w), on the CPU."""
+    """What a network says of images x (n, c, h, w), floats in [0, 1] or uint8, on the CPU."""
     where = next(net.parameters()).device
-    return torch.cat([net(part.to(where)).cpu() for part in x.split(256)])
+    return torch.cat([net(as_float(part.to(where))).cpu() for part in x.split(256)])
 
 
 def plain_state(net: nn.Module) -> dict[str, Tensor]:
