@@ -262,7 +262,7 @@ def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections
         kind,
         method,
         given.get("params") or {},
-        given.get("settings") or {},
+        {scenario: params for scenario, params in (given.get("settings") or {}).items() if params},
         _tuple(given.get("scenarios")),
         _tuple(given.get("defenses")),
         tuple(given.get("strengths") or ()),
