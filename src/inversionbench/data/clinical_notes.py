@@ -18,10 +18,12 @@ import numpy as np
 from inversionbench.data import _table
 from inversionbench.data.base import PARTS, Card, DatasetSource
 
-_FIRST = "bel cor dan fen gar hol jas kel lor mar nor pel ras sel tor val".split()
-_LAST = "a ara ard en ik ine ov ton".split()
-_STEM = "abri celv doxo fumi glav lomi mirv navo prel zelo".split()
-_ENDING = "axin ibor olan umet esil arac ontin ipha".split()
+_FIRST = (
+    "bel", "cor", "dan", "fen", "gar", "hol", "jas", "kel", "lor", "mar", "nor", "pel", "ras", "sel", "tor", "val",
+)  # fmt: skip
+_LAST = ("a", "ara", "ard", "en", "ik", "ine", "ov", "ton")
+_STEM = ("abri", "celv", "doxo", "fumi", "glav", "lomi", "mirv", "navo", "prel", "zelo")
+_ENDING = ("axin", "ibor", "olan", "umet", "esil", "arac", "ontin", "ipha")
 NAMES = tuple(a + b for a in _FIRST for b in _LAST)
 DRUGS = tuple(a + b for a in _STEM for b in _ENDING)
 SLOTS: dict[str, tuple[str, ...]] = {
@@ -46,10 +48,11 @@ SLOTS: dict[str, tuple[str, ...]] = {
         "nephrology", "pulmonology", "hematology", "orthopedics", "ophthalmology", "rheumatology", "emergency",
     ),
     "symptom": (
-        "headache", "nausea", "vomiting", "dizziness", "fever", "chills", "cough", "fatigue", "palpitations", "fainting",
-        "numbness", "tremor", "weakness", "confusion", "insomnia", "cramps", "swelling", "bleeding", "itching", "rash",
-        "hoarseness", "wheezing", "heartburn", "hiccups", "bloating", "sweating", "thirst", "drowsiness", "stiffness",
-        "tingling", "anxiety", "earache", "toothache", "backache", "bruising", "pallor", "sneezing", "snoring",
+        "headache", "nausea", "vomiting", "dizziness", "fever", "chills", "cough", "fatigue", "palpitations",
+        "fainting", "numbness", "tremor", "weakness", "confusion", "insomnia", "cramps", "swelling", "bleeding",
+        "itching", "rash", "hoarseness", "wheezing", "heartburn", "hiccups", "bloating", "sweating", "thirst",
+        "drowsiness", "stiffness", "tingling", "anxiety", "earache", "toothache", "backache", "bruising", "pallor",
+        "sneezing", "snoring",
     ),
     "condition": (
         "asthma", "diabetes", "hypertension", "epilepsy", "migraine", "arthritis", "gout", "anemia", "pneumonia",

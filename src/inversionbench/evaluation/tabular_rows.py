@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inversionbench.attacks.tabular._mlp_matching import Matching, layers_of, observed_of
-from inversionbench.evaluation._by_size import by_size
+from inversionbench.evaluation._by_size import by_size, table
 from inversionbench.metrics.label_recovery import label_recovery
 from inversionbench.metrics.tabular_recovery import TOLERANCE, tabular_recovery
 from inversionbench.models.rows import RowNet, Schema
@@ -70,6 +70,7 @@ def evaluate_rows(
     guesses = [r[:size].numpy() for r, size in zip(reconstruction.data, sizes)]
     values = [_score(guess, true, schema) for guess, true in zip(guesses, rows)]
     out = Evaluation(by_size(_columns(values), sizes), np.arange(batches.subjects))
+    out.facts["by_batch_size"] = table(_columns(values), sizes)
     variants = reconstruction.notes.get("variants", {})
     answers: dict[str, list[list[np.ndarray]]] = {
         "marginals": [[_marginals(known, size, rng) for _ in range(DRAWS)] for size in sizes],
@@ -156,5 +157,5 @@ def _doubt(scores: Tensor | None, values: Sequence[Mapping[str, Any]], schema: S
 
 def _example(true: np.ndarray, right: np.ndarray, schema: Schema) -> dict[str, str]:
     """One true row of the last client, each cell with a mark whether it was recovered."""
-    words = [values[int(cell)] if values else f"{cell:g}" for cell, values in zip(true, schema.values)]
+    words = [values[int(cell)] if values else f"{round(float(cell), 4):g}" for cell, values in zip(true, schema.values)]
     return {name: f"{word} ({'yes' if hit else 'no'})" for name, word, hit in zip(schema.names, words, right)}

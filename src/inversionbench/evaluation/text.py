@@ -7,12 +7,12 @@ public frequencies with public lengths, and the true sentences of other clients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inversionbench.evaluation._by_size import by_size
+from inversionbench.evaluation._by_size import by_size, table
 from inversionbench.metrics._matching import assign
 from inversionbench.metrics.text_recovery import text_recovery
 from inversionbench.models.text import END, PAD, SPECIAL, START, Tokenizer, sentences
@@ -34,7 +34,7 @@ Sentences = list[list[int]]
 
 
 def evaluate(
-    reconstruction: Reconstruction, tokens: Tensor, tokenizer: Tokenizer, public: Sequence[str], batches: Batches,
+    reconstruction: Reconstruction, tokens: Tensor, tokenizer: Tokenizer, public: Iterable[str], batches: Batches,
     model: Mapping[str, Any], seed: int,
 ) -> Evaluation:
     """All numbers of one cell. tokens: int64 (clients, largest batch, length), the true sentences."""
@@ -42,7 +42,9 @@ def evaluate(
     true, guess = sentences(tokens, sizes), sentences(reconstruction.data, sizes)
     values = [_score(g, t) for g, t in zip(guess, true)]
     out = Evaluation(by_size(_columns(values), sizes), np.arange(batches.subjects))
-    known = sentences(tokenizer.encode(map(str, public), model["length"])[None], [len(public)])[0]
+    out.facts["by_batch_size"] = table(_columns(values), sizes)
+    rows = tokenizer.encode(map(str, public), model["length"])
+    known = sentences(rows[None], [len(rows)])[0]
     pool = np.array([t for s in known for t in s if t not in (START, END)])
     answers: dict[str, list[Sentences]] = {
         "random_sentences": [_some(known, size, rng) for size in sizes],
@@ -54,7 +56,7 @@ def evaluate(
     for name, each in answers.items():
         out.controls[name] = by_size(_columns([_score(g, t) for g, t in zip(each, true)]), sizes)
     counts = [distinct(s, model["task"]) for s in true]
-    out.facts = {name: [c[name] for c in counts] for name in counts[0]}
+    out.facts |= {name: [c[name] for c in counts] for name in counts[0]}
     out.facts |= {
         "width": model["width"], "sizes": sizes, "exact_of_client": [round(v["exact_match"], 6) for v in values],
         "examples": [{"true": tokenizer.decode(t[0]), "recovered": tokenizer.decode(_nearest(t[0], g))}
@@ -72,15 +74,12 @@ def _score(guess: Sentences, true: Sentences) -> dict[str, float]:
 
 def _overlaps(true: Sentences, guess: Sentences) -> np.ndarray:
     """`metrics.text_recovery.bag_overlap` of every pair at once, (true, guesses)."""
-    bags = [np.array([np.bincount(np.array(s, np.int64), minlength=_most(true, guess)) for s in part]) for part in (true, guess)]
-    for bag in bags:
+    words = max((t for s in (*true, *guess) for t in s), default=0) + len(SPECIAL)
+    a, b = (np.array([np.bincount(np.array(s, np.int64), minlength=words) for s in part]) for part in (true, guess))
+    for bag in (a, b):
         bag[:, [PAD, START, END]] = 0
-    apart = np.abs(bags[0][:, None] - bags[1][None]).sum(2)
-    return 1 - apart / np.maximum(1, bags[0].sum(1)[:, None] + bags[1].sum(1)[None])
-
-
-def _most(*parts: Sentences) -> int:
-    return max((t for part in parts for s in part for t in s), default=0) + len(SPECIAL)
+    apart = np.abs(a[:, None] - b[None]).sum(2)
+    return 1 - apart / np.maximum(1, a.sum(1)[:, None] + b.sum(1)[None])
 
 
 def _columns(values: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:

@@ -98,8 +98,8 @@ class Matching:
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
         if not self.direct:
             return self.distance(simulate(self.layers, z, y, self.protocol))
-        terms = self._terms(chain(self.layers, z, y))
-        return 1 - sum(t.dot for t in terms) / (sum(t.square for t in terms).clamp_min(TINY).sqrt() * self.norm)
+        dot, square = _sums(self._terms(chain(self.layers, z, y)))
+        return 1 - dot / (square.sqrt() * self.norm)
 
     def slope(self, z: Tensor, y: Tensor) -> Tensor:
         """d distance / dz, of the shape of z."""
@@ -108,7 +108,7 @@ class Matching:
             return torch.autograd.grad(self(free, y).sum(), free)[0]
         pairs = chain(self.layers, z, y)
         terms = self._terms(pairs)
-        dot, square = sum(t.dot for t in terms), sum(t.square for t in terms).clamp_min(TINY)
+        dot, square = _sums(terms)
         toward = (-1 / (square.sqrt() * self.norm))[..., None, None]  # d distance / d dot
         away = (dot / (square.pow(1.5) * self.norm))[..., None, None]  # 2 d distance / d square
         to_input, to_error = [], []
@@ -147,6 +147,11 @@ class Matching:
     def norm(self) -> Tensor:
         """Norm of the observed gradient, (clients, 1)."""
         return torch.stack([s.square().sum((-1, -2)) for s in self.observed]).sum(0).sqrt().clamp_min(TINY)[:, None]
+
+
+def _sums(terms: Sequence[_Term]) -> tuple[Tensor, Tensor]:
+    """Inner product with the observed gradient, and own squared norm, over all layers."""
+    return torch.stack([t.dot for t in terms]).sum(0), torch.stack([t.square for t in terms]).sum(0).clamp_min(TINY)
 
 
 def _shared(h: Tensor, seen: Tensor) -> Tensor:

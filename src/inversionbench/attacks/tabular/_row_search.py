@@ -47,7 +47,8 @@ def search(attack: TabLeak, oracle: Oracle, knowledge: Knowledge, rng: torch.Gen
     schema, largest = knowledge.schema, max(given["sizes"])
     shape = (len(given["sizes"]), largest, len(schema.names))
     data, scores = torch.full(shape, torch.nan, dtype=torch.float64), torch.zeros(shape, dtype=torch.float64)
-    variants = {name: data.clone() for name in ("best_restart", "one_restart", "shuffled_rows")}
+    names = ("best_restart", "one_restart", "shuffled_rows") if attack.restarts > 1 else ()
+    variants = {name: data.clone() for name in names}
     loss = torch.zeros(len(data), dtype=torch.float64)
     evaluations = 0
     for part in _parts(given, observed_of(model, update), attack.restarts):

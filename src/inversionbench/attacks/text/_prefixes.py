@@ -1,20 +1,21 @@
 """Growing sentences word by word with the first block of a causal decoder, and the span check of the second.
 
-What the second block reads at a place depends on the words up to there alone. The first block's queries, keys and values
-of a word at a place depend on nothing else, so they are tables; a candidate costs one attention over its prefix.
+What the second block reads at a place depends on the words up to there alone. The first block's queries, keys and
+values of a word depend on word and place only: they are tables, and a candidate costs one attention over its prefix.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from inversionbench.attacks.text._span import Span
+from inversionbench.attacks.text._span import Judge
 from inversionbench.models.text import Decoder
 
 CHUNK = 1 << 22  # numbers in the largest tensor of one step
+REFERENCES = 64  # extensions by any word, beside which the others are judged
 
 
 def first_inputs(model: Decoder, places: int) -> Tensor:
@@ -25,7 +26,7 @@ def first_inputs(model: Decoder, places: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Found:
-    """sentences: lists of token numbers. scores: their largest distance at any place. tested: candidates
+    """sentences: lists of token numbers. scores: the sum of the judge's over their places. tested: candidates
     looked at. stopped: whether the limit ended the search.
     """
 
@@ -59,50 +60,46 @@ class FirstBlock:
 
 
 @torch.no_grad()
-def grow(
-    model: Decoder, choices: list[Tensor], span: Span, threshold: float, limit: int, beam: int = 0
-) -> Found:
-    """All sentences whose every prefix lies in the span of the second block's inputs.
+def grow(model: Decoder, choices: list[Tensor], judge: Judge, limit: int, beam: int) -> Found:
+    """All sentences whose every prefix the judge lets pass by what the second block reads at its end.
 
-    choices: per place the words that may stand there. threshold: largest distance at a place. limit: most
-    candidates tested at one place; beyond it the search stops. beam: if not 0, no threshold, but the `beam`
-    prefixes of smallest mean distance go on at every place.
+    choices: per place the words that may stand there. limit: most candidates tested at one place; beyond it the
+    search stops. beam: most prefixes that go on from one place to the next, the surest ones.
     """
-    tables = FirstBlock(model, choices)
+    usual = torch.linspace(0, len(model.token.weight) - 1, REFERENCES).long()  # words, nearly all of them wrong
+    tables = FirstBlock(model, [torch.cat([words, usual]) for words in choices])
     prefixes, scores = torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
-    out: list[list[int]] = []
-    told: list[float] = []
-    tested, stopped = 0, False
-
-    def finish(rows: Tensor, score: Tensor) -> None:
-        if rows.shape[1]:
-            columns = [choices[j][rows[:, j]] for j in range(rows.shape[1])]
-            out.extend(torch.stack(columns, dim=1).tolist())
-            told.extend(score.tolist())
-
+    found = Found([], [], 0, False)
     for place, words in enumerate(choices):
         count = len(prefixes) * len(words)
         if count > limit:
-            stopped = True
+            found = replace(found, stopped=True)
             break
+        any_prefix = torch.arange(REFERENCES) % len(prefixes)
+        reference = tables.second_inputs(prefixes[any_prefix], len(words) + torch.arange(REFERENCES))
         which = torch.arange(len(prefixes)).repeat_interleave(len(words))
         last = torch.arange(len(words)).repeat(len(prefixes))
         step = max(1, CHUNK // ((place + 1) * model.width))
-        distance = torch.cat([
-            span.distance(tables.second_inputs(prefixes[w], t)) for w, t in zip(which.split(step), last.split(step))
-        ])
-        tested += count
-        if beam:
-            total = scores[which] + distance
-            kept = total.topk(min(beam, count), largest=False).indices
-            scores = total[kept]
-        else:
-            kept = torch.nonzero(distance < threshold).flatten()
-            ended = torch.ones(len(prefixes), dtype=torch.bool).scatter_(0, which[kept], False)
-            finish(prefixes[ended], scores[ended])
-            scores = torch.maximum(scores[which[kept]], distance[kept])
-        prefixes = torch.cat([prefixes[which[kept]], last[kept, None]], dim=1)
+        judged = [
+            judge(tables.second_inputs(prefixes[w], t), reference, scores[w] / max(1, place))
+            for w, t in zip(which.split(step), last.split(step))
+        ]
+        passed, score = torch.cat([k for k, _ in judged]), scores[which] + torch.cat([s for _, s in judged])
+        kept = torch.nonzero(passed).flatten()
+        ended = torch.ones(len(prefixes), dtype=torch.bool).scatter_(0, which[kept], False)
+        found = _finished(replace(found, tested=found.tested + count), choices, prefixes[ended], scores[ended])
+        kept = kept[score[kept].argsort(stable=True)[:beam]]
+        prefixes, scores = torch.cat([prefixes[which[kept]], last[kept, None]], dim=1), score[kept]
         if not len(prefixes):
             break
-    finish(prefixes, scores / max(1, prefixes.shape[1]) if beam else scores)
-    return Found(out, told, tested, stopped)
+    return _finished(found, choices, prefixes, scores)
+
+
+def _finished(found: Found, choices: list[Tensor], prefixes: Tensor, scores: Tensor) -> Found:
+    """The same with these prefixes, positions in `choices`, as sentences."""
+    if not prefixes.numel():
+        return found
+    columns = [choices[j][prefixes[:, j]] for j in range(prefixes.shape[1])]
+    return replace(
+        found, sentences=found.sentences + torch.stack(columns, dim=1).tolist(), scores=found.scores + scores.tolist()
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from inversionbench.attacks.base import Reconstruction
 from inversionbench.attacks.text._prefixes import Found, first_inputs, grow
-from inversionbench.attacks.text._span import Span, span_of
+from inversionbench.attacks.text._span import Judge, Span, span_of
 from inversionbench.models.text import PAD, Decoder
 from inversionbench.oracle.base import AccessDenied, Oracle
 
@@ -18,14 +17,8 @@ if TYPE_CHECKING:
     from inversionbench.attacks.text.dager import Dager
 
 PROJECTION = "blocks.{}.qkv.weight"
-
-
-@dataclass(frozen=True)
-class Words:
-    """Per place the words that may stand there, closest first, int64 (k,), and their distances."""
-
-    choices: list[Tensor]
-    distances: list[Tensor]
+UNSURE = 1.0  # score of a sentence that only fills up
+ENDING = 2
 
 
 @torch.no_grad()
@@ -47,11 +40,11 @@ def recover(attack: Dager, oracle: Oracle) -> Reconstruction:
         first, second = (span_of(g[i], attack.rank, attack.tolerance) for g in gradients)
         words = filter_words(table, first, attack, size)
         found = sentences_of(attack, model, words, second, size)
-        for j, (sentence, score) in enumerate(fill(found, words, size)):
+        for j, (sentence, score) in enumerate(fill(found, words, size, not attack.outlier)):
             data[i, j, : len(sentence)] = torch.tensor(sentence)
             scores[i, j] = score
         facts.append({
-            "ranks": [first.rank, second.rank], "words": sum(map(len, words.choices)),
+            "ranks": [first.rank, second.rank], "words": sum(map(len, words)),
             "found": len(found.sentences), "tested": found.tested, "stopped": found.stopped,
         })  # fmt: skip
     notes = {name: [f[name] for f in facts] for name in facts[0]}
@@ -59,39 +52,43 @@ def recover(attack: Dager, oracle: Oracle) -> Reconstruction:
     return Reconstruction(data, torch.full((len(sizes), max(sizes)), -1), scores, cost=tested, notes=notes)
 
 
-def filter_words(table: Tensor, span: Span, attack: Dager, size: int) -> Words:
-    """Step 2. table: (places, words, width), what the first block reads for each."""
+def filter_words(table: Tensor, span: Span, attack: Dager, size: int) -> list[Tensor]:
+    """Step 2: per place the words that may stand there, surest first. table: (places, words, width), what the first
+    block reads for each."""
     choices: list[Tensor] = []
-    distances: list[Tensor] = []
+    judge = Judge(span, attack.token_threshold, attack.outlier)
+    least = round(attack.nearest * size) if attack.outlier else 0
     if span.full:
-        return Words(choices, distances)
-    for place in span.distance(table):
-        near = place.argsort()
-        if attack.nearest:
-            near = near[: max(1, round(attack.nearest * size))]
-            spread = (place - place.median()).abs().median()
-            near = near[place[near] < place.median() - attack.outlier * spread]
-        else:
-            near = near[place[near] < attack.token_threshold]
-        if not len(near):
+        return choices
+    for place in table:
+        kept, score = judge(place, place)
+        order = score.argsort(stable=True)
+        if not kept.any():
             break
-        choices.append(near)
-        distances.append(place[near])
-    return Words(choices, distances)
+        choices.append(order[: max(int(kept.sum()), least)])
+    return choices
 
 
-def sentences_of(attack: Dager, model: Decoder, words: Words, span: Span, size: int) -> Found:
+def sentences_of(attack: Dager, model: Decoder, choices: list[Tensor], span: Span, size: int) -> Found:
     """Step 3; nothing where a span says nothing."""
-    if span.full or not words.choices:
+    if span.full or not choices:
         return Found([], [], 0, False)
-    beam = max(1, round(attack.beam * size)) if attack.nearest else 0
-    return grow(model, words.choices, span, attack.sequence_threshold, attack.limit, beam)
+    judge = Judge(span, attack.sequence_threshold, attack.outlier)
+    beam = round(attack.beam * size) if attack.outlier else attack.limit
+    return grow(model, choices, judge, attack.limit, beam)
 
 
-def fill(found: Found, words: Words, size: int) -> list[tuple[list[int], float]]:
-    """`size` sentences: those found, the surest first, then words that go together by their order alone."""
-    order = sorted(range(len(found.sentences)), key=lambda i: found.scores[i])[:size]
-    out = [(found.sentences[i], found.scores[i]) for i in order]
+def fill(found: Found, choices: list[Tensor], size: int, certain: bool) -> list[tuple[list[int], float]]:
+    """`size` sentences: those found, the surest first, then words that go together by their order alone.
+
+    Where the judge is not certain, a sentence that repeats a surer one up to its last `ENDING` words is left out.
+    """
+    out: list[tuple[list[int], float]] = []
+    for i in sorted(range(len(found.sentences)), key=lambda i: found.scores[i]):
+        sentence = found.sentences[i]
+        repeats = any(sentence[: len(sentence) - ENDING] == s[: len(sentence) - ENDING] for s, _ in out)
+        if len(out) < size and (certain or not repeats):
+            out.append((sentence, found.scores[i]))
     for i in range(size - len(out)):
-        out.append(([int(c[i % len(c)]) for c in words.choices], 1.0))
+        out.append(([int(c[i % len(c)]) for c in choices], UNSURE))
     return out

@@ -15,10 +15,9 @@ is full at width - 1 (layer normalisation takes one away). Nothing is learnt or 
 a language model are not needed. The batch size only says how many sentences to hand over.
 
 A gradient with noise has full rank and no input lies in its span, so the thresholds find nothing. The attacker
-who knows that (nearest > 0) keeps the singular directions above the noise (rank "noise"), takes the
-`nearest` x batch closest words of every place as far as the closest one stands out from the
-others (`outlier` deviations below their median), and lets the `beam` x batch prefixes of smallest mean
-distance go on.
+who knows that sets `rank` to "noise" (the singular directions above the noise, estimated) and `outlier` above 0: a
+word passes if its distance, measured by what that noise explains, lies that many deviations below the usual
+(`_span`). At least the `nearest` x batch closest words of a place are tried, and `beam` x batch prefixes go on.
 
 Deviations: the fused gradient instead of the query's alone (the query's is zero at the first place of a causal
 model); decoders only. Where the search gives fewer sentences than the batch has, the closest words of every
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Dager(Attack):
     """data: int64 (clients, largest batch, length), token numbers with padding; scores: (clients, largest batch), the
-    largest span distance in each sentence, 1 where words only fill up. `limit`: most prefixes tested at one place.
+    sum of the judge's over a sentence's places, 1 where words only fill up. `limit`: most prefixes tested at a place.
     """
 
     id: ClassVar[str] = "dager"
@@ -53,17 +52,17 @@ class Dager(Attack):
     rank: str = "tolerance"
     tolerance: float = 1e-10
     limit: int = 20000
-    nearest: float = 0.0
-    beam: float = 4.0
-    outlier: float = 5.0
+    outlier: float = 0.0
+    nearest: float = 1.0
+    beam: float = 8.0
 
     def __post_init__(self) -> None:
         from inversionbench.attacks.text._span import RULES
 
         if self.rank not in RULES:
             raise UserError(f"dager.rank: '{self.rank}': {suggest(self.rank, RULES)}")
-        if self.limit < 1 or self.nearest < 0 or (self.nearest and self.beam <= 0):
-            raise UserError("dager: expected limit >= 1, nearest >= 0, and beam > 0 where nearest is not 0")
+        if self.limit < 1 or self.outlier < 0 or self.nearest < 0 or self.beam < 1:
+            raise UserError("dager: expected limit >= 1, beam >= 1, outlier >= 0 and nearest >= 0")
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.text._sentences import recover
