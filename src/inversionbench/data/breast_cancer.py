@@ -31,6 +31,7 @@ class BreastCancer(DatasetSource):
     """Wisconsin diagnostic breast cancer; options in the module docstring."""
 
     id = "breast_cancer"
+    task = "malignant or benign"
     card = Card(
         name="Breast Cancer Wisconsin (Diagnostic)",
         modality="tabular",

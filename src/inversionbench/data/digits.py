@@ -28,6 +28,7 @@ class Digits(DatasetSource):
     """Small digits; options in the module docstring."""
 
     id = "digits"
+    task = "10 digits"
     card = Card(
         name="Optical recognition of handwritten digits (test part)",
         modality="image",

@@ -58,6 +58,7 @@ class Dosing(DatasetSource):
     """Generated pharmacogenetics; options and equations in the module docstring."""
 
     id = "dosing"
+    task = "5 dose levels"
     card = Card(
         name="Generated drug doses",
         modality="tabular",

@@ -42,6 +42,7 @@ class Faces(DatasetSource):
     """`people` private and `public_people` other people; `private`, ..., `public`: photographs of each."""
 
     id = "faces"
+    task = "50 generated people"
     card = Card(
         name="Generated portraits",
         modality="image",

@@ -79,6 +79,7 @@ class Photos(DatasetSource):
     """Ten photographs, crops of disjoint blocks. `private` ... `heldout`: crops per class of each part."""
 
     id = "photos"
+    task = "10 photographs"
     card = Card(
         name="Crops of ten embedded photographs",
         modality="image",
