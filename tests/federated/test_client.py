@@ -67,7 +67,7 @@ def test_hooks_act_in_order():
     sent = send(model(), x, y, agreed, Recorder(), client(model(), 3), 10)
     mean, view = observe(Recorder(), [sent, sent], [1.0, 1.0])
     steps = [f"H2/{s}/{n} H4/{s}/{s // 2} H5/{s}" for s, n in enumerate((2, 1, 2, 1))]
-    assert " ".join(steps).split() + ["H6", "H7"] == LOG
+    assert [*" ".join(steps).split(), "H6", "H7"] == LOG
     assert all(torch.equal(sent.payload[n], 2 * t) for n, t in sent.update.items())
     assert all(view[n].shape == (2, *t.shape) and torch.allclose(mean[n], t) for n, t in sent.payload.items())
 

@@ -59,8 +59,9 @@ def test_forms_equal_the_loop(net, protocol):
 
 
 def test_batch_statistics_and_transformers_run_by_vmap():
-    for net, bn in (({"name": "resnet8", "width": 2}, "train_private"), ({"name": "vit", "width": 8, "heads": 2}, None)):
-        model, agreed, x, u = setting(net, bn=bn or "eval_public", batch_size=2)
+    vit = {"name": "vit", "width": 8, "heads": 2}
+    for net, bn in (({"name": "resnet8", "width": 2}, "train_private"), (vit, "eval_public")):
+        model, agreed, x, u = setting(net, bn=bn, batch_size=2)
         client = simulator(model, agreed, "auto")
         assert client.form == "vmap"
         assert close(everything(client, x, u), everything(simulator(model, agreed, "loop"), x, u))

@@ -150,8 +150,8 @@ def test_the_best_iterate_is_kept():
 
 
 def test_restarts_are_chosen_by_the_matching_loss_alone():
-    found = Found(torch.arange(6.0)[:, None], torch.tensor([0.0, 9, 9, 9, 9, 0]), torch.tensor([3.0, 1, 2, 1, 3, torch.inf]), 0,
-                  torch.zeros(6).bool())  # fmt: skip
+    objective, match = torch.tensor([0.0, 9, 9, 9, 9, 0]), torch.tensor([3.0, 1, 2, 1, 3, torch.inf])
+    found = Found(torch.arange(6.0)[:, None], objective, match, 0, torch.zeros(6).bool())
     x, match = select(found, 3)  # trials: (restart, subject) with 2 subjects
     assert x[:, 0].tolist() == [2.0, 1.0]
     assert match.tolist() == [2.0, 1.0]

@@ -92,8 +92,8 @@ def local_update(
             gradients = {name: p.detach() - start[name] for name, p in model.named_parameters()}
     finally:
         with torch.no_grad():
-            for name, p in start.items():
-                model.get_parameter(name).copy_(p)
+            for name, before in start.items():
+                model.get_parameter(name).data.copy_(before)
     return gradients, _join(used_x), _join(used_y)
 
 

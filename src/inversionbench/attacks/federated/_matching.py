@@ -33,13 +33,14 @@ class Settings:
     match: str
     schedule: str
     form: str
+    precision: str = "float32"
 
 
 def invert(problem: Problem, labels: Tensor, s: Settings, rng: torch.Generator) -> Reconstruction:
     """Reconstruct every client's batch with labels (clients, batch); all restarts are trials of one search."""
     if s.match not in ("plain", "mask"):
         raise ValueError(f"match: expected 'plain' or 'mask', got '{s.match}'")
-    client = simulator(problem.model, problem.protocol, s.form)
+    client = simulator(problem.model, problem.protocol, s.form, s.precision)
     observed = client.layout.flatten(problem.update).repeat(s.restarts, 1)
     matching = Matching(observed, s.objective, support(observed) if s.match == "mask" else None)
     y = problem.one_hot(labels).repeat(s.restarts, 1, 1)

@@ -6,8 +6,9 @@ that is the FedSGD gradient; with U steps at rate r it is (old - new weights) / 
 same order as the client took them. Trials do not interact.
 
 Forms, chosen once per setting by rule (a clock would make results depend on the load) and recorded:
-im2col, grouped (both in `_explicit`; "auto" chooses per convolution), vmap (any network), loop (one trial
-after the other, the plain reference).
+im2col, grouped (both in `_explicit`; "auto" chooses per convolution), compiled (auto through torch.compile),
+vmap (any network), loop (one trial after the other, the plain reference). precision "bfloat16" is for
+processors that compute in it; the update and its gradient come out as float32.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from inversionbench.attacks.federated._allocator import keep_memory
 from inversionbench.attacks.federated._explicit import (
     Gradient,
     LocalSteps,
@@ -31,7 +33,8 @@ from inversionbench.attacks.federated._layout import Layout, layout_of
 from inversionbench.models.federated import Victim
 from inversionbench.training._protocol import Protocol
 
-FORMS = ("auto", "im2col", "grouped", "vmap", "loop")
+FORMS = ("auto", "im2col", "grouped", "compiled", "vmap", "loop")
+PRECISIONS = ("float32", "bfloat16")
 Params = dict[str, Tensor]
 
 
@@ -53,15 +56,20 @@ class Simulator:
 class Explicit(Simulator):
     """Hand-written passes, for chains of known layers."""
 
-    def __init__(self, model: Victim, protocol: Protocol, form: str):
-        self.model, self.protocol, self.choice = model, protocol, form
+    def __init__(self, model: Victim, protocol: Protocol, form: str, precision: str = "float32"):
+        self.model, self.protocol = model, protocol
+        self.options: dict[str, Any] = {"form": "auto" if form == "compiled" else form, "compiled": form == "compiled"}
+        if precision == "bfloat16":
+            self.options["dtype"] = torch.bfloat16
+        first = Network(model, 1, form=self.options["form"])
         self.networks: dict[int, Network] = {}
-        self.layout = self._network(1).layout
-        self.form = "+".join(forms(self._network(1).chain)) or "dense"
+        self.layout = first.layout
+        extra = [word for word in ("compiled", "bfloat16") if word in (form, precision)]
+        self.form = ", ".join(["+".join(forms(first.chain)) or "dense", *extra])
 
     def _network(self, trials: int) -> Network:
         if trials not in self.networks:
-            self.networks = {trials: Network(self.model, trials, form=self.choice)}
+            self.networks = {trials: Network(self.model, trials, **self.options)}
         return self.networks[trials]
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -108,17 +116,24 @@ class Functional(Simulator):
         return dict(zip(leaves, g))
 
 
-def simulator(model: Victim, protocol: Protocol, form: str = "auto") -> Simulator:
+def simulator(
+    model: Victim, protocol: Protocol, form: str = "auto", precision: str = "float32"
+) -> Simulator:
     """The fastest form that this network and protocol allow, or the form that is asked for.
 
     Raises `ValueError` for an unknown form and `Unsupported` where the form asked for cannot run the network.
     """
+    keep_memory()
     if form not in FORMS:
         raise ValueError(f"form: expected one of {', '.join(FORMS)}, got '{form}'")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{precision}'")
+    if precision != "float32" and form in ("vmap", "loop"):
+        raise ValueError(f"precision: {precision} is for the forms auto, im2col, grouped and compiled, not {form}")
     if form in ("vmap", "loop"):
         return Functional(model, protocol, form)
     try:
-        return Explicit(model, protocol, form)
+        return Explicit(model, protocol, form, precision)
     except Unsupported:
         if form != "auto":
             raise

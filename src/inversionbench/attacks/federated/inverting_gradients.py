@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class InvertingGradients(Attack):
     """steps: iterations. rate: of Adam, in normalised space. tv: weight of the total variation. label_rule: how
-    labels are recovered where they are not given. form: how trials are batched (see `_simulate`).
+    labels are recovered where they are not given. form, precision: how trials are batched (see `_simulate`).
     """
 
     id = "inverting_gradients"
@@ -49,6 +49,7 @@ class InvertingGradients(Attack):
     schedule: str = "drops"
     label_rule: str = "bias_corrected"
     form: str = "auto"
+    precision: str = "float32"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         return self.search(oracle, knowledge, rng, "client")

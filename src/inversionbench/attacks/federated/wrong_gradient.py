@@ -39,6 +39,7 @@ class WrongGradient(InvertingGradients):
     schedule: str = "drops"
     label_rule: str = "bias_corrected"
     form: str = "auto"
+    precision: str = "float32"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         return self.search(oracle, knowledge, rng, "decoy")
