@@ -16,6 +16,7 @@ uncounted; nothing is asked for printing. Parameters as published: sphere 32, gr
 inside 0.875 (the code's 0.75 of a sum of +-1; the paper asks for all), iterations 1000, radius 0.2 sqrt(z_dim)
 (the published 2 at 100 dimensions). start_batch, start_cap: latents asked at once, and in all per class,
 before a class is given up: it counts as a failure and its row keeps an image of the prior. limit 0: none.
+keep_at: iterations whose answers are kept for the curve, at queries per row with the starts' share.
 
 A row whose first sphere never grows answers with its start (the last point of its class that it knows).
 """
@@ -62,11 +63,12 @@ class BrepMi(Attack):
         prior = knowledge.prior
         y = rows(knowledge.targets, self.restarts)
         z, found = self.starts(oracle, prior, y, rng)
+        shared = -(-oracle.ledger.queries // len(y))  # of the starts: every draw served all rows
         first = picture(prior, z)
         answer, radius, kept = self.repel(oracle, prior, z, y, found, rng)
         return Reconstruction(
             picture(prior, answer), y, scores=radius[:, None], failed=~found,
-            checkpoints=[(0, first), *((n, picture(prior, a)) for n, a in kept)],
+            checkpoints=[(shared, first), *((shared + n, picture(prior, a)) for n, a in kept)],
             notes={"initialised": int(found.sum()), "mean_radius": float(radius[found].mean()) if found.any() else 0.0},
         )
 
