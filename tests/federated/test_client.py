@@ -126,8 +126,8 @@ def test_the_matching_loss_at_the_truth_is_zero(net, protocol):
 def test_a_wrong_simulation_is_noticed():
     """Running statistics instead of the client's own: the check must not be zero."""
     made = target(scenario(RESNET, subjects=2, batch_size=2, bn="train_private"))
-    from inversionbench.evaluation.federated import self_check
     from inversionbench.training.client import Sent
+    from inversionbench.training.self_check import self_check
 
     net = model(RESNET)
     net.load_state_dict(made.released["state"])

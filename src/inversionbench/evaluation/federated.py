@@ -7,26 +7,21 @@ public image and noise score on the same batches, and the true images themselves
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from inversionbench.attacks.base import Reconstruction
 from inversionbench.attacks.federated._labels import RULES
-from inversionbench.attacks.federated._objectives import Matching
 from inversionbench.attacks.federated._problem import Problem, recovered
-from inversionbench.attacks.federated._simulate import simulator
 from inversionbench.metrics import PairScores, pairwise
 from inversionbench.metrics._controls import score_controls
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
-from inversionbench.models.federated import Victim, build
+from inversionbench.models.federated import build
 from inversionbench.tracks.base import Evaluation, Scenario, Target
-from inversionbench.training._protocol import Protocol, read_protocol
-from inversionbench.training.client import Sent
+from inversionbench.training._protocol import read_protocol
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
@@ -34,34 +29,6 @@ if TYPE_CHECKING:
 NAMES = ("mse", "psnr", "ssim")
 SUCCESS = (20, 30)  # dB
 CONTROLS = {"mean_image": "mean_image", "random_image": "random_image", "uniform_noise": "noise", "identical": "truth"}
-
-
-def self_check(
-    model: Victim, protocol: Protocol, sent: Sequence[Sent], view: dict[str, Tensor], labels: Tensor
-) -> dict[str, list[float]]:
-    """How well the attacker's simulation of the client agrees with the client, per client.
-
-    match_at_truth_undefended: cosine distance at the true images between the simulated update and the one
-    before H6; 0 to float precision, else the client is simulated wrongly (or H2 to H5 change it). match_at_truth:
-    the same against what the server sees. cos_sent_true: cosine of the two updates. norm: of the update.
-    """
-    model.bn_mode(protocol.bn)
-    client = simulator(model, protocol)
-    x = torch.stack([model.front(s.x) for s in sent])
-    y = sent[0].y
-    soft = y.is_floating_point()
-    targets = torch.stack([s.y for s in sent]) if soft else F.one_hot(labels, model.classes).float()
-    with torch.no_grad():
-        own = client(x.detach(), targets)
-    scale = -1.0 if protocol.sends == "delta" else 1.0
-    before = scale * client.layout.flatten({n: torch.stack([s.update[n] for s in sent]) for n in view})
-    after = scale * client.layout.flatten(view)
-    return {
-        "match_at_truth_undefended": Matching(before)(own).tolist(),
-        "match_at_truth": Matching(after)(own).tolist(),
-        "cos_sent_true": F.cosine_similarity(before, after, dim=1, eps=1e-30).tolist(),
-        "norm": before.norm(dim=1).tolist(),
-    }
 
 
 def evaluate(
@@ -101,7 +68,8 @@ def evaluate(
         facts["to_transformed"] = {n: float(np.nanmean(v)) for n, v in sent.values.items()}
     gallery = _gallery(truth, images, scores, data)
     curves = _curves(truth, reconstruction, groups, seed)
-    return Evaluation(metrics, groups, controls, curves, unavailable, facts, gallery)
+    clients = np.repeat(index[:, 0].numpy(), protocol.batch_size)  # a client is the same in two seeds if its images are
+    return Evaluation(metrics, clients, controls, curves, unavailable, facts, gallery)
 
 
 def label_rules(scenario: Scenario, target: Target, seed: int) -> dict[str, list[float] | str]:

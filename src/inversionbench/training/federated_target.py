@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
 
 
+TRUTH = 1e-4  # cosine distance that float32 leaves at the true data; a wrong simulation gives 1e-2 and more
+
+
 def stream(seed: int, *names: object) -> torch.Generator:
     """A generator of its own for each purpose, so that a defense's draws move nobody else's."""
     digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
@@ -37,7 +40,7 @@ def make_target(
     scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
 ) -> Target:
     """Train the global model as the scenario says, let the clients send, and check the attacker's simulation."""
-    from inversionbench.evaluation.federated import self_check
+    from inversionbench.training.self_check import self_check
 
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
@@ -64,6 +67,8 @@ def make_target(
     ]
     views = [observe(defense, s, [1.0] * len(s))[1] for s in sent]
     checks = self_check(model, protocol, sent[0], views[0], y[index])
+    if not defense.hooks and max(checks["match_at_truth_undefended"]) > TRUTH:
+        raise RuntimeError(f"the client is simulated wrongly: matching loss at the true data {checks}")
     public = defense.public_knowledge() | sent[0][0].public
     released = {
         "state": {n: t.detach().clone() for n, t in model.state_dict().items()},
