@@ -19,7 +19,7 @@ from inversionbench.models.base import Trace, trace
 from inversionbench.oracle.base import InputSpec, Ledger, Oracle
 
 LOG_FLOOR = 1e-6  # a released score of 0 has this logarithm, where a level answers in logits
-CHUNK = 512  # inputs evaluated at once; answers do not depend on it (evaluation mode)
+CHUNK = 256  # inputs evaluated at once, few enough for the cache; answers do not depend on it
 
 
 class WhiteBox(nn.Module):
