@@ -29,9 +29,10 @@ def send(
     model: nn.Module, x: Tensor, y: Tensor, protocol: Protocol, defense: Defense, client: Client, classes: int
 ) -> Sent:
     """One client's whole round up to H6, for a model without batch norms; randomness from `client.rng`."""
-    update, used_x, used_y = local_update(model, x, y, protocol, defense, classes, client.rng)
+    update, used_x, used_y = local_update(model, x, y, protocol, defense, classes, client.rng)  # type: ignore[arg-type]
     payload = defense.client_update(update, client)
-    return Sent(update, payload, defense.bytes_sent(payload), used_x, used_y)
+    public = dict(client.state.get("public", {}))
+    return Sent(update, payload, defense.bytes_sent(payload), used_x, used_y, public=public)
 
 
 def attacked_round(
@@ -59,13 +60,17 @@ def attacked_round(
 
 
 def price(sent: list[Sent], model: nn.Module, view: Update) -> dict[str, float]:
-    """bytes_up and bytes_dense per client, and cos_sent_true: cosine of what the server sees and what H6 got."""
-    true = torch.stack([flat(s.update) for s in sent])
-    seen = torch.stack([flat({n: t[i] for n, t in view.items()}) for i in range(len(sent))])
+    """bytes_up and bytes_dense per client, cos_sent_true: cosine of what the server sees and what H6 got; and the
+    numbers that the defense itself says of the round."""
+    cosines = [
+        F.cosine_similarity(flat(s.update), flat({n: t[i] for n, t in view.items()}), dim=0, eps=1e-30)
+        for i, s in enumerate(sent)
+    ]
     return {
         "bytes_up": float(sum(s.size for s in sent) / len(sent)),
         "bytes_dense": float(4 * sum(p.numel() for p in model.parameters())),
-        "cos_sent_true": float(F.cosine_similarity(true, seen, dim=1, eps=1e-30).mean()),
+        "cos_sent_true": float(torch.stack(cosines).mean()),
+        **{name: float(value) for name, value in sent[0].public.items() if isinstance(value, (int, float))},
     }
 
 

@@ -65,7 +65,7 @@ def publish(
         "words": list(tokenizer.words),
         "classes": data.classes,
         "updates": {"client": view},
-        "defense": defense.public_knowledge(),
+        "defense": defense.public_knowledge() | sent[0].public,
     }
     held = torch.arange(batches.largest) < torch.tensor(batches.sizes)[:, None]
     return released, {"tokens": x.masked_fill(~held[..., None], PAD)}, utility | price(sent, model, view)

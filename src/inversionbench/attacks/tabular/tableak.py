@@ -16,6 +16,10 @@ Parameters: `relax` False with one restart is Inverting Gradients on the standar
 baseline. pooling: "median", "mean", or "best", which selects. match: "mask" compares only the entries that a
 sparsifying defense sent. Smaller scales use 500 iterations and 8 restarts.
 
+Measured (500 iterations, 8 restarts, untrained 100-100 network, 10 batches of the generated census; cells right at
+batch 16 / 32): pooled 91 / 76 %, best restart 94 / 74, one restart 87 / 73, plain 75 / 67, another client's rows
+54 / 60. With 1500 iterations 83 at 32. Below 300 iterations the relaxation adds nothing.
+
 Deviations: one dummy set is shared by all local epochs (the paper may tie one set per epoch by a prior);
 restarts of all clients of a batch size are one tensor, the gradients written out (`_mlp_matching`).
 """

@@ -19,6 +19,10 @@ who knows that sets `rank` to "noise" (the singular directions above the noise, 
 word passes if its distance, measured by what that noise explains, lies that many deviations below the usual
 (`_span`). At least the `nearest` x batch closest words of a place are tried, and `beam` x batch prefixes go on.
 
+Measured (width 128, generated notes): of 120 batches of 8 to 14 sentences exactly those with at most 126 different
+prefixes came back whole. Noise of 0.01 % of the update's norm ends the plain attack; the adaptive one returns 9 of
+10 sentences at 0.1 % and a quarter at 1 %, batches of 4 and 8.
+
 Deviations: the fused gradient instead of the query's alone (the query's is zero at the first place of a causal
 model); decoders only. Where the search gives fewer sentences than the batch has, the closest words of every
 place fill up. Defaults are for float64 gradients of small models; the authors use 1e-5 and 1e-3 in float32.
