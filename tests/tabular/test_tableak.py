@@ -30,7 +30,7 @@ AT_16 = "tabular_recovery[B=16]"
 
 
 def test_one_row_comes_back_whole():
-    assert mean(evaluated(POOLED, MAIN), "tabular_recovery[B=1]") > 0.99
+    assert mean(evaluated(POOLED, MAIN), "tabular_recovery[B=01]") > 0.99
     assert mean(evaluated(PLAIN, scenario(1, 4))) > 0.9
 
 
@@ -66,7 +66,7 @@ def test_another_gradient_gives_nothing():
     found = evaluated(WRONG, MAIN)
     chance = max(mean(found, AT_16, name) for name in ("marginals", "other_batch"))
     assert mean(found, AT_16) < chance + 0.03
-    assert mean(found, "tabular_recovery[B=1]") < 0.6
+    assert mean(found, "tabular_recovery[B=01]") < 0.6
 
 
 # attack, the control that it must beat, by how much
