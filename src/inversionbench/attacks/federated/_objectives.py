@@ -19,7 +19,7 @@ class Cosine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, unit: Tensor) -> Tensor:
-        norm = g.norm(dim=1).clamp_min(TINY)
+        norm = torch.linalg.vector_norm(g, dim=1).clamp_min(TINY)
         cos = torch.linalg.vecdot(g, unit) / norm
         ctx.save_for_backward(g, unit, norm, cos)
         return 1 - cos

@@ -69,12 +69,6 @@ class Convolution(Op):
         self.size, self.bias = size, bias
         self.out = tuple((n + 2 * padding - k) // stride + 1 for n in size)
 
-    def _shared(self, a: Tensor, kernel: Tensor) -> Tensor:
-        """The same kernel (o, c, k, k) for every trial."""
-        b, t = a.shape[:2]
-        z = F.conv2d(a.flatten(0, 1), kernel, None, self.stride, self.padding)
-        return z.view(b, t, self.o, *self.out)
-
     def _bias(self, z: Tensor, bias: Tensor) -> Tensor:
         return z.add_(bias[:, :, None, None]) if self.bias else z
 
@@ -100,10 +94,7 @@ class ColumnsConvolution(Convolution):
 
     def prepare(self, w: Weights, shared: bool) -> Any:
         back = w[0].flatten(2).transpose(1, 2) if self.fold else self.phases.kernel(w[0])
-        kernel = None
-        if shared:
-            kernel = (w[0][0].permute(0, 3, 1, 2) if self.columns.rows else w[0][0]).contiguous()
-        return {"w": w[0].flatten(2), "back": back, "kernel": kernel, "bias": w[1] if self.bias else None}
+        return {"w": w[0].flatten(2), "back": back, "bias": w[1] if self.bias else None}
 
     def _windows(self, d: Tensor, tape: Tape) -> Tensor:
         """What the input gradient is made of, once per pass."""
@@ -138,11 +129,10 @@ class ColumnsConvolution(Convolution):
     def tangent_forward(self, ra: Tensor | None, w: Any, v: Weights, tape: Tape) -> Tensor | None:
         batch = len(tape["image"])
         add = v[1][:, :, None] if self.bias else None
-        if ra is not None and w["kernel"] is None:
+        if ra is not None:
             tape["ra"] = self.columns(ra)
             add = self.columns.times(w["w"], tape["ra"], add)
-        z = image(self.columns.times(v[0].flatten(2), tape["a"], add), batch, self.out)  # type: ignore[arg-type]
-        return z.add_(self._shared(ra, w["kernel"])) if ra is not None and w["kernel"] is not None else z
+        return image(self.columns.times(v[0].flatten(2), tape["a"], add), batch, self.out)  # type: ignore[arg-type]
 
     def tangent_backward(
         self, rd: Tensor, w: Any, v: Weights, tape: Tape, curve: bool
@@ -173,10 +163,11 @@ class GroupedConvolution(Convolution):
         return {"w": w[0][0].contiguous() if shared else w[0], "bias": w[1] if self.bias else None}
 
     def _apply(self, a: Tensor, kernel: Tensor) -> Tensor:
-        if kernel.ndim == 4:
-            return self._shared(a, kernel)
         b, t = a.shape[:2]
-        z = F.conv2d(a.flatten(1, 2), kernel.flatten(0, 1), None, self.stride, self.padding, groups=t)
+        if kernel.ndim == 4:  # the same for every trial
+            z = F.conv2d(a.flatten(0, 1), kernel, None, self.stride, self.padding)
+        else:
+            z = F.conv2d(a.flatten(1, 2), kernel.flatten(0, 1), None, self.stride, self.padding, groups=t)
         return z.view(b, t, self.o, *self.out)
 
     def _both(self, d: Tensor, a: Tensor | None, kernel: Tensor, mask: tuple[bool, bool]) -> tuple[Any, Any]:

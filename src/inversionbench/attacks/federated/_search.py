@@ -93,21 +93,21 @@ def adam(
     optimiser, best = Adam(x.data, signed and direction is None), Best(x)
     held_answers: list[tuple[int, Tensor, Tensor]] = []
     frozen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    evaluations = 0
+    evaluations, lost = 0, 0
     wide = (-1, *[1] * (x.ndim - 1))
     for t in range(steps):
         objective, match = evaluate(x)
         (gradient,) = torch.autograd.grad(objective.sum(), x)
-        evaluations += len(x) - int(frozen.sum())
+        evaluations += len(x) - lost
         if t in fresh:
             best.renew(~frozen)
         best.offer(x.data, objective.detach(), match.detach())
         if t + 1 in hold:
             held_answers.append((evaluations, best.x.clone(), best.match.clone()))
-        total = objective.detach() + gradient.flatten(1).sum(1)
-        if not bool(torch.isfinite(total.sum())):
-            frozen |= ~torch.isfinite(total)
-        if bool(frozen.any()):
+        if not math.isfinite(float(objective.detach().sum() + gradient.sum())):
+            frozen |= ~torch.isfinite(objective.detach() + gradient.flatten(1).sum(1))
+            lost = int(frozen.sum())
+        if lost:
             gradient = gradient.masked_fill(frozen.view(wide), 0.0)
             held = x.data.clone()
         if direction is not None:
@@ -118,7 +118,7 @@ def adam(
                 x.data.clamp_(*box)
             if after is not None:
                 after(x.data, t)
-            if bool(frozen.any()):
+            if lost:
                 x.data.copy_(torch.where(frozen.view(wide), held, x.data))
     return Found(best.x, best.objective, best.match, evaluations, frozen, held_answers)
 

@@ -57,7 +57,7 @@ class Explicit(Simulator):
     """Hand-written passes, for chains of known layers."""
 
     def __init__(self, model: Victim, protocol: Protocol, form: str, precision: str = "float32"):
-        self.model, self.protocol = model, protocol
+        self.model, self.protocol, self.steps = model, protocol, protocol.steps
         self.options: dict[str, Any] = {"form": "auto" if form == "compiled" else form, "compiled": form == "compiled"}
         if precision == "bfloat16":
             self.options["dtype"] = torch.bfloat16
@@ -73,10 +73,10 @@ class Explicit(Simulator):
         return self.networks[trials]
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        network, steps = self._network(len(x)), self.protocol.steps
-        if len(steps) == 1:
+        network = self._network(len(x))
+        if len(self.steps) == 1:
             return Gradient.apply(x, y, network)
-        return LocalSteps.apply(x, y, network, steps, self.protocol.local_rate)
+        return LocalSteps.apply(x, y, network, self.steps, self.protocol.local_rate)
 
 
 class Functional(Simulator):

@@ -1,0 +1,292 @@
+"""Image-iterations per second of gradient matching, one thread, beside a plain loop over the trials.
+
+    uv run python benchmarks/gradient_matching.py [--iterations 100] [--trials 8] [--repeats 3] [--batches 1 4]
+        [--victims lenet convnet8 convnet16] [--compiled] [--bfloat16] [--lbfgs 6] [--json] [--check]
+
+The plain loop is what one writes first: one trial after the other, torch.autograd.grad with create_graph, a sum
+over the layers for the cosine, loss.backward(), torch.optim.Adam on the signed gradient. Ours is the search that
+the attacks run, in each batched form. All start from the same images and run the same iterations of Inverting
+Gradients; rates are per CPU second, best of the repeats, the forms taking turns. PSNR says that all of them do
+the same work. Peak memory is that of the tensors alive at once (of a compiled form it is not seen). For L-BFGS
+(DLG) the plain loop is one torch.optim.LBFGS per trial.
+
+--check: exit status 1 if PSNR differs by more than 0.1 dB, a ratio is below 1, or the chosen form misses its
+bar: 4 for LeNet at batch 1 (7 compiled), 2 for the 16-64-channel ConvNet at batch 1, 2.5 for L-BFGS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from inversionbench.attacks.federated._lbfgs import LBFGS
+from inversionbench.attacks.federated._matching import objective
+from inversionbench.attacks.federated._objectives import Matching
+from inversionbench.attacks.federated._schedules import factor
+from inversionbench.attacks.federated._search import adam
+from inversionbench.attacks.federated._simulate import simulator
+from inversionbench.data.prepare import prepare
+from inversionbench.models.federated import Victim, build
+from inversionbench.training._protocol import Protocol
+
+VICTIMS = {  # model, rate, weight of the total variation
+    "lenet": ({"name": "lenet", "activation": "sigmoid", "init": "uniform"}, 0.3, 0.05),
+    "lenet_relu": ({"name": "lenet", "activation": "relu", "init": "default"}, 0.3, 0.05),
+    "convnet8": ({"name": "convnet", "widths": [8, 16, 32]}, 0.1, 0.01),
+    "convnet16": ({"name": "convnet", "widths": [16, 32, 64]}, 0.1, 0.01),
+}
+BARS = {("lenet", 1, "auto"): 4.0, ("lenet", 1, "compiled"): 7.0, ("convnet16", 1, "auto"): 2.0}
+BAR_LBFGS, SAME = 2.5, 0.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One victim, the private batches x (trials, batch, c, h, w) in [0, 1] with labels, and the start."""
+
+    model: Victim
+    x: Tensor
+    y: Tensor
+    start: Tensor
+    rate: float
+    tv: float
+
+    @property
+    def box(self) -> tuple[float, float]:
+        return self.model.front.box
+
+    def gradients(self) -> list[list[Tensor]]:
+        """Each trial's observed gradient."""
+        own = list(self.model.parameters())
+        return [list(torch.autograd.grad(F.cross_entropy(self.model(x), y), own)) for x, y in zip(self.x, self.y)]
+
+    def psnr(self, found: Tensor) -> float:
+        """Mean PSNR of normalised images, in the order of the slots (all forms start alike)."""
+        images = self.model.front.pixels(found).clamp(0, 1)
+        return float((-10 * (images - self.x).square().flatten(2).mean(2).log10()).mean())
+
+
+def plain(case: Case, iterations: int) -> Tensor:
+    """Inverting Gradients, one trial after the other."""
+    parameters, out = list(case.model.parameters()), []
+    for target, y, start in zip(case.gradients(), case.y, case.start):
+        x = start.clone().requires_grad_()
+        optimiser = torch.optim.Adam([x], lr=case.rate)
+        best, best_loss = x.detach().clone(), float("inf")
+        for t in range(iterations):
+            optimiser.param_groups[0]["lr"] = case.rate * factor("drops", t, iterations)
+            optimiser.zero_grad()
+            loss = F.cross_entropy(case.model.body(x), y)
+            dummy = torch.autograd.grad(loss, parameters, create_graph=True)
+            product = sum((a * b).sum() for a, b in zip(dummy, target))
+            norms = sum(a.square().sum() for a in dummy).sqrt() * sum(b.square().sum() for b in target).sqrt()
+            rough = (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
+            value = 1 - product / norms + case.tv * rough
+            value.backward()
+            if value.item() < best_loss:
+                best, best_loss = x.detach().clone(), value.item()
+            x.grad.sign_()
+            optimiser.step()
+            with torch.no_grad():
+                x.clamp_(*case.box)
+        out.append(best)
+    return torch.stack(out)
+
+
+def ours(case: Case, iterations: int, form: str, precision: str = "float32") -> Callable[[], Tensor]:
+    """The same as the attacks run it; simulators are made, and compiled, before the clock starts."""
+    client = simulator(case.model, Protocol(batch_size=case.x.shape[1]), form, precision)
+    names = [n for n, _ in case.model.named_parameters()]
+    observed = client.layout.flatten({n: torch.stack(parts) for n, parts in zip(names, zip(*case.gradients()))})
+    evaluate = objective(client, Matching(observed), F.one_hot(case.y, case.model.classes).float(), case.tv)
+    adam(case.start, evaluate, 2, case.rate)
+    return lambda: adam(case.start, evaluate, iterations, case.rate, box=case.box).x
+
+
+def plain_lbfgs(case: Case, steps: int) -> Tensor:
+    """DLG with known labels, one torch.optim.LBFGS per trial."""
+    parameters, out = list(case.model.parameters()), []
+    for target, y, start in zip(case.gradients(), case.y, case.start):
+        x = start.clone().requires_grad_()
+        optimiser = torch.optim.LBFGS([x])
+
+        def closure(x: Tensor = x, y: Tensor = y, target: list[Tensor] = target, o=optimiser) -> Tensor:
+            o.zero_grad()
+            dummy = torch.autograd.grad(F.cross_entropy(case.model.body(x), y), parameters, create_graph=True)
+            loss = torch.stack([(a - b).square().sum() for a, b in zip(dummy, target)]).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(steps):
+            optimiser.step(closure)
+        out.append(x.detach())
+    return torch.stack(out)
+
+
+def our_lbfgs(case: Case, steps: int) -> Tensor:
+    client = simulator(case.model, Protocol(batch_size=case.x.shape[1]))
+    names = [n for n, _ in case.model.named_parameters()]
+    observed = client.layout.flatten({n: torch.stack(parts) for n, parts in zip(names, zip(*case.gradients()))})
+    matching, y = Matching(observed, "l2"), F.one_hot(case.y, case.model.classes).float()
+
+    def closure(flat: Tensor) -> tuple[Tensor, Tensor]:
+        flat = flat.detach().requires_grad_()
+        loss = matching(client(flat.view_as(case.start), y))
+        return loss.detach(), torch.autograd.grad(loss.sum(), flat)[0]
+
+    optimiser = LBFGS(case.start.flatten(1))
+    for _ in range(steps):
+        optimiser.step(closure, torch.ones(len(case.start), dtype=torch.bool))
+    return optimiser.x.view_as(case.start)
+
+
+def take_turns(runs: dict[str, Callable[[], Tensor]], repeats: int) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """CPU seconds of each, the best of the repeats, and what each returned."""
+    seconds, results = dict.fromkeys(runs, float("inf")), {}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            start = time.process_time()
+            results[name] = run()
+            seconds[name] = min(seconds[name], time.process_time() - start)
+    return seconds, results
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of all tensors alive, after every operation; `peak` is the most there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                ref = StorageWeakRef(leaf.untyped_storage())
+                self.alive[ref.cdata] = (ref, leaf.untyped_storage().nbytes())
+        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
+        return out
+
+
+def memory(run: Callable[[], Tensor]) -> float:
+    """MiB of tensors alive at once."""
+    with Live() as live:
+        run()
+    return live.peak / 2**20
+
+
+def case_of(victim: str, batch: int, trials: int) -> Case:
+    spec, rate, tv = VICTIMS[victim]
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"private": 12, "public": 1, "evaluation": 1, "heldout": 1}
+        data = prepare("photos", options, None, Path(folder) / "photos")
+        x, y = data.private.images(slice(0, trials * batch)), data.private.labels(slice(0, trials * batch))
+    model = build(spec, data.shape, data.classes, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    shape = (trials, batch, *data.shape)
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return Case(model, x.view(shape), y.view(trials, batch), start, rate, tv)
+
+
+def measure(victim: str, batch: int, args: argparse.Namespace) -> list[dict[str, object]]:
+    """One line per form; the first is the plain loop."""
+    case = case_of(victim, batch, args.trials)
+    forms = ["auto", "im2col", "grouped", "vmap", *(["compiled"] if args.compiled else [])]
+    makers: dict[str, Callable[[int], Callable[[], Tensor]]] = {"plain": lambda n: lambda: plain(case, n)}
+    for form in forms:
+        makers[form] = lambda n, form=form: ours(case, n, form)
+    if args.bfloat16:
+        makers["auto, bfloat16"] = lambda n: ours(case, n, "auto", "bfloat16")
+    seconds, found = take_turns({name: make(args.iterations) for name, make in makers.items()}, args.repeats)
+    count = args.iterations * args.trials * batch
+    return [
+        {
+            "case": f"{victim}, batch {batch}", "victim": victim, "batch": batch, "form": name,
+            "rate": count / seconds[name], "ratio": seconds["plain"] / seconds[name],
+            "psnr": case.psnr(found[name]), "memory_mib": 0.0 if name == "compiled" else memory(make(2)),
+        }
+        for name, make in makers.items()
+    ]  # fmt: skip
+
+
+def measure_lbfgs(args: argparse.Namespace) -> list[dict[str, object]]:
+    case = case_of("lenet", 1, args.trials)
+    runs = {"plain": lambda: plain_lbfgs(case, args.lbfgs), "batched": lambda: our_lbfgs(case, args.lbfgs)}
+    seconds, found = take_turns(runs, max(1, args.repeats - 1))
+    return [
+        {
+            "case": "lenet, L-BFGS", "victim": "lenet", "batch": 1, "form": name,
+            "rate": 20 * args.lbfgs * args.trials / seconds[name], "ratio": seconds["plain"] / seconds[name],
+            "psnr": case.psnr(found[name]), "memory_mib": memory(run),
+        }
+        for name, run in runs.items()
+    ]  # fmt: skip
+
+
+def misses(lines: list[dict[str, object]]) -> list[str]:
+    """What falls short of its bar."""
+    out = []
+    reference = {line["case"]: line for line in lines if line["form"] == "plain"}
+    for line in lines:
+        ratio, name = float(line["ratio"]), f"{line['case']}, {line['form']}"  # type: ignore[arg-type]
+        lbfgs, form = "L-BFGS" in str(line["case"]), str(line["form"])
+        bar = BARS.get((str(line["victim"]), int(line["batch"]), form), 1.0 if form == "auto" else 0.0)  # type: ignore[call-overload]
+        if form == "batched":
+            bar = BAR_LBFGS
+        if ratio < bar:
+            out.append(f"{name}: {ratio:.2f} times the plain loop, the bar is {bar}")
+        apart = abs(float(line["psnr"]) - float(reference[line["case"]]["psnr"]))  # type: ignore[arg-type]
+        if not lbfgs and apart > SAME:
+            out.append(f"{name}: PSNR differs by {apart:.2f} dB")
+    return out
+
+
+def _row(line: dict[str, object]) -> str:
+    numbers = "{rate:10.0f} {ratio:6.2f} {psnr:6.2f} {memory_mib:6.0f}".format_map(line)
+    return f"{line['case']:22s} {line['form']:16s} {numbers}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=["lenet", "convnet8", "convnet16"])
+    parser.add_argument("--lbfgs", type=int, default=6, help="outer steps; 0 leaves it out")
+    for flag in ("compiled", "bfloat16", "json", "check"):
+        parser.add_argument(f"--{flag}", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    lines: list[dict[str, object]] = []
+    if not args.json:
+        print(f"{'case':22s} {'form':16s} {'image-it/s':>10s} {'ratio':>6s} {'PSNR':>6s} {'MiB':>6s}")
+    settings = [(v, b) for v in args.victims for b in args.batches] + [("", 0)] * bool(args.lbfgs)
+    for victim, batch in settings:
+        for line in measure(victim, batch, args) if victim else measure_lbfgs(args):
+            lines.append(line)
+            print(json.dumps(line) if args.json else _row(line), flush=True)
+    short = misses(lines)
+    for text in short:
+        print(text, file=sys.stderr)
+    return int(bool(short) and args.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
