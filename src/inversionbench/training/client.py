@@ -23,13 +23,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inversionbench.defenses.base import Client, Defense, Step
 from inversionbench.models.base import trace
 
 if TYPE_CHECKING:
-    from inversionbench.models.federated import Victim
     from inversionbench.training._protocol import Protocol
 
 Update = dict[str, Tensor]
@@ -54,7 +53,7 @@ class Sent:
 
 
 def local_update(
-    model: Victim,
+    model: nn.Module,
     x: Tensor,
     y: Tensor,
     protocol: Protocol,
