@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from inversionbench.defenses.base import Client, Defense, Step
 from inversionbench.models.base import trace
+from inversionbench.models.federated import Victim
 
 if TYPE_CHECKING:
     from inversionbench.training._protocol import Protocol
