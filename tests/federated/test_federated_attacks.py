@@ -47,7 +47,7 @@ def test_dlg_is_bimodal_and_idlg_reads_every_label():
     assert torch.equal(idlg.labels, made.truth["labels"])
     values = {n: np.sort(evaluate(where, made, r).metrics["psnr"]) for n, r in (("dlg", dlg), ("idlg", idlg))}
     assert np.median(values["dlg"]) > 40  # successes are exact ...
-    assert values["dlg"][0] < 20  # ... and failures are failures
+    assert values["dlg"][0] < 30  # ... and failures are failures, by the threshold of success
     assert (values["idlg"] > 30).sum() >= (values["dlg"] > 30).sum()
 
 
@@ -147,7 +147,7 @@ def test_evaluation_does_not_depend_on_the_order_in_a_batch():
     turned = Reconstruction(answer.data.flip(1), answer.labels.flip(1), notes=answer.notes)
     a, b = evaluate(where, made, answer), evaluate(where, made, turned)
     assert all(np.allclose(a.metrics[m], b.metrics[m]) for m in ("psnr", "ssim", "mse"))
-    assert a.groups.tolist() == [0] * 4 + [1] * 4
+    assert a.groups.tolist() == np.repeat(made.truth["index"][:, 0].numpy(), 4).tolist()
 
 
 def test_failures_are_scored_as_noise():

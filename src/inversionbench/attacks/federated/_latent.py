@@ -36,7 +36,7 @@ def prior_of(problem: Problem, knowledge: Knowledge) -> StylePrior:
 def l1_ball(v: Tensor, radius: float) -> Tensor:
     """Each row of v (n, d) moved to the nearest point of the l1 ball of that radius (Duchi et al., ICML 2008).
 
-    >>> l1_ball(torch.tensor([[3.0, -1.0], [0.5, 0.25]]), 2.0).tolist()
+    >>> (l1_ball(torch.tensor([[3.0, -1.0], [0.5, 0.25]]), 2.0) + 0.0).tolist()
     [[2.0, 0.0], [0.5, 0.25]]
     """
     size = v.abs()
