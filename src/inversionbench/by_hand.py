@@ -100,7 +100,9 @@ def explain(params: Params, key: str) -> str:
     lines += [f"    {part}: {values}" for part, values in record["parameters"].items()]
     lines.append("  made from (digest, unchanged since):")
     for name, digest in record["provenance"].items():
-        if name == "versions":
+        if name == "device":
+            lines.append(f"    device: {digest}")
+        elif name == "versions":
             lines.append(f"    versions: {', '.join(f'{k} {v}' for k, v in digest.items())}")
         else:
             same = found["same_code"] if name == "code" else found["same_inputs"].get(name)

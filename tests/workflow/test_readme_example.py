@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -38,5 +39,7 @@ def test_the_worked_example_runs(finished):
     finally:
         params.write_text(before)
         file.unlink()
+        for left in sorted((finished.folder / "results/mini").rglob("sign_update")):
+            shutil.rmtree(left)
     finished.snakemake()
     assert "sign_update" not in (finished.folder / "results/mini/survey/defenses.csv").read_text()
