@@ -119,7 +119,7 @@ def published(repository: Path = REPOSITORY) -> pd.DataFrame | None:
     paths = sorted((repository / "results" / "published").glob("*/*.csv"))
     frames = [pd.read_csv(path, keep_default_na=False) for path in paths
               if path.name in ("attacks.csv", "defenses.csv")]
-    return pd.concat(frames, ignore_index=True) if frames else None
+    return pd.concat(frames, ignore_index=True).fillna("") if frames else None
 
 
 def coverage_markdown(repository: Path = REPOSITORY) -> str:
