@@ -65,6 +65,8 @@ def test_the_truth_is_the_ceiling_and_what_knows_nothing_the_floor(truth):
     assert best["attribute_recovery"] > 0.3
     assert truth.metrics["agreement"].mean() > 0.6
     assert truth.facts["chance"] == 1 / PEOPLE
+    anchors = truth.facts["knn_anchors"]  # the scale of the distance: another photograph, another person
+    assert anchors["same_person"] < 0.5 * anchors["other_person"]
 
 
 def test_agreement_needs_both(truth):

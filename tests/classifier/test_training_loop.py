@@ -133,6 +133,16 @@ def test_parameters_without_gradient_stay():
     assert net[4].weight.requires_grad
 
 
+def test_clipping_bounds_the_step():
+    """One step of plain gradient descent moves the weights by at most rate x clip."""
+    start, end = (
+        weights(recipe=Recipe(epochs=1, batch=50, optimiser="sgd", momentum=0.0, rate=rate, weight_decay=0.0,
+                              schedule="constant", clip=0.01))
+        for rate in (0.0, 1.0)
+    )
+    assert 0.005 < (end - start).norm() < 0.0101
+
+
 def test_bytes_and_floats_train_alike():
     small = (X * 255).round().to(torch.uint8)
     nets = [fit(network, x, Y, 2, RECIPE, rng=generator(1)) for x in (small, small.float() / 255)]

@@ -115,6 +115,10 @@ def evaluate(
         shown, bad = _presentable(images, failed, rng)
         for name, value in score(judges, reference, shown, y).values.items():
             curves.setdefault(name, []).append((budget, _without(value, bad, name)))
+    controls = _controls(judges, reference, target, data, classes, rng)
+    facts = _facts(judges, target, data, x, y, reference, int(broken.sum()))
+    anchors = {"same_person": "private_heldout", "other_person": "other_person"}
+    facts["knn_anchors"] = {k: float(controls[v]["knn_distance"].mean()) for k, v in anchors.items()}
     unavailable = {}
     if data.classes <= 10:
         unavailable["top5"] = "top-5 says nothing with 10 classes or fewer"
@@ -122,8 +126,7 @@ def evaluate(
         unavailable["attribute_recovery"] = "the data set has no known attributes"
     return Evaluation(
         metrics=values, groups=y.numpy(), curves=curves, unavailable=unavailable,
-        controls=_controls(judges, reference, target, data, classes, rng),
-        facts=_facts(judges, target, data, x, y, reference, int(broken.sum())),
+        controls=controls, facts=facts,
         gallery=_gallery(x, y, scores.features, reference, data),
     )
 
