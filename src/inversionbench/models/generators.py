@@ -34,7 +34,7 @@ class Generator(nn.Module):
     """z (n, z_dim) -> image (n, channels, side, side) in [0, 1].
 
     A linear layer to width * 2**(stages - 1) channels of 4 x 4 (or 7 x 7); each doubling of the resolution
-    halves the channels, the last one makes the image.
+    halves the channels, the last one makes the image. `options`: what builds another one like it.
     """
 
     def __init__(self, z_dim: int, width: int, channels: int, side: int, upsample: str = "nearest"):
@@ -46,6 +46,7 @@ class Generator(nn.Module):
         first = width << (n - 1)
         self.shape = (first, start, start)
         self.z_dim = z_dim
+        self.options = {"z_dim": z_dim, "width": width, "channels": channels, "side": side, "upsample": upsample}
         self.first = nn.Sequential(
             nn.Linear(z_dim, first * start * start, bias=False), nn.BatchNorm1d(first * start * start), nn.ReLU()
         )

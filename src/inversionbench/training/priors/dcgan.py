@@ -144,20 +144,28 @@ class _Run:
         self.recipe, self.real, self.rng, self.where = recipe, real, rng, device()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw_seed(rng))
-            generator, critic = recipe.networks(shape)
-            mean = recipe.networks(shape)[0]
+            generator, critic = self.networks(shape)
+            mean = self.networks(shape)[0]
         self.generator = channels_last(generator).to(self.where)
         self.critic = channels_last(critic).to(self.where)
         self.mean = freeze(mean).to(self.where)
         self.mean.load_state_dict(self.generator.state_dict())
-        betas = (0.0, 0.99) if recipe.loss == "hinge" else (0.5, 0.999)
         self.optimisers = (
-            torch.optim.Adam(self.generator.parameters(), recipe.rate, betas),
-            torch.optim.Adam(self.critic.parameters(), recipe.critic_rate, betas),
+            torch.optim.Adam(self.generator.parameters(), recipe.rate, self.betas),
+            torch.optim.Adam(self.critic.parameters(), recipe.critic_rate, self.betas),
         )
         self.step = 0
         self.best: dict[str, Any] = {}
         self.history: list[list[float]] = []
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Of Adam."""
+        return (0.0, 0.99) if self.recipe.loss == "hinge" else (0.5, 0.999)
+
+    def networks(self, shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:
+        """Fresh generator and critic; called twice, with the global generator seeded."""
+        return self.recipe.networks(shape)
 
     @property
     def finished(self) -> bool:
