@@ -11,7 +11,8 @@
 
 A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
-stay the identities below) and `tracks` (where it can act).
+stay the identities below) and `tracks` (where it can act). Two methods are no hooks: `prepare`, once per
+target, and `for_client`, once per client, return the defense that is then run (by default itself).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from inversionbench.data.base import Dataset
 
 HOOKS = (
     "training_set",
@@ -62,6 +65,8 @@ class Client:
     """What H6 and H7 may see: the round, the client's own memory, its size, the global parameters.
 
     state: kept from round to round by this client alone (residuals, momentum). clients: how many take part.
+    model: the global model as received; x, y: the images and labels of the (last) local epoch, after H2. These
+    three are there wherever images are trained on, for what is computed from the batch itself.
     """
 
     round: int
@@ -72,6 +77,9 @@ class Client:
     parameters: Mapping[str, Tensor]
     rng: torch.Generator
     state: dict[str, Any] = field(default_factory=dict)
+    model: nn.Module | None = None
+    x: Tensor | None = None
+    y: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,16 @@ class Defense:
     hooks: ClassVar[frozenset[str]] = frozenset()
     tracks: ClassVar[tuple[str, ...]] = ()
     keeps_labels: ClassVar[bool] = False  # a release that never changes the label output
+
+    def prepare(self, data: Dataset, factory: Callable[[torch.Generator], nn.Module], rng: torch.Generator) -> Defense:
+        """Once per target, before all hooks: this defense made ready for a data set and an architecture (a search,
+        a pre-training). `factory(rng)` builds the undefended network. What it finds goes into the result's fields.
+        """
+        return self
+
+    def for_client(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Defense:
+        """Once per client: this defense as a client with the local images x (n, ...) and labels y (n,) runs it."""
+        return self
 
     def training_set(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """H1. x: (n, ...), y: (n,) of the private part."""

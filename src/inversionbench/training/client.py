@@ -112,6 +112,7 @@ def send(
     statistics = []
     if protocol.bn == "train_shared":
         statistics = [(n.seen[0].detach(), n.seen[1].detach()) for n in norms if n.seen]
+    client.model, client.x, client.y = model, used_x, used_y
     payload = defense.client_update(update, client)
     public = dict(client.state.get("public", {}))
     return Sent(update, payload, defense.bytes_sent(payload), used_x, used_y, statistics, public)

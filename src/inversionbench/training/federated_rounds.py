@@ -47,18 +47,20 @@ def train(
     """
     shares = split(y, federation, rng)
     draws = [_Draws(share, federation.batch, rng) for share in shares]
+    owners = [defense.for_client(x[share], y[share], defense_rng) for share in shares]
     states: list[dict[str, object]] = [{} for _ in shares]
     velocity: Update = {}
     sent, momentum = 0, 0.0 if getattr(defense, "client_momentum", False) else federation.momentum
     for t in range(rounds):
         batches = [draw.next() for draw in draws]
-        updates = gradients(model, [x[b] for b in batches], [y[b] for b in batches], classes, defense, defense_rng)
+        sent_by = gradients(model, [x[b] for b in batches], [y[b] for b in batches], classes, owners, defense_rng)
         parameters = {n: p.detach() for n, p in model.named_parameters()}
         payloads = []
-        for i, update in enumerate(updates):
-            client = Client(t, rounds, i, len(shares), len(batches[i]), parameters, defense_rng, states[i])
-            payloads.append(defense.client_update(update, client))
-            sent += defense.bytes_sent(payloads[-1])
+        for i, (update, used_x, used_y) in enumerate(sent_by):
+            client = Client(t, rounds, i, len(shares), len(batches[i]), parameters, defense_rng, states[i],
+                            model, used_x, used_y)  # fmt: skip
+            payloads.append(owners[i].client_update(update, client))
+            sent += owners[i].bytes_sent(payloads[-1])
         mean, _ = defense.aggregate(payloads, [float(len(b)) for b in batches])
         rate = _rate(federation, t, rounds)
         with torch.no_grad():
@@ -71,13 +73,17 @@ def train(
 
 
 def gradients(
-    model: Victim, xs: list[Tensor], ys: list[Tensor], classes: int, defense: Defense, rng: torch.Generator
-) -> list[Update]:
-    """Each client's gradient of one step, with H2, H4 and H5. Batch norms use and track batch statistics."""
+    model: Victim, xs: list[Tensor], ys: list[Tensor], classes: int, owners: list[Defense], rng: torch.Generator
+) -> list[tuple[Update, Tensor, Tensor]]:
+    """Each client's gradient of one step, with H2, H4 and H5, and the images and labels after H2. Batch norms use and
+    track batch statistics. owners: the defense as each client runs it.
+    """
     norms = model.batch_norms()
     for norm in norms:
         norm.batch = norm.track = True
-    out = [local_update(model, x, y, Protocol(batch_size=len(x)), defense, classes, rng)[0] for x, y in zip(xs, ys)]
+    out = [
+        local_update(model, x, y, Protocol(batch_size=len(x)), own, classes, rng) for x, y, own in zip(xs, ys, owners)
+    ]
     for norm in norms:
         norm.batch = norm.track = False
     return out

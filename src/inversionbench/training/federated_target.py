@@ -44,6 +44,9 @@ def make_target(
 
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
+    defense = defense.prepare(
+        data, lambda rng: build(scenario.model, data.shape, data.classes, rng), stream(seed, "defense", "prepare")
+    )
     x, y = defense.training_set(data.private.images(), data.private.labels(), stream(seed, "defense", "set"))
     model = new_model(scenario, defense, data.shape, data.classes, seed)
     index = choose(y, scenario.subjects, protocol, stream(seed, "subjects"))
@@ -53,16 +56,26 @@ def make_target(
         train(model, x, y, data.classes, federation, federation.rounds, defense, stream(seed, "rounds"),
               stream(seed, "rounds", "defense"))  # fmt: skip
     decoy = choose_decoys(y, index, stream(seed, "decoys"))
+    free = torch.ones(len(y), dtype=torch.bool)
+    free[index.flatten()] = free[decoy.flatten()] = False
+    owners = {
+        name: [
+            defense.for_client(torch.cat([x[row], x[free]]), torch.cat([y[given], y[free]]),
+                               stream(seed, "defense", name, "local", i))
+            for i, (row, given) in enumerate(zip(part, index))
+        ]
+        for name, part in (("client", index), ("decoy", decoy))
+    }  # fmt: skip
     memory: list[dict[str, Any]] = [{} for _ in index]
     others: list[dict[str, Any]] = [{} for _ in decoy]
     earlier = []
     for back in reversed(range(1, protocol.rounds)):
-        before = _clients(model, x[index], y[index], protocol, federation.rounds, defense, data.classes, seed,
+        before = _clients(model, x[index], y[index], protocol, federation.rounds, owners["client"], data.classes, seed,
                           f"client -{back}", memory)  # fmt: skip
         earlier.append(_seen_round(model, before, protocol, defense))
     round = federation.rounds + len(earlier)
     sent = [
-        _clients(model, x[part], y[index], protocol, round, defense, data.classes, seed, name, own)
+        _clients(model, x[part], y[index], protocol, round, owners[name], data.classes, seed, name, own)
         for name, part, own in (("client", index, memory), ("decoy", decoy, others))
     ]
     views = [observe(defense, s, [1.0] * len(s))[1] for s in sent]
@@ -163,13 +176,15 @@ def choose_decoys(y: Tensor, index: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _clients(
-    model: Victim, x: Tensor, y: Tensor, protocol: Protocol, round: int, defense: Defense, classes: int, seed: int,
-    name: str, memory: list[dict[str, Any]],
+    model: Victim, x: Tensor, y: Tensor, protocol: Protocol, round: int, owners: list[Defense], classes: int,
+    seed: int, name: str, memory: list[dict[str, Any]],
 ) -> list[Sent]:
-    """One round of clients with batches x (clients, batch, c, h, w), y (clients, batch) and their own memories."""
+    """One round of clients with batches x (clients, batch, c, h, w), y (clients, batch), their own memories and the
+    defense as each runs it. The local set of an attacked client is its batch and all images of no batch.
+    """
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     return [
-        send(model, x[i], y[i], protocol, defense,
+        send(model, x[i], y[i], protocol, owners[i],
              Client(round, round + 1, i, len(x), x.shape[1], parameters, stream(seed, "defense", name, i), memory[i]),
              classes)
         for i in range(len(x))
