@@ -18,6 +18,7 @@ from inversionbench.errors import UserError
 from inversionbench.files import read_json, write_json
 from inversionbench.params import Params
 from inversionbench.plan import Plan
+from inversionbench.tracks import Scenario
 
 
 def run(params: Params, key: str) -> str:
@@ -27,7 +28,6 @@ def run(params: Params, key: str) -> str:
     here = plan.params
     one = replace(group, strengths=(strength,), seeds=(seed,))
     scenario = here.scenarios[group.scenario]
-    prior = plan.prior_of(group.attack)
     defense, at = cells.target_of(here, group.defense, strength)
     do = _Steps(here.folder / "stamps.json")
     data = plan.prepare(scenario.dataset)
@@ -39,19 +39,33 @@ def run(params: Params, key: str) -> str:
         lambda: runner.train_target(here, scenario.name, defense, at),
     )
     needs = [target, plan.attack(group.key)]
-    if prior:
-        needs.append([data, plan.train_prior(prior)])
-        do(
-            f"train-prior {scenario.dataset}/{prior}",
-            needs[-1],
-            lambda: runner.train_prior(here, scenario.dataset, prior),
-        )
+    for prior in here.attacks[group.attack].priors(group.scenario):
+        needs += _prior(do, plan, prior, scenario, (defense, at), [data, target])
     if scenario.judges:
         judge = scenario.judges
         do(f"train-evaluator {judge}", [data, plan.train_evaluator(judge)], lambda: runner.train_evaluator(here, judge))
     do(f"attack {group.key}", [needs, strength, seed], lambda: runner.attack(here, one))
     runner.evaluate(here, [one])
     return describe(here.folder / "cells" / key)
+
+
+def _prior(
+    do: _Steps, plan: Plan, prior: str, scenario: Scenario, where: tuple[str, float], on: list[Any]
+) -> list[Any]:
+    """Train a prior, after the one that it starts from; returns what it depends on."""
+    data, target = on
+    base = plan.base_of(prior)
+    needs = _prior(do, plan, base, scenario, where, on) if base else []
+    aware = plan.params.priors[prior].described.attributes.get("target_aware")
+    needs.append([data, plan.train_prior(prior), target if aware else None])
+    if aware:
+        defense, at = where
+        do(f"train-target-prior {scenario.name}/{defense}/{text(at)}/{prior}", needs,
+           lambda: runner.train_target_prior(plan.params, scenario.name, defense, at, prior))  # fmt: skip
+    else:
+        do(f"train-prior {scenario.dataset}/{prior}", needs,
+           lambda: runner.train_prior(plan.params, scenario.dataset, prior))  # fmt: skip
+    return needs
 
 
 class _Steps:

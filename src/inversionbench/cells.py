@@ -5,7 +5,8 @@ in strength and seed form a group and share a process, because starting one cost
 
     <results>/<scale>/data/<dataset>/                               prepared data set
                      /evaluators/<entry>/                           evaluators
-                     /priors/<dataset>/<prior>/                     target-independent priors
+                     /priors/<dataset>/<prior>/                     priors trained on public data alone
+                     /priors/targets/<scenario>/<defense>/<strength>/<prior>/   those that ask a target as well
                      /targets/<scenario>/<defense>/<strength>/      released/ and truth/, a folder per seed
                      /reconstructions/<scenario>/<attack>/<defense>/<strength>/<seed>/reconstruction.pt
                      /cells/<scenario>/<attack>/<defense>/<strength>/<seed>/record.json
@@ -117,6 +118,14 @@ def target_of(params: Params, defense: str, strength: float) -> tuple[str, float
     if defense == "none" or params.defenses[defense].described.attributes["hooks"] == frozenset({"release"}):
         return "none", 0.0
     return defense, strength
+
+
+def prior_folder(params: Params, prior: str, scenario: str, defense: str, strength: float) -> str:
+    """Where a prior lies, below the run's folder: one for each data set, or for each target if it asks one."""
+    if not params.priors[prior].described.attributes.get("target_aware"):
+        return f"priors/{params.scenarios[scenario].dataset}/{prior}"
+    trained, at = target_of(params, defense, strength)
+    return f"priors/targets/{scenario}/{trained}/{text(at)}/{prior}"
 
 
 def _group(params: Params, scenario: str, attack: Entry, defense: Entry) -> Group:

@@ -76,6 +76,8 @@ def _steps(commands: Any) -> None:
     add("train-target", _train_target, "step: train a target with its defense", names)
     add("train-evaluator", _train_evaluator, "step: train the evaluators of a data set", [("entry", {})])
     add("train-prior", _train_prior, "step: train a prior on public data", [("dataset", {}), ("prior", {})])
+    add("train-target-prior", _train_target_prior, "step: train a prior that asks a target",
+        [("scenario", {}), ("defense", {}), ("strength", {"type": float}), ("prior", {})])  # fmt: skip
     group = [("group", {"help": "SCENARIO/ATTACK/DEFENSE"})]
     add("attack", _attack, "step: attack all strengths and seeds of a group", group)
     attack = [("attack", {"help": "SCENARIO/ATTACK"})]
@@ -213,6 +215,12 @@ def _train_prior(args: argparse.Namespace) -> None:
     from inversionbench import runner
 
     runner.train_prior(_params(args), args.dataset, args.prior)
+
+
+def _train_target_prior(args: argparse.Namespace) -> None:
+    from inversionbench import runner
+
+    runner.train_target_prior(_params(args), args.scenario, args.defense, args.strength, args.prior)
 
 
 def _attack(args: argparse.Namespace) -> None:

@@ -77,6 +77,13 @@ class Entry:
         level = self.described.attributes["level"]
         return level if isinstance(level, str) else self.parameters(scenario)["access"]
 
+    def priors(self, scenario: str | None = None) -> tuple[str, ...]:
+        """The entries of `priors:` that an attack needs here; its field `base` chooses where a mapping stands."""
+        needed = self.described.attributes.get("prior") or ()
+        if isinstance(needed, Mapping):
+            needed = needed[self.parameters(scenario)["base"]]
+        return (needed,) if isinstance(needed, str) else tuple(needed)
+
 
 @dataclass(frozen=True)
 class Params:
@@ -154,7 +161,9 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
         attempt(_check_evaluator, name, options, sections)
     if not problems:
         for entry in entries["attacks"].values():
-            attempt(_check_prior, entry, entries["priors"])
+            attempt(_check_priors, entry, entries["priors"])
+        for entry in entries["priors"].values():
+            attempt(_check_base, entry, entries["priors"])
     if problems:
         raise UserError(f"{source}:\n  " + "\n  ".join(problems))
 
@@ -293,10 +302,23 @@ def _check_level(entry: Entry, where: str) -> None:
                 raise UserError(f"{where}: access '{got}': {suggest(got, level)}")
 
 
-def _check_prior(entry: Entry, priors: Mapping[str, Entry]) -> None:
-    prior = entry.described.attributes.get("prior")
-    if prior:
-        _known(prior, f"attacks.{entry.name} needs a prior", "entry of priors", priors)
+def _check_priors(entry: Entry, priors: Mapping[str, Entry]) -> None:
+    choice = entry.described.attributes.get("prior")
+    for scenario in [None, *entry.settings]:
+        base = entry.parameters(scenario).get("base")
+        if isinstance(choice, Mapping) and base not in choice:
+            raise UserError(f"attacks.{entry.name}: base '{base}': {suggest(str(base), choice)}")
+        for prior in entry.priors(scenario):
+            _known(prior, f"attacks.{entry.name} needs a prior", "entry of priors", priors)
+
+
+def _check_base(entry: Entry, priors: Mapping[str, Entry]) -> None:
+    """A prior trained on a target's answers may start from a shared one, and only from such a one."""
+    base = entry.described.attributes.get("base")
+    if base:
+        _known(base, f"priors.{entry.name} starts from a prior", "entry of priors", priors)
+        if priors[base].described.attributes.get("target_aware"):
+            raise UserError(f"priors.{entry.name}: it starts from '{base}', which needs a target of its own")
 
 
 def _check_evaluator(name: str, options: Mapping[str, Any], sections: Mapping[str, Any]) -> None:

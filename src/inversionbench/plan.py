@@ -51,16 +51,24 @@ class Plan:
         return sorted({s.judges for s in self.params.scenarios.values() if s.judges})
 
     @cached_property
-    def priors(self) -> list[tuple[str, str]]:
-        """(dataset, prior) of every prior that some attack searches."""
-        found = {(self.dataset_of(g.scenario), self.prior_of(g.attack)) for g in self.groups.values()}
-        return sorted((d, p) for d, p in found if p)
+    def priors(self) -> list[str]:
+        """Folders of every prior that some attack searches or that another starts from."""
+        return sorted({path for g in self.groups.values() for path in self._priors(g)})
+
+    def _priors(self, group: Group) -> list[str]:
+        out = []
+        for prior in self.params.attacks[group.attack].priors(group.scenario):
+            for needed in (self.base_of(prior), prior):
+                if needed:
+                    out += [cells.prior_folder(self.params, needed, group.scenario, group.defense, s)
+                            for s in group.strengths]
+        return [f"{self.folder}/{path}" for path in dict.fromkeys(out)]
 
     def dataset_of(self, scenario: str) -> str:
         return self.params.scenarios[scenario].dataset
 
-    def prior_of(self, attack: str) -> str | None:
-        return self.params.attacks[attack].described.attributes.get("prior")
+    def base_of(self, prior: str) -> str | None:
+        return self.params.priors[prior].described.attributes.get("base")
 
     # --- inputs ----------------------------------------------------------------------------------------
 
@@ -81,9 +89,14 @@ class Plan:
     def attack_inputs(self, key: str) -> list[str]:
         """The public part, what the targets released, and the prior: nothing else may enter an attack."""
         group = self.groups[key]
-        dataset, prior = self.dataset_of(group.scenario), self.prior_of(group.attack)
-        inputs = [*self.data(dataset, "public"), *self.released(group)]
-        return [*inputs, f"{self.folder}/priors/{dataset}/{prior}"] if prior else inputs
+        return [*self.data(self.dataset_of(group.scenario), "public"), *self.released(group), *self._priors(group)]
+
+    def target_prior_inputs(self, scenario: str, defense: str, strength: str, prior: str) -> list[str]:
+        """Public data, what the target released, and the prior to start from."""
+        dataset, base = self.dataset_of(scenario), self.base_of(prior)
+        released = f"{self.folder}/targets/{scenario}/{defense}/{strength}/released"
+        start = [f"{self.folder}/priors/{dataset}/{base}"] if base else []
+        return [*self.data(dataset, "public"), released, *start]
 
     def evaluate_inputs(self, key: str) -> list[str]:
         """`key`: scenario/attack. Unlike the attack, the evaluation sees everything."""
@@ -108,7 +121,7 @@ class Plan:
         return [
             *(f"{t}/{part}" for t in targets for part in ("released", "truth")),
             *(f"{self.folder}/evaluators/{j}" for j in self.judges),
-            *(f"{self.folder}/priors/{d}/{p}" for d, p in self.priors),
+            *self.priors,
         ]
 
     def cell_outputs(self) -> list[str]:

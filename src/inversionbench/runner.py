@@ -87,8 +87,6 @@ def train_prior(params: Params, dataset: str, entry: str) -> None:
     """Write priors/<dataset>/<prior>/{prior.pt, facts.json} and a sheet of samples."""
     import torch
 
-    from inversionbench.survey.galleries import save_sheet
-
     recipe = params.priors[entry].build()
     with atomic_folder(params.folder / "priors" / dataset / entry) as folder:
         if reason := _missing(params, dataset):
@@ -98,12 +96,68 @@ def train_prior(params: Params, dataset: str, entry: str) -> None:
         rng = torch.Generator().manual_seed(seed_of(dataset, entry, "prior"))
         with _Clock() as clock:
             state = recipe.train(public, rng, progress)
-        prior = recipe.load(state)
-        with torch.no_grad():
-            save_sheet(folder / "sheet.png", prior.generator(prior.sample(64, rng)))
         _save(folder / "prior.pt", state)
         write_json(folder / "facts.json", state.get("facts", {}))
+        _save_sheet(folder / "sheet.png", recipe.load(state), rng)
         _timing(params, clock, "priors", dataset, entry)
+
+
+def train_target_prior(params: Params, scenario_name: str, defense: str, strength: float, entry: str) -> None:
+    """Write priors/targets/<scenario>/<defense>/<strength>/<prior>/<target seed>.pt, with facts and a sheet."""
+    import torch
+
+    scenario, track = _scenario(params, scenario_name)
+    recipe = params.priors[entry].build()
+    hidden = _defense(params, defense, strength, scenario_name)
+    targets = params.folder / "targets" / scenario_name / defense / text(strength) / "released"
+    with atomic_folder(params.folder / cells.prior_folder(params, entry, scenario_name, defense, strength)) as folder:
+        if reason := _missing(params, scenario.dataset):
+            write_json(folder / UNAVAILABLE, reason)
+            return
+        public = _public(params, scenario.dataset)[0]
+        base = _shared_prior(params, recipe.base, scenario.dataset) if recipe.base else None
+        for seed in range(scenario.target_seeds):
+            rng = torch.Generator().manual_seed(seed_of(scenario_name, entry, "prior", seed))
+            released, draw = _load(targets / f"{seed}.pt"), seed_of(scenario_name, "release", seed)
+            oracle = track.oracle(scenario, released, recipe, recipe.level, hidden, draw)
+            with _Clock() as clock:
+                state = recipe.train(public, rng, progress, target=oracle, base=base)
+            state["facts"] = {**state.get("facts", {}), **_passes(oracle)}
+            _save(folder / f"{seed}.pt", state)
+            if seed == 0:
+                write_json(folder / "facts.json", state["facts"])
+                _save_sheet(folder / "sheet.png", recipe.load(state), rng)
+            _timing(params, clock, "priors", "targets", scenario_name, defense, text(strength), entry, str(seed))
+
+
+def _passes(oracle: Any) -> dict[str, int]:
+    return {"queries": oracle.ledger.queries, "passes": oracle.ledger.passes}
+
+
+def _save_sheet(path: Path, prior: Any, rng: Any) -> None:
+    """64 samples of a prior that has a generator (students have none)."""
+    import torch
+
+    from inversionbench.survey.galleries import save_sheet
+
+    if generator := getattr(prior, "generator", None):
+        with torch.no_grad():
+            save_sheet(path, generator(prior.sample(64, rng)))
+
+
+def _shared_prior(params: Params, entry: str, dataset: str) -> Any:
+    return params.priors[entry].build().load(_load(params.folder / "priors" / dataset / entry / "prior.pt"))
+
+
+def _prior_files(params: Params, group: Group, strength: float, seed: int) -> dict[str, Path]:
+    """Entry -> file of every prior that an attack is given."""
+    scenario = params.scenarios[group.scenario]
+    out = {}
+    for entry in params.attacks[group.attack].priors(group.scenario):
+        folder = params.folder / cells.prior_folder(params, entry, group.scenario, group.defense, strength)
+        aware = params.priors[entry].described.attributes.get("target_aware")
+        out[entry] = folder / (_target_file(scenario, seed) if aware else "prior.pt")
+    return out
 
 
 def attack(params: Params, group: Group) -> None:
@@ -134,11 +188,11 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     defense = _defense(params, group.defense, strength, group.scenario)
     released = _load(_target_folder(params, group, strength) / "released" / _target_file(scenario, seed))
     public, meta = _public(params, scenario.dataset)
-    prior = None
-    if method.prior:
-        state = _load(params.folder / "priors" / scenario.dataset / method.prior / "prior.pt")
-        prior = params.priors[method.prior].build().load(state)
-    knowledge = track.knowledge(scenario, released, public, meta, prior)
+    states = {entry: _load(path) for entry, path in _prior_files(params, group, strength, seed).items()}
+    priors = {entry: params.priors[entry].build().load(state) for entry, state in states.items()}
+    knowledge = track.knowledge(scenario, released, public, meta, next(iter(priors.values()), None))
+    if priors:
+        knowledge.grant(priors=priors)
     level = entry.level(group.scenario)
     oracle = track.oracle(scenario, released, method, level, defense, seed_of(group.scenario, "release", seed))
     rng = torch.Generator().manual_seed(seed_of(group.scenario, group.attack, seed))
@@ -156,12 +210,18 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
         "device": str(device()),
         "level": level,
         "cost": {
-            "queries": oracle.ledger.queries,
+            **_passes(oracle),
             "queries_by_phase": oracle.ledger.by_phase(),
-            "passes": oracle.ledger.passes,
+            **_prior_passes(states),
             **(answer.cost if answer else {}),
         },
     }
+
+
+def _prior_passes(states: Mapping[str, Any]) -> dict[str, int]:
+    """What training the priors of an attack on this target cost at its oracle; empty for shared priors."""
+    passes = [state["facts"]["passes"] for state in states.values() if "passes" in state.get("facts", {})]
+    return {"prior_passes": sum(passes)} if passes else {}
 
 
 def evaluate(params: Params, groups: Sequence[Group]) -> None:
@@ -270,7 +330,7 @@ def attack_code(params: Params, group: Group) -> str:
         f"{track}:oracle",
         f"{track}:knowledge",
         "inversionbench.runner:attack",
-        *prior_modules(params, group.attack),
+        *prior_modules(params, group.attack, group.scenario),
     )
 
 
@@ -279,10 +339,9 @@ def defense_modules(params: Params, defense: str) -> list[str]:
     return [] if defense == "none" else [params.defenses[defense].described.module]
 
 
-def prior_modules(params: Params, attack: str) -> list[str]:
-    """The module of the prior that an attack searches."""
-    prior = params.attacks[attack].described.attributes.get("prior")
-    return [params.priors[prior].described.module] if prior else []
+def prior_modules(params: Params, attack: str, scenario: str) -> list[str]:
+    """The modules of the priors that an attack searches."""
+    return [params.priors[prior].described.module for prior in params.attacks[attack].priors(scenario)]
 
 
 def _measured(done: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,9 +391,9 @@ def _inputs(params: Params, group: Group, strength: float, scenario: Scenario, s
     found = {"data": data, "target": provenance.file_digest(target / "released" / name)}
     if scenario.judges:
         found["evaluator"] = provenance.file_digest(params.folder / "evaluators" / scenario.judges / "evaluator.pt")
-    prior = params.attacks[group.attack].described.attributes.get("prior")
-    if prior:
-        found["prior"] = provenance.file_digest(params.folder / "priors" / scenario.dataset / prior / "prior.pt")
+    files = _prior_files(params, group, strength, seed)
+    for index, path in enumerate(files.values()):
+        found["prior" + (f"_{index}" if index else "")] = provenance.file_digest(path)
     reconstruction = params.folder / "reconstructions" / group.key / text(strength) / str(seed) / "reconstruction.pt"
     found["reconstruction"] = provenance.file_digest(reconstruction)
     return found

@@ -10,3 +10,19 @@ rule train_prior:
         f"{OUT}/logs/train_prior/{{dataset}}/{{prior}}.log",
     shell:
         "{RUN} train-prior {wildcards.dataset} {wildcards.prior} > {log} 2>&1"
+
+
+# A prior that asks the target what it sees in public images is trained again for every target.
+rule train_target_prior:
+    input:
+        lambda w: PLAN.target_prior_inputs(w.scenario, w.defense, w.strength, w.prior),
+    output:
+        directory(f"{OUT}/priors/targets/{{scenario}}/{{defense}}/{{strength}}/{{prior}}"),
+    params:
+        depends=lambda w: PLAN.train_prior(w.prior),
+    priority: 15
+    log:
+        f"{OUT}/logs/train_prior/{{scenario}}/{{defense}}/{{strength}}/{{prior}}.log",
+    shell:
+        "{RUN} train-target-prior {wildcards.scenario} {wildcards.defense} {wildcards.strength}"
+        " {wildcards.prior} > {log} 2>&1"

@@ -1,7 +1,7 @@
 rule survey:
     input:
         PLAN.cell_outputs(),
-        [f"{OUT}/priors/{d}/{p}" for d, p in PLAN.priors],
+        PLAN.priors,
     output:
         report(
             directory(f"{OUT}/survey"),

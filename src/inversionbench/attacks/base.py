@@ -2,12 +2,13 @@
 
 A file `attacks/<track>/<id>.py` defines one frozen dataclass with the class attributes `id`, `level` (the
 weakest access level it needs; a tuple where a field named `access` chooses) and, where they apply, `prior`
-(the prior it searches) and `control` (True for rows that say what a number means). Its fields are its
+(the entries of `priors:` that it needs: a name, several, or a mapping from its field `base` to them) and `control` (True for rows that say what a number means). Its fields are its
 parameters, with the names and defaults of its paper. It never imports data sets, evaluators or the workflow.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +22,8 @@ class Knowledge:
     """Side information, declared field by field; the record lists what an attack really read.
 
     Fields of the tracks in use (absent ones raise `AccessDenied`):
-    public: `Part` of public data, without private labels. prior: a trained prior. targets: int64 (n,), the
+    public: `Part` of public data, without private labels. prior: a trained prior; priors: entry -> prior, where an
+    attack needs several. targets: int64 (n,), the
     classes to reconstruct. labels: int64 (clients, batch) where the scenario says they are known.
     mean_image: the public mean. columns, records, responses, marginals, confusion: see the tabular track.
     defense: `public_knowledge()` of the defense, for attacks that know it. channels, height, width, ...
@@ -37,6 +39,10 @@ class Knowledge:
             raise AccessDenied(f"the scenario grants {', '.join(sorted(granted)) or 'nothing'}, not '{name}'")
         self.__dict__["used"].add(name)
         return granted[name]
+
+    def grant(self, **more: Any) -> None:
+        """Add fields."""
+        self.__dict__["_granted"].update(more)
 
     def __contains__(self, name: str) -> bool:
         return name in self.__dict__["_granted"]
@@ -69,7 +75,7 @@ class Attack:
 
     id: ClassVar[str]
     level: ClassVar[str | tuple[str, ...]]
-    prior: ClassVar[str | None] = None
+    prior: ClassVar[str | tuple[str, ...] | Mapping[str, tuple[str, ...]] | None] = None
     control: ClassVar[bool] = False
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:

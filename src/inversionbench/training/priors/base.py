@@ -2,7 +2,8 @@
 
 A file `training/priors/<id>.py` defines one frozen dataclass with the class attributes `id` and
 `target_aware` (False: trained once per public data set and shared by every target, defended or not; True:
-trained again for every target). Its fields are the recipe.
+trained again for every target, which it asks at the access level `level`, paying for every pass). `base`
+names the shared prior that a target-aware one starts from. Its fields are the recipe.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from inversionbench.data.base import Part
+    from inversionbench.oracle.base import Oracle
     from inversionbench.tracks.base import Progress
 
 
@@ -42,14 +44,18 @@ class PriorRecipe:
 
     id: ClassVar[str]
     target_aware: ClassVar[bool] = False
+    level: ClassVar[str] = "WB"
+    base: ClassVar[str | None] = None
 
-    def train(self, public: Part, rng: torch.Generator, progress: Progress, target: Any = None) -> dict[str, Any]:
+    def train(
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None
+    ) -> dict[str, Any]:
         """Train on public data; returns a state of plain tensors and numbers for `torch.save`.
 
-        The state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
+        target: the oracle of a target-aware prior. base: what `load` of the entry `base` returned. The state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
         """
         raise NotImplementedError
 
-    def load(self, state: dict[str, Any]) -> Prior:
-        """The trained prior from its state."""
+    def load(self, state: dict[str, Any]) -> Any:
+        """The trained prior from its state: a `Prior`, or what else the attack is to be given (students, ...)."""
         raise NotImplementedError
