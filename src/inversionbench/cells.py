@@ -115,7 +115,7 @@ def targets(params: Params) -> list[tuple[str, str, float]]:
 
 def target_of(params: Params, defense: str, strength: float) -> tuple[str, float]:
     """Which trained target a defense at a strength attacks: its own, or the undefended one."""
-    if defense == "none" or params.defenses[defense].described.attributes["hooks"] == frozenset({"release"}):
+    if defense == "none" or params.defenses[defense].hooks == frozenset({"release"}):
         return "none", 0.0
     return defense, strength
 
@@ -132,8 +132,8 @@ def _group(params: Params, scenario: str, attack: Entry, defense: Entry) -> Grou
     seeds = params.scenarios[scenario].seeds
     if defense is NONE:
         return Group(scenario, attack.name, "none", (0.0,), seeds)
-    attributes = defense.described.attributes
-    if inert(attributes["hooks"], attack.level(scenario), attributes.get("keeps_labels", False)):
+    keeps_labels = defense.described.attributes.get("keeps_labels", False)
+    if inert(defense.hooks, attack.level(scenario), keeps_labels):
         return Group(scenario, attack.name, defense.name, (max(defense.strengths),), seeds[:1], inert=True)
     return Group(scenario, attack.name, defense.name, defense.strengths, seeds)
 

@@ -77,6 +77,17 @@ class Entry:
         level = self.described.attributes["level"]
         return level if isinstance(level, str) else self.parameters(scenario)["access"]
 
+    @property
+    def stages(self) -> list[registry.Method]:
+        """The defenses that a chain is made of; none for a single defense."""
+        return [registry.describe("defense", stage["method"]) for stage in self.params.get("stages", ())]
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        """The hooks of a defense; of a chain, those of its stages."""
+        own: frozenset[str] = self.described.attributes["hooks"]
+        return own.union(*(stage.attributes["hooks"] for stage in self.stages))
+
     def priors(self, scenario: str | None = None) -> tuple[str, ...]:
         """The entries of `priors:` that an attack needs here; its field `base` chooses where a mapping stands."""
         needed = self.described.attributes.get("prior") or ()

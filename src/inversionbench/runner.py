@@ -65,7 +65,7 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
                 target = track.train_target(scenario, defense, data, seed_of(scenario_name, "target", seed), progress)
             _save(released / f"{seed}.pt", target.released)
             _save(truth / f"{seed}.pt", {"truth": target.truth, "utility": target.utility})
-            _timing(params, clock, "targets", scenario_name, defense_name, text(strength), str(seed))
+            _timing(params, clock, "targets", scenario_name, defense_name, text(strength), str(seed), **target.seconds)
 
 
 def train_evaluator(params: Params, entry: str) -> None:
@@ -335,8 +335,11 @@ def attack_code(params: Params, group: Group) -> str:
 
 
 def defense_modules(params: Params, defense: str) -> list[str]:
-    """Modules of a defense (none for "none")."""
-    return [] if defense == "none" else [params.defenses[defense].described.module]
+    """Modules of a defense (none for "none"), of a chain also those of its stages."""
+    if defense == "none":
+        return []
+    entry = params.defenses[defense]
+    return [entry.described.module, *(stage.module for stage in entry.stages)]
 
 
 def prior_modules(params: Params, attack: str, scenario: str) -> list[str]:
@@ -435,9 +438,10 @@ class _Clock:
         }
 
 
-def _timing(params: Params, clock: _Clock, *key: str) -> None:
+def _timing(params: Params, clock: _Clock, *key: str, **more: float) -> None:
     """Timings lie apart from results, which must be equal in two runs."""
-    write_json(params.folder.joinpath("timings", *key).with_name(key[-1] + ".json"), clock.read())
+    found = {**clock.read(), **{name: round(seconds, 4) for name, seconds in more.items()}}
+    write_json(params.folder.joinpath("timings", *key).with_name(key[-1] + ".json"), found)
 
 
 def _scenario(params: Params, name: str) -> tuple[Scenario, Any]:

@@ -65,11 +65,13 @@ class Target:
     released: what the world may see (weights, observed updates, public statistics).
     truth: what only the evaluation may see (indices of attacked samples, labels, sensitive values).
     utility: what training it showed of the price of the defense (accuracy after R rounds, bytes, ...), by name.
+    seconds: processor seconds by name (client, server, ...): kept among the timings, never in a record.
     """
 
     released: dict[str, Any]
     truth: dict[str, Any]
     utility: dict[str, float]
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
