@@ -7,6 +7,7 @@
         loss  = weight * mean over views of identity(logits, y) + sum of terms(x, seen)
         optimiser.step()                          momentum | Adam | ...
         latent.project()                          box | ball around the start | nothing
+        classes that are finished leave the batch at their last images: see `_stop`
     keep    = select(images, y)                   all | best restart by the target | robust to views
 
 Rows never influence each other: losses are summed over rows and divided by a fixed reference size, not by
@@ -18,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inversionbench.attacks.classifier._losses import IdentityLoss
+from inversionbench.attacks.classifier._stop import Stop, Watch, follow, rows_of
 from inversionbench.models.base import Trace
 from inversionbench.oracle.classifier import WhiteBox
 
@@ -32,12 +34,13 @@ Term = Callable[[Tensor, Trace], Tensor]  # (images, the target's view of them) 
 
 
 class Latent(Protocol):
-    """What is optimised for a block of rows."""
+    """What is optimised for a block of rows. With a `stop` it also needs `keep(rows)`: go on with
+    these alone, as new `parameters`."""
 
     parameters: list[Tensor]
 
-    def draw(self) -> Tensor:
-        """What the generator takes, (rows, ...), differentiable in the parameters."""
+    def draw(self) -> Any:
+        """What the generator takes, a row each, differentiable in the parameters."""
         ...
 
     def project(self) -> None:
@@ -61,6 +64,10 @@ class Point:
             with torch.no_grad():
                 self.z.clamp_(-self.box, self.box)
 
+    def keep(self, rows: Tensor) -> None:
+        self.z = rows_of(self.z, rows)
+        self.parameters = [self.z]
+
 
 class Optimiser(Protocol):
     """What the loop asks of an optimiser; those of torch.optim fit."""
@@ -72,13 +79,15 @@ class Momentum:
     """Momentum as the GMI family writes it: v' = m v - r g; z = z - m v + (1 + m) v'."""
 
     def __init__(self, parameters: list[Tensor], rate: float, momentum: float):
-        self.parameters, self.rate, self.momentum = parameters, rate, momentum
-        self.velocity = [torch.zeros_like(p) for p in parameters]
+        self.rate, self.momentum = rate, momentum
+        self.param_groups = [{"params": parameters}]
+        self.state = {p: {"velocity": torch.zeros_like(p)} for p in parameters}
 
     @torch.no_grad()
     def step(self) -> None:
         m = self.momentum
-        for p, v in zip(self.parameters, self.velocity, strict=True):
+        for p in self.param_groups[0]["params"]:
+            v = self.state[p]["velocity"]
             before = v.clone()
             assert p.grad is not None
             v.mul_(m).sub_(p.grad, alpha=self.rate)
@@ -90,11 +99,18 @@ def as_is(x: Tensor) -> Sequence[Tensor]:
     return (x,)
 
 
+def nothing() -> None:
+    """What a search does after a step unless told otherwise."""
+
+
 @dataclass(frozen=True)
 class Search:
-    """One setting of the loop. See the module for the parts; `views` may draw from a generator of its own."""
+    """One setting of the loop. See the module for the parts; `views` may draw from a generator of its own.
 
-    generator: nn.Module
+    stop: when a class leaves the batch. after: called at the end of every step, for terms with a memory.
+    """
+
+    generator: Callable[[Any], Tensor]
     target: WhiteBox
     identity: IdentityLoss
     optimiser: Callable[[list[Tensor]], Optimiser]
@@ -104,34 +120,89 @@ class Search:
     views: Callable[[Tensor], Sequence[Tensor]] = as_is
     reference: int = 1
     keep_at: Sequence[int] = field(default=())
+    stop: Stop = field(default=Stop())
+    after: Callable[[], None] = nothing
 
     def run(self, latent: Latent, y: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Optimise one block. y: (rows,). Returns final images (rows, c, h, w) and those at `keep_at`."""
         optimiser = self.optimiser(latent.parameters)
+        board = _Board(self.stop, y)
         kept = {}
         for step in range(1, self.iterations + 1):
             x = self.generator(latent.draw())
-            loss = self.loss(x, y).sum() / self.reference
-            gradients = torch.autograd.grad(loss, latent.parameters)
+            rows, seen = self.judge(x, y)
+            gradients = torch.autograd.grad(rows.sum() / self.reference, latent.parameters)
             for parameter, gradient in zip(latent.parameters, gradients, strict=True):
                 parameter.grad = gradient
+            finished = board.finished(x, rows, seen[0].logits, y)
             optimiser.step()
             latent.project()
+            y = board.retire(finished, y, latent, optimiser)
+            self.after()
             if step in self.keep_at:
-                kept[step] = self.images(latent)
-        return self.images(latent), kept
+                kept[step] = board.all(self.images(latent) if len(y) else None)
+            if not len(y):
+                break
+        final = board.all(self.images(latent) if len(y) else None)
+        return final, {step: kept.get(step, final) for step in self.keep_at if step <= self.iterations}
 
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of each row: (rows,)."""
+    def judge(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Trace]]:
+        """The loss of each row, (rows,), and what the target said of each view."""
         seen = [self.target.trace(view) for view in self.views(x)]
         rows = self.weight * torch.stack([self.identity(s.logits, y) for s in seen]).mean(0)
         for term in self.terms:
             rows = rows + term(x, seen[0])
-        return rows
+        return rows, seen
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each row: (rows,)."""
+        return self.judge(x, y)[0]
 
     @torch.no_grad()
     def images(self, latent: Latent) -> Tensor:
         return self.generator(latent.draw()).cpu()
+
+
+class _Board:
+    """Which rows are still searched, and the images of those that have left. y: (rows,)."""
+
+    def __init__(self, stop: Stop, y: Tensor):
+        self.watch = Watch(stop, y) if stop else None
+        self.left = torch.arange(len(y))
+        self.done: Tensor | None = None  # (rows, c, h, w), filled as classes leave
+
+    def finished(self, x: Tensor, loss: Tensor, logits: Tensor, y: Tensor) -> Tensor | None:
+        """Which rows are finished at this step, None for none; their images are kept."""
+        if self.watch is None:
+            return None
+        out = self.watch.finished(loss, logits, y)
+        if not out.any():
+            return None
+        if self.done is None:
+            self.done = torch.zeros(len(self.left), *x.shape[1:])
+        self.done[self.left[out.cpu()]] = x.detach()[out].cpu()
+        return out
+
+    def retire(self, finished: Tensor | None, y: Tensor, latent: Latent, optimiser: Optimiser) -> Tensor:
+        """Take finished rows out of latent and optimiser; the classes of those that remain."""
+        if finished is None:
+            return y
+        keep = (~finished).nonzero()[:, 0]
+        self.left = self.left[keep.cpu()]
+        old = latent.parameters
+        latent.keep(keep)  # type: ignore[attr-defined]
+        follow(optimiser, old, latent.parameters, keep)
+        return y[keep]
+
+    def all(self, images: Tensor | None) -> Tensor:
+        """Images of all rows: those given, of the rows still searched, and those of the finished ones."""
+        if self.done is None:
+            assert images is not None
+            return images
+        out = self.done.clone()
+        if images is not None:
+            out[self.left] = images
+        return out
 
 
 def in_blocks(
