@@ -37,7 +37,7 @@ class _Net(nn.Module):
 def search(name="adam", **options):
     given = {"iterations": 60, "stop": Stop(goal=0.9), "keep_at": (5,), **options}
     return Search(
-        generator=lambda z: z.view(-1, 1, 2, 3), target=WhiteBox(_Net(), Ledger()), identity=cross_entropy,
+        generator=lambda z: z.view(-1, 1, 2, 3).clone(), target=WhiteBox(_Net(), Ledger()), identity=cross_entropy,
         optimiser=OPTIMISERS[name], **given,
     )  # fmt: skip
 
