@@ -41,8 +41,8 @@ def target(s, seed=0):
     return _targets[key]
 
 
-def oracle_of(s, seed=0):
-    return TRACK.oracle(s, target(s, seed).released, None, "GR", NONE, seed)
+def oracle_of(s, seed=0, level="GR"):
+    return TRACK.oracle(s, target(s, seed).released, None, level, NONE, seed)
 
 
 def knowledge_of(s, seed=0):

@@ -8,20 +8,9 @@ import torch
 from inversion_cells import attack, oracle_of, psnr, scenario, truth
 
 from inversionbench.attacks.federated._analytic import blend, candidates, row_ratios
-from inversionbench.attacks.federated._traffic import Traffic, integrate, redraw
+from inversionbench.attacks.federated._traffic import integrate, redraw
 from inversionbench.errors import UserError
 from inversionbench.oracle.base import AccessDenied
-
-
-def deny(*args, **kwargs):
-    raise AssertionError("the eavesdropper asked for the server's weights")
-
-
-class Wire:
-    """The server's oracle without its weights."""
-
-    def __init__(self, oracle):
-        self.observe_update, self.protocol, self.global_model = oracle.observe_update, oracle.protocol, deny
 
 
 @pytest.mark.parametrize(
@@ -35,7 +24,7 @@ class Wire:
 @pytest.mark.parametrize("rounds", [0, 3])
 def test_one_image_is_exact_without_weights(model, rounds):
     s = scenario(model, training={"rounds": rounds, "batch": 4}, batch_size=1, labels="hidden")
-    found = attack("egia", s, oracle=Wire(oracle_of(s)))
+    found = attack("egia", s, oracle=oracle_of(s, level="GR-U"))
     x, y = truth(s)
     assert (found.data - x).abs().max() < 1e-5
     assert torch.equal(found.labels, y)
@@ -75,7 +64,7 @@ def test_rows_reach_single_images_of_a_batch():
 
 def test_a_batch_on_a_relu_network():
     s = scenario({"name": "mlp", "widths": [64]}, batch_size=3, labels="hidden")
-    assert psnr(s, attack("egia", s, oracle=Wire(oracle_of(s)))) > 30
+    assert psnr(s, attack("egia", s, oracle=oracle_of(s, level="GR-U"))) > 30
 
 
 def test_a_silent_layer_gives_no_image():
@@ -91,18 +80,26 @@ def test_convolutions_have_no_formula():
 
 def test_known_weights_are_inverting_gradients():
     s = scenario(batch_size=1, labels="hidden")
-    found = attack("egia", s, steps=10, route="downloads")
+    found = attack("egia", s, oracle=oracle_of(s, level="GR-D"), steps=10, route="search", access="GR-D")
     assert torch.equal(found.data, attack("inverting_gradients", s, steps=10).data)
 
 
-def test_traffic_gives_only_what_was_intercepted():
+def test_levels_grant_what_was_read_on_the_wire():
     s = scenario(batch_size=1, rounds=3)
-    with pytest.raises(AccessDenied, match="not intercepted"):
-        Traffic(oracle_of(s), {2}).weights()
+    wire = oracle_of(s, level="GR-U")
+    with pytest.raises(AccessDenied, match="GR-U grants architecture, initial_model"):
+        wire.global_model()
     with pytest.raises(AccessDenied, match="rounds are seen"):
-        Traffic(oracle_of(s)).update(3)
-    with pytest.raises(UserError, match="uploads"):
-        attack("egia", s, route="upload")
+        wire.observe_update(back=3)
+    assert not any(t.any() for t in wire.architecture().state_dict().values())
+    first, last = oracle_of(s).global_model(2).state_dict(), oracle_of(s).global_model().state_dict()
+    for name, t in wire.initial_model().state_dict().items():
+        assert torch.equal(t, first[name]), name
+        assert not torch.equal(t, last[name]), name
+    with pytest.raises(AccessDenied, match="global_model"):
+        attack("inverting_gradients", s, oracle=wire, steps=1)
+    with pytest.raises(UserError, match="search"):
+        attack("egia", s, route="serch")
 
 
 def test_uploads_lead_to_the_weights():
@@ -111,7 +108,7 @@ def test_uploads_lead_to_the_weights():
     true = oracle.global_model()
 
     def error(clients, factor):
-        model = integrate(oracle.global_model(2), Traffic(oracle), torch.tensor(clients), factor)
+        model = integrate(oracle.global_model(2), oracle, torch.tensor(clients), factor)
         return sum((a - b).square().sum() for a, b in zip(model.parameters(), true.parameters())).sqrt().item()
 
     everybody = [0, 1, 2, 3]
@@ -122,8 +119,8 @@ def test_uploads_lead_to_the_weights():
 
 def test_uploads_only():
     s = scenario(batch_size=1, rounds=2, labels="hidden", server_rate=0.3)
-    options = {"route": "uploads", "steps": 60}
-    known = psnr(s, attack("egia", s, route="downloads", steps=60))
+    options = {"route": "search", "steps": 60, "oracle": oracle_of(s, level="GR-U")}
+    known = psnr(s, attack("egia", s, oracle=oracle_of(s, level="GR-D"), route="search", access="GR-D", steps=60))
     followed = psnr(s, attack("egia", s, **options))
     assert followed == pytest.approx(known, abs=1)
     assert psnr(s, attack("egia", s, rho=0.25, **options)) < followed

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from inversionbench.data.base import Dataset
+    from inversionbench.defenses._exchange import Exchange, Round
 
 HOOKS = (
     "training_set",
@@ -45,7 +46,8 @@ class Step:
 
     x: (batch, ...) and y: (batch,) int64 or (batch, classes) soft, after H2. logits: (batch, classes).
     hidden: activations by layer name, each (batch, ...), where the model reports them. params: name ->
-    parameter. step counts from 0 over all epochs of `steps`; epoch from 0 of `epochs`.
+    parameter. step counts from 0 over all epochs of `steps`; epoch from 0 of `epochs`. expected: mean size of the
+    batch where its images were drawn independently of each other (`Defense.poisson`), else 0.
     """
 
     model: nn.Module
@@ -58,6 +60,7 @@ class Step:
     epochs: int
     classes: int
     rng: torch.Generator
+    expected: float = 0.0
 
 
 @dataclass
@@ -92,6 +95,16 @@ class Defense:
     hooks: ClassVar[frozenset[str]] = frozenset()
     tracks: ClassVar[tuple[str, ...]] = ()
     keeps_labels: ClassVar[bool] = False  # a release that never changes the label output
+    places: ClassVar[tuple[str, ...]] = ("transform",)  # of H6 and H7 on the path, see `_path.PLACES`
+    takes: ClassVar[tuple[str, ...]] = ("dense", "sparse")  # kinds of payload, see `_path.KINDS`
+    gives: ClassVar[str] = "dense"
+    poisson: ClassVar[bool] = False  # in training every image is drawn on its own: batches vary, even to none
+    personal: ClassVar[bool] = False  # every client tests with a part of its own: accuracy is the mean over them
+
+    @property
+    def crowd(self) -> int:
+        """Clients that one session of H7 needs; an attacked round is filled up to a multiple of it."""
+        return 1
 
     def prepare(self, data: Dataset, factory: Callable[[torch.Generator], nn.Module], rng: torch.Generator) -> Defense:
         """Once per target, before all hooks: this defense made ready for a data set and an architecture (a search,
@@ -137,6 +150,22 @@ class Defense:
         mean = {name: sum(w / total * p[name] for w, p in zip(weights, payloads, strict=True)) for name in payloads[0]}
         return mean, payloads  # type: ignore[return-value]
 
+    def exchange(
+        self, payloads: Sequence[dict[str, Tensor]], weights: Sequence[float], round: Round
+    ) -> Exchange:
+        """H7 with its surroundings: the mean, the observer's view, the bytes each way. Not a hook of its own."""
+        from inversionbench.defenses._exchange import plain
+
+        return plain(self, payloads, weights, round)
+
+    def deployed(self, x: Tensor, rng: torch.Generator) -> Tensor:
+        """What a client feeds the model at test time, where `personal`. Not a hook."""
+        return x
+
+    def guarantee(self, rate: float, steps: int) -> dict[str, float]:
+        """What is proven for a client's records after `steps` steps at sampling rate `rate`. Not a hook."""
+        return {}
+
     def release(self, logits: Tensor, rng: torch.Generator) -> Tensor:
         """H8. logits: (n, classes) -> released scores (n, classes)."""
         return logits.softmax(dim=1)
@@ -166,6 +195,8 @@ def inert(hooks: frozenset[str], level: str, keeps_labels: bool = False) -> bool
     """
     reach = {
         "GR": frozenset(HOOKS) - {"release"},
+        "GR-D": frozenset(HOOKS) - {"release"},
+        "GR-U": frozenset(HOOKS) - {"release"},
         "WB": frozenset(HOOKS) - {"release"},
         "WB-noBN": frozenset(HOOKS) - {"release"},
     }.get(level, frozenset(HOOKS))

@@ -36,6 +36,8 @@ LEVELS: dict[str, frozenset[str]] = {
     "FT-BB": frozenset({"observe", "features", "server_module"}),
     "FT-QF": frozenset({"observe", "server_module"}),
     "GR": frozenset({"observe_update", "global_model", "protocol"}),
+    "GR-D": frozenset({"observe_update", "global_model", "protocol"}),
+    "GR-U": frozenset({"observe_update", "architecture", "initial_model", "protocol"}),
 }
 
 

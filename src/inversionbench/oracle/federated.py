@@ -1,9 +1,14 @@
-"""The oracle of the federated track, level GR: what an honest-but-curious server holds.
+"""The oracle of the federated track: what an honest-but-curious server holds, or less.
+
+GR    the server itself. GR-D  an eavesdropper outside, who reads uploads and downloads.
+GR-U  an eavesdropper who reads uploads alone: the architecture and the weights of the first round that is seen are
+      public, later weights are not.
 
 observe_update(which) -> name -> (clients, ...): the payloads, decoded, that the server received; "client" is
     the attacked clients, "decoy" other clients with images of other classes under the same labels (controls).
     back=k: what the attacked clients sent k rounds before, where the protocol lets several rounds be seen.
 global_model() -> a frozen copy of the model that it sent out, batch norms in the protocol's mode; back=k as above.
+initial_model() -> the same for the first round that is seen. architecture() -> the network, every value 0.
 protocol() -> the agreed constants as a dictionary; `statistics` holds the shared batch statistics, where the
     protocol shares them: a list per batch norm of (mean (clients, channels), biased variance).
 
@@ -19,7 +24,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.models.federated import Victim
-from inversionbench.oracle.base import AccessDenied, Ledger, Oracle
+from inversionbench.oracle.base import LEVELS, AccessDenied, Ledger, Oracle
 from inversionbench.training._protocol import Protocol
 
 VIEWS = ("client", "decoy")
@@ -32,6 +37,7 @@ def gr_oracle(
     statistics: list[tuple[Tensor, Tensor]] | None = None,
     budget: int | None = None,
     earlier: Sequence[Mapping[str, Any]] = (),
+    level: str = "GR",
 ) -> Oracle:
     """The oracle over `updates` ("client" and "decoy" -> name -> (clients, ...)) of one round of `model`.
 
@@ -62,10 +68,18 @@ def gr_oracle(
         shared = {"statistics": [(m.clone(), v.clone()) for m, v in statistics]} if statistics else {}
         return {**protocol.plain, **shared}
 
+    def architecture() -> Victim:
+        bare = _copy(model).bn_mode(protocol.bn)
+        with torch.no_grad():
+            for value in bare.state_dict().values():
+                value.zero_()
+        return bare
+
     calls: dict[str, Callable[..., Any]] = {
         "observe_update": observe_update, "global_model": global_model, "protocol": constants,
+        "architecture": architecture, "initial_model": lambda: global_model(len(earlier)),
     }  # fmt: skip
-    return Oracle("GR", calls, ledger, None, model.classes)
+    return Oracle(level, {name: calls[name] for name in LEVELS[level]}, ledger, None, model.classes)
 
 
 def _copy(model: Victim) -> Victim:

@@ -1,8 +1,7 @@
-"""Records of cells -> one tidy frame, one row per cell and metric; and beside it curves and costs.
+"""Records of cells -> one tidy frame, one row per cell and metric; and beside it the curves.
 
-Everything that is shown later is made from these frames. The tidy frame and the curves hold nothing that
-was measured by a clock, so two runs with the same parameters and seeds write the same bytes; seconds and
-memory are in the frame of costs alone.
+Everything that is shown later is made from these frames. They hold nothing that was measured by a clock, so
+two runs with the same parameters and seeds write the same bytes; seconds and memory are in `costs.py` alone.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from inversionbench import records
+from inversionbench import records, registry
 from inversionbench.errors import UserError
 from inversionbench.files import atomic
 from inversionbench.survey import words
 
-CELL = ("key", "track", "scenario", "dataset", "model", "attack", "method", "kind", "level", "aware", "defense",
-        "strength", "seed", "scale", "inert")
+CELL = ("key", "track", "scenario", "dataset", "model", "attack", "method", "attacker", "kind", "level", "aware",
+        "defense", "strength", "seed", "scale", "inert")
 VALUE = ("status", "reason", "metric", "direction", "headline", "value", "low", "high", "median", "n", "values",
          "groups")
 ORIGIN = ("record", "digest", "target")
@@ -56,7 +55,8 @@ def tidy(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     `groups` hold the subjects, for pooling over seeds. A metric that could not be computed has status
     "missing" with its reason; a cell that gave no answer has one row, of the headline metric, with its
     status. `utility_*`: of the target. `control_*`: mean of the row's metric over the control's subjects.
-    `cost_*`: counted, never timed. `record`: path below the folder of cells.
+    `cost_*`: counted, never timed. `record`: path below the folder of cells. `aware`: the attack knows the
+    defense, by what it read or by what it notes (`adaptive`).
     """
     found = sorted(found, key=lambda record: record["key"])
     present: dict[str, set[str]] = {}
@@ -71,7 +71,7 @@ def tidy(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def curves(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per point: cell, metric, axis (what the budget counts), budget, value (mean over subjects)."""
     rows = [
-        {**{c: _cell(record)[c] for c in CELL}, "metric": metric, "axis": axis(record), "budget": budget,
+        {**{c: _cell(record)[c] for c in CELL}, "metric": metric, "axis": axis(record["level"]), "budget": budget,
          "value": value}
         for record in found
         for metric, points in sorted(record["curves"].items())
@@ -80,29 +80,21 @@ def curves(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*CELL, "metric", "axis", "budget", "value"])
 
 
-def costs(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per cell: seconds, peak memory and where it ran; queries, passes and gradient evaluations."""
-    rows = []
-    for record in found:
-        timing, cost = record["timing"], record["cost"]
-        rows.append({
-            "key": record["key"],
-            "status": record["status"],
-            **{name: timing.get(name) for name in ("seconds", "peak_memory_mib", "device", "threads")},
-            **{name: cost.get(name) for name in ("queries", "passes", "gradient_evaluations")},
-            "queries_by_phase": " ".join(f"{k}={v}" for k, v in sorted(cost.get("queries_by_phase", {}).items())),
-        })
-    columns = ["key", "status", "seconds", "peak_memory_mib", "device", "threads", "queries", "passes",
-               "gradient_evaluations", "queries_by_phase"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def axis(record: Mapping[str, Any]) -> str:
-    """What the budget of a record's curves counts: answers asked for, or work done with a model at hand."""
-    level = record["level"]
-    if level == "GR":
+def axis(level: str) -> str:
+    """What the budget of an attack at this level counts: answers asked for, or work done with a model at hand."""
+    if level.startswith("GR"):
         return "gradient evaluations"
     return "passes through the model" if level in ("WB", "WB-noBN", "FT-WB") else "queries"
+
+
+def attacker(method: str) -> str:
+    """The attack that a method is a form of: itself, or what its class attribute `adapts` names.
+
+    An attack rewritten against one defense and the attack it was written from count as one attacker, who
+    ignores the defense or knows it.
+    """
+    known = registry.methods("attack").get(method)
+    return str(known.attributes.get("adapts", method)) if known else method
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
@@ -132,11 +124,12 @@ def _rows(record: Mapping[str, Any], present: set[str]) -> Iterator[dict[str, An
 
 def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
     model = record["model"]
-    known = {c: record[c] for c in CELL if c not in ("model", "aware", "strength")}
+    known = {c: record[c] for c in CELL if c not in ("model", "aware", "attacker", "strength")}
     return {
         **known,
+        "attacker": attacker(record["method"]),
         "model": model if isinstance(model, str) else str(model.get("name")),
-        "aware": "defense" in record["knowledge"].get("used", ()),
+        "aware": "defense" in record["knowledge"].get("used", ()) or bool(record["facts"].get("adaptive")),
         "strength": float(record["strength"]),
     }
 

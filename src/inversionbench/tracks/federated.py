@@ -63,7 +63,7 @@ class Federated(Track):
         protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
         model = global_model(scenario, defense, released)
         earlier = released.get("earlier", ())
-        return gr_oracle(model, released["updates"], protocol, released["statistics"], earlier=earlier)
+        return gr_oracle(model, released["updates"], protocol, released["statistics"], None, earlier, level)
 
     def knowledge(
         self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any

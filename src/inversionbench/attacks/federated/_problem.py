@@ -51,8 +51,7 @@ class Problem:
 
 def read(oracle: Oracle, which: str = "client", back: int = 0) -> Problem:
     """Ask the oracle for the round. which: "client", or "decoy" for controls. back: rounds before the last."""
-    given = oracle.protocol()
-    protocol = Protocol(**{f.name: given[f.name] for f in fields(Protocol)})
+    given, protocol = oracle.protocol(), protocol_of(oracle)
     update = oracle.observe_update(which, back=back) if back else oracle.observe_update(which)
     if protocol.sends == "delta":
         scale = -1 / (protocol.local_rate * len(protocol.steps))
@@ -61,6 +60,12 @@ def read(oracle: Oracle, which: str = "client", back: int = 0) -> Problem:
     for norm in model.batch_norms():
         norm.record = False
     return Problem(model, protocol, update, given.get("statistics"))
+
+
+def protocol_of(oracle: Oracle) -> Protocol:
+    """The agreed constants."""
+    given = oracle.protocol()
+    return Protocol(**{f.name: given[f.name] for f in fields(Protocol)})
 
 
 def labels_of(problem: Problem, knowledge: Knowledge, rule: str, rng: torch.Generator) -> tuple[Tensor, str]:

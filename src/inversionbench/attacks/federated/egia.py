@@ -1,19 +1,19 @@
 """EGIA, the external gradient inversion attack (survey 3.1; Liang et al., IEEE TIFS 2023). In part a reconstruction.
 
-The attacker is neither client nor server: it reads messages on the wire (where they are not encrypted).
+The attacker is neither client nor server: it reads messages on the wire (where they are not encrypted). What it
+reads is the access level, enforced by the oracle: GR-U uploads, GR-D uploads and downloads.
 
 route analytic   gradients alone. If the first layer is fully connected, its input is db^T dW / |db|^2 for a
                  batch of one; for more, the row ratios dW_i / db_i that single images answer for. Read in the
                  authors' code (for a batch of one); the choice among rows is decided here.
-route downloads  uploads and downloads: the weights are known, `inverting_gradients` follows.
-route uploads    uploads only: the weights of the first seen round are public (`initial: public`) or drawn by
-                 the attacker (`random`), and are moved along by what a share `rho` of the clients sent, at the
-                 server's rate times `rate_factor`. Then as above. The paper's grey box could not be read: this
-                 is a reconstruction.
+route search     `inverting_gradients` at the weights. With GR-D they are known. With GR-U those of the first seen
+                 round are public (`initial: public`) or drawn by the attacker (`random`), and are moved along by
+                 what a share `rho` of the clients sent, at the server's rate times `rate_factor`. The paper's
+                 grey box could not be read: this is a reconstruction.
 
-Labels come from the bias gradient of the last layer, never from the scenario. All access goes through
-`_traffic.Traffic`. A first layer that is no linear layer on the pixels, or has no bias, raises `AccessDenied`
-on the analytic route. The intercepted clients of earlier rounds are drawn once per run.
+Labels come from the bias gradient of the last layer, never from the scenario. A first layer that is no linear
+layer on the pixels, or has no bias, raises `AccessDenied` on the analytic route. The intercepted clients of
+earlier rounds are drawn once per run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
 if TYPE_CHECKING:
     import torch
 
-    from inversionbench.attacks.federated._traffic import Traffic
     from inversionbench.models.federated import Victim
     from inversionbench.oracle.base import Oracle
 
@@ -38,8 +37,9 @@ class Egia(Attack):
     """
 
     id = "egia"
-    level = "GR"
+    level = ("GR-U", "GR-D")
 
+    access: str = "GR-U"
     route: str = "analytic"
     initial: str = "public"
     rho: float = 1.0
@@ -52,32 +52,30 @@ class Egia(Attack):
     label_rule: str = "bias_corrected"
     form: str = "auto"
 
-    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
-        from inversionbench.attacks.federated._traffic import ROUTES, Traffic
+    def __post_init__(self) -> None:
         from inversionbench.errors import UserError, suggest
 
-        if self.route not in ROUTES:
-            raise UserError(f"egia: unknown route '{self.route}': {suggest(self.route, ROUTES)}")
-        if self.initial not in ("public", "random"):
-            raise UserError(f"egia: unknown initial '{self.initial}': {suggest(self.initial, ('public', 'random'))}")
-        if self.route == "analytic":
-            return self._analytic(Traffic(oracle), knowledge)
-        if self.route == "downloads":
-            traffic = Traffic(oracle, {0})
-            return self._search(traffic, traffic.weights(), rng)
-        rounds = Traffic(oracle).protocol().rounds
-        known = {rounds - 1} if self.initial == "public" else set()
-        return self._uploads(Traffic(oracle, known), rounds, rng)
+        for name, allowed in (("route", ("analytic", "search")), ("initial", ("public", "random"))):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"egia.{name}: '{getattr(self, name)}': {suggest(getattr(self, name), allowed)}")
 
-    def _analytic(self, traffic: Traffic, knowledge: Knowledge) -> Reconstruction:
+    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        if self.route == "analytic":
+            return self._analytic(oracle, knowledge)
+        if self.access == "GR-D":
+            return self._search(oracle, oracle.global_model(), rng)
+        return self._follow(oracle, rng)
+
+    def _analytic(self, oracle: Oracle, knowledge: Knowledge) -> Reconstruction:
         import torch
 
         from inversionbench.attacks.federated._analytic import candidates
+        from inversionbench.attacks.federated._problem import protocol_of
         from inversionbench.models.federated import Normalise
         from inversionbench.oracle.base import AccessDenied
 
         shape = (knowledge.channels, knowledge.height, knowledge.width)
-        update, batch, front = traffic.update(), traffic.protocol().batch_size, Normalise()
+        update, batch, front = oracle.observe_update(), protocol_of(oracle).batch_size, Normalise()
         names = list(update)
         dw, db = update[names[0]], update[names[1]]
         if dw.ndim != 3 or dw.shape[2] != torch.Size(shape).numel() or db.shape != dw.shape[:2]:
@@ -98,23 +96,25 @@ class Egia(Attack):
         dw, db = list(update.values())[-2:]
         return torch.stack([recover_labels(Head(w, b, w * 0, b * 0), batch, self.label_rule) for w, b in zip(dw, db)])
 
-    def _uploads(self, traffic: Traffic, rounds: int, rng: torch.Generator) -> Reconstruction:
+    def _follow(self, oracle: Oracle, rng: torch.Generator) -> Reconstruction:
+        """The search at weights that only the uploads tell of."""
         import torch
 
-        from inversionbench.attacks.federated._traffic import integrate
+        from inversionbench.attacks.federated._problem import protocol_of
+        from inversionbench.attacks.federated._traffic import integrate, redraw
 
-        model = traffic.weights(rounds - 1) if self.initial == "public" else traffic.architecture(rng)
-        clients = len(next(iter(traffic.update().values())))
+        model = oracle.initial_model() if self.initial == "public" else redraw(oracle.architecture(), rng)
+        clients = len(next(iter(oracle.observe_update().values())))
         seen = torch.randperm(clients, generator=rng)[: max(1, round(self.rho * clients))].sort().values
-        result = self._search(traffic, integrate(model, traffic, seen, self.rate_factor), rng)
-        result.notes |= {"initial": self.initial, "rounds": rounds, "intercepted": len(seen)}
-        return result
+        result = self._search(oracle, integrate(model, oracle, seen, self.rate_factor), rng)
+        facts = {"initial": self.initial, "rounds": protocol_of(oracle).rounds, "intercepted": len(seen)}
+        return replace(result, notes=result.notes | facts)
 
-    def _search(self, traffic: Traffic, model: Victim, rng: torch.Generator) -> Reconstruction:
+    def _search(self, oracle: Oracle, model: Victim, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._matching import Settings, invert
-        from inversionbench.attacks.federated._problem import Problem
+        from inversionbench.attacks.federated._problem import Problem, protocol_of
 
-        protocol, update = traffic.protocol(), traffic.update()
+        protocol, update = protocol_of(oracle), oracle.observe_update()
         if protocol.sends == "delta":
             scale = -1 / (protocol.local_rate * len(protocol.steps))
             update = {name: t * scale for name, t in update.items()}
