@@ -1,0 +1,118 @@
+"""DeepInversion: what the stored statistics of batch normalisation are worth, and when they cannot be read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from classifier_cells import data, generator, judges, knowledge, oracle, target
+from torch import nn
+
+from inversionbench.attacks.classifier._statistics import NormStatistics, norms_of
+from inversionbench.attacks.classifier.deepinversion import DeepInversion, variation
+from inversionbench.evaluation.classifier import refer, score
+from inversionbench.models.classifiers import build
+from inversionbench.oracle.base import AccessDenied, InputSpec
+from inversionbench.oracle.classifier import classifier_oracle
+from inversionbench.tracks.classifier import network
+from inversionbench.training.priors._quality import frechet
+
+SETTING = {"iterations": 150, "restarts": 4, "others": 4, "tv": 1e-3, "jitter": 1}
+DONE: dict = {}
+
+
+def answer(weight):
+    """The reconstruction at one weight of the statistics, and what the judges say."""
+    if weight not in DONE:
+        attack = DeepInversion(statistics=weight, **SETTING)
+        asked = oracle(attack)
+        made = attack.run(asked, knowledge(), generator())
+        seen = score(judges(), refer(judges(), data().private), made.data, made.labels, network(target().released))
+        DONE[weight] = made, {k: v.mean() for k, v in seen.values.items()}, asked
+    return DONE[weight]
+
+
+def statistics_of(images):
+    """R_BN of images as one batch."""
+    net = network(target().released)
+    watch = NormStatistics(net)
+    with torch.no_grad():
+        net(images)
+    return watch.take().item()
+
+
+def test_statistics_bring_images_nearer_to_people_and_only_the_judges_see_it():
+    """Card checks 1 and 3: without them the target is as sure as can be, and the judges see noise."""
+    (with_them, seen, _), (without, blind, _) = answer(0.1), answer(0.0)
+    assert statistics_of(with_them.data) < statistics_of(without.data) / 3
+    assert seen["knn_distance"] < 0.8 * blind["knn_distance"]
+    private = refer(judges(), data().private).features
+    apart = [frechet(judges().see(made.data)[1], private) for made in (with_them, without)]
+    assert apart[0] < apart[1]
+    assert blind["target_top1"] == 1.0
+    assert blind["top1"] < 0.5
+
+
+def test_the_statistics_are_those_of_the_inputs_of_each_layer():
+    """Against mean and biased variance written out, on a network whose layers can be reached by hand."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.BatchNorm1d(48)).eval()
+    for norm in norms_of(net):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    x = torch.randn(5, 3, 4, 4)
+    h = net[0](x).flatten(1)
+    watch = NormStatistics(net, first=10.0)
+    net(x)
+    expected = 10 * (x.mean((0, 2, 3)) - net[0].running_mean).norm()
+    expected += 10 * (x.var((0, 2, 3), unbiased=False) - net[0].running_var).norm()
+    expected += (h.mean(0) - net[2].running_mean).norm() + (h.var(0, unbiased=False) - net[2].running_var).norm()
+    assert watch.take().item() == pytest.approx(expected.item(), rel=1e-5)
+    watch.close()
+    net(x)
+    assert watch.seen == []
+
+
+def test_the_running_statistics_of_the_target_do_not_move():
+    made = network(target().released)
+    before = [n.running_mean.clone() for n in norms_of(made)]
+    assert before
+    attack = DeepInversion(iterations=2, restarts=1)
+    box = classifier_oracle(made, "WB", InputSpec(data().shape), data().classes).module()
+    watch = NormStatistics(box)
+    attack.dream(box, watch, torch.arange(4), data().shape, generator())
+    assert all(torch.equal(a, n.running_mean) for a, n in zip(before, norms_of(box), strict=True))
+
+
+def test_hidden_or_missing_statistics_are_refused_and_the_variant_without_runs():
+    attack = DeepInversion(access="WB-noBN", iterations=2, restarts=1)
+    with pytest.raises(AccessDenied, match="running statistics"):
+        attack.run(oracle(attack), knowledge(), generator())
+    bare = classifier_oracle(build({"name": "softmax"}, data().shape, data().classes), "WB",
+                             InputSpec(data().shape), data().classes)  # fmt: skip
+    with pytest.raises(AccessDenied, match="running statistics"):
+        DeepInversion(iterations=2, restarts=1).run(bare, knowledge(), generator())
+    attack = DeepInversion(access="WB-noBN", statistics=0.0, iterations=2, restarts=1)
+    assert len(attack.run(oracle(attack), knowledge(), generator()).data) == len(knowledge().targets)
+
+
+def test_batches_are_balanced_paid_for_and_repeatable():
+    targets, classes = knowledge().targets, data().classes
+    attack = DeepInversion(iterations=3, coarse=2, restarts=2, others=1, batch=9, flip=True, clamp=True,
+                           l2=1e-5, schedule="cosine", warm_up=1, keep_at=(2,))  # fmt: skip
+    asked = oracle(attack)
+    made = attack.run(asked, knowledge(), generator())
+    assert asked.ledger.passes == (3 + 2) * (2 * len(targets) + classes - len(targets))
+    assert made.labels.tolist() == targets.repeat_interleave(2).tolist()
+    assert [step for step, _ in made.checkpoints] == [2, 3]
+    assert torch.equal(made.checkpoints[-1][1], made.data)
+    assert torch.equal(attack.run(oracle(attack), knowledge(), generator()).data, made.data)
+    assert not torch.equal(attack.run(oracle(attack), knowledge(), generator(1)).data, made.data)
+    assert made.data.min() >= 0
+    assert made.data.max() <= 1
+
+
+def test_parameters_are_checked():
+    for wrong in ({"access": "LO"}, {"schedule": "step"}):
+        with pytest.raises(ValueError):
+            DeepInversion(**wrong)
+    assert variation(torch.ones(2, 3, 4, 4)) == 0
