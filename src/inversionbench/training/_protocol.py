@@ -12,6 +12,7 @@ CHOICES = {
     "sends": ("gradient", "delta"),
     "labels": ("known", "hidden"),
     "classes": ("any", "distinct"),
+    "observer": ("server", "eavesdropper", "client", "collusion"),
     "bn": ("eval_public", "train_private", "train_shared"),
 }
 
@@ -30,6 +31,9 @@ class Protocol:
     rounds: how many rounds in a row are seen, the attacked one last; every client takes part in all of them
     with the same images. Between them the server moves by `server_rate` times the mean gradient, downhill, or
     by `server_rate` times the mean difference of weights.
+
+    observer: who attacks: the `server`, an `eavesdropper` on the links to it, another `client` (who knows the mean
+    and its own update), or server and client in `collusion`. They differ where a protocol hides payloads.
     """
 
     sends: str = "gradient"
@@ -42,6 +46,7 @@ class Protocol:
     local_rate: float = 0.01
     rounds: int = 1
     server_rate: float = 0.1
+    observer: str = "server"
 
     @property
     def steps(self) -> list[tuple[int, int]]:

@@ -10,7 +10,8 @@
         FedAvg: parameters <- parameters - local_rate * g'
     update  = g' (FedSGD: one step)  or  new - old parameters (FedAvg)
     payload = H6 client_update(update)               once; what leaves the client, as the server reads it
-    mean, view = H7 aggregate(payloads)              what the server sees: the attacker's only source
+    mean, view = H7 aggregate(payloads)              within `exchange`: what the protocol's observer sees is the
+                                                     attacker's only source
 
 FedSGD is the same code with one step. A payload maps parameter names to tensors; with `bn: train_shared`
 the batch statistics travel beside it.
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from inversionbench.defenses._exchange import Exchange, Round
 from inversionbench.defenses.base import Client, Defense, Step
 from inversionbench.models.base import trace
 from inversionbench.models.federated import Victim
@@ -61,8 +63,10 @@ def local_update(
     defense: Defense,
     classes: int,
     rng: torch.Generator,
+    expected: float = 0.0,
 ) -> tuple[Update, Tensor, Tensor]:
     """Local training: (update, x', y'). x: (batch, c, h, w) in [0, 1]; y: (batch,). `model` is left as it was.
+    expected: see `Step`.
 
     Raises `ValueError` when a soft label has the wrong width.
     """
@@ -80,7 +84,8 @@ def local_update(
                 used_x.append(bx.detach())
                 used_y.append(by.detach())
             out = trace(model, bx)
-            ctx = Step(model, bx, by, out.logits, out.hidden, step, step // per_epoch, protocol.epochs, classes, rng)
+            ctx = Step(model, bx, by, out.logits, out.hidden, step, step // per_epoch, protocol.epochs, classes, rng,
+                       expected)  # fmt: skip
             loss = defense.loss(ctx)
             parts = torch.autograd.grad(loss, list(model.parameters()))
             gradients = defense.gradient(dict(zip(names, parts)), ctx)
@@ -126,9 +131,17 @@ def observe(
     A defense that shows the server one tensor for all clients (a sum) gives it to every client's row: the
     attacker has nothing better for any of them.
     """
-    mean, view = defense.aggregate([s.payload for s in sent], weights)
-    rows = list(view) if len(view) == len(sent) else [view[0]] * len(sent)
-    return mean, {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+    round = Round(0, torch.Generator().manual_seed(0), [s.size for s in sent], "server", True)
+    done, view = exchange(defense, sent, weights, round)
+    return done.mean, view
+
+
+def exchange(
+    defense: Defense, sent: Sequence[Sent], weights: Sequence[float], round: Round
+) -> tuple[Exchange, Update]:
+    """H7 of an attacked round, and what its observer sees as stacked tensors (clients, ...)."""
+    done = defense.exchange([s.payload for s in sent], weights, round)
+    return done, {name: torch.stack([row[name] for row in done.view]) for name in done.view[0]}
 
 
 def _join(parts: list[Tensor]) -> Tensor:

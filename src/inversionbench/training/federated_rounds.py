@@ -9,12 +9,15 @@ at once is not faster here: at 16 images a client the convolutions are compute-b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from inversionbench.defenses._exchange import Round
 from inversionbench.defenses.base import Client, Defense
 from inversionbench.models.federated import Victim
 from inversionbench.training._federation import Federation
@@ -26,7 +29,18 @@ if TYPE_CHECKING:
     from inversionbench.tracks.base import Progress, Scenario
 
 DROP_AT, DROP = 0.6, 0.2  # the rate drops to a fifth after 60 % of the rounds
-LOOK = 25  # rounds between two measurements of the accuracy
+LOOK = 5  # rounds between two measurements of the accuracy
+
+
+@dataclass
+class Meter:
+    """Sums over all clients and rounds: bytes to and from a client, processor seconds in its H2 to H6 and in H7."""
+
+    up: float = 0.0
+    down: float = 0.0
+    client_seconds: float = 0.0
+    exchange_seconds: float = 0.0
+    sent: int = 0
 
 
 def train(
@@ -40,28 +54,44 @@ def train(
     rng: torch.Generator,
     defense_rng: torch.Generator,
     look: Callable[[int], None] | None = None,
+    meter: Meter | None = None,
+    owners: list[Defense] | None = None,
 ) -> float:
     """Train `model` in place; returns the mean bytes that a client sent per round.
 
-    x: (n, c, h, w) in [0, 1], y: (n,). `look(rounds done)` is called every `LOOK` rounds and at the end.
+    x: (n, c, h, w) in [0, 1], y: (n,). `look(rounds done)` is called every `LOOK` rounds and at the end. meter:
+    adds up what it cost. owners: a list that receives the defense as each client runs it.
     """
     shares = split(y, federation, rng)
-    draws = [_Draws(share, federation.batch, rng) for share in shares]
-    owners = [defense.for_client(x[share], y[share], defense_rng) for share in shares]
+    draws = [_Draws(share, federation.batch, rng, defense.poisson) for share in shares]
+    owners = [] if owners is None else owners
+    owners += [defense.for_client(x[share], y[share], defense_rng) for share in shares]
     states: list[dict[str, object]] = [{} for _ in shares]
     velocity: Update = {}
-    sent, momentum = 0, 0.0 if getattr(defense, "client_momentum", False) else federation.momentum
+    momentum = 0.0 if getattr(defense, "client_momentum", False) else federation.momentum
+    meter = meter or Meter()
+    before = meter.up
     for t in range(rounds):
         batches = [draw.next() for draw in draws]
-        sent_by = gradients(model, [x[b] for b in batches], [y[b] for b in batches], classes, owners, defense_rng)
+        started = time.process_time()
+        expected = float(federation.batch) if defense.poisson else 0.0
+        sent_by = gradients(model, [x[b] for b in batches], [y[b] for b in batches], classes, owners, defense_rng,
+                            expected)  # fmt: skip
         parameters = {n: p.detach() for n, p in model.named_parameters()}
-        payloads = []
+        payloads, sizes = [], []
         for i, (update, used_x, used_y) in enumerate(sent_by):
             client = Client(t, rounds, i, len(shares), len(batches[i]), parameters, defense_rng, states[i],
                             model, used_x, used_y)  # fmt: skip
             payloads.append(owners[i].client_update(update, client))
-            sent += owners[i].bytes_sent(payloads[-1])
-        mean, _ = defense.aggregate(payloads, [float(len(b)) for b in batches])
+            sizes.append(owners[i].bytes_sent(payloads[-1]))
+        between = time.process_time()
+        weights = [expected or float(len(b)) for b in batches]
+        done = defense.exchange(payloads, weights, Round(t, defense_rng, sizes))
+        meter.client_seconds += between - started
+        meter.exchange_seconds += time.process_time() - between
+        meter.up, meter.down = meter.up + sum(done.bytes_up), meter.down + sum(done.bytes_down)
+        meter.sent += len(payloads)
+        mean = done.mean
         rate = _rate(federation, t, rounds)
         with torch.no_grad():
             for name, p in model.named_parameters():
@@ -69,11 +99,12 @@ def train(
                 p.sub_(velocity[name], alpha=rate)
         if look is not None and ((t + 1) % LOOK == 0 or t + 1 == rounds):
             look(t + 1)
-    return sent / max(1, rounds * len(shares))
+    return (meter.up - before) / max(1, rounds * len(shares))
 
 
 def gradients(
-    model: Victim, xs: list[Tensor], ys: list[Tensor], classes: int, owners: list[Defense], rng: torch.Generator
+    model: Victim, xs: list[Tensor], ys: list[Tensor], classes: int, owners: list[Defense], rng: torch.Generator,
+    expected: float = 0.0,
 ) -> list[tuple[Update, Tensor, Tensor]]:
     """Each client's gradient of one step, with H2, H4 and H5, and the images and labels after H2. Batch norms use and
     track batch statistics. owners: the defense as each client runs it.
@@ -82,7 +113,8 @@ def gradients(
     for norm in norms:
         norm.batch = norm.track = True
     out = [
-        local_update(model, x, y, Protocol(batch_size=len(x)), own, classes, rng) for x, y, own in zip(xs, ys, owners)
+        local_update(model, x, y, Protocol(batch_size=max(1, len(x))), own, classes, rng, expected)
+        for x, y, own in zip(xs, ys, owners)
     ]
     for norm in norms:
         norm.batch = norm.track = False
@@ -106,13 +138,16 @@ def split(y: Tensor, federation: Federation, rng: torch.Generator) -> list[Tenso
 
 
 class _Draws:
-    """Batches of one client's images, without replacement until all were used."""
+    """Batches of one client's images, without replacement until all were used; with `poisson` every image on its
+    own, with the probability that makes `batch` the mean size."""
 
-    def __init__(self, share: Tensor, batch: int, rng: torch.Generator):
-        self.share, self.batch, self.rng = share, min(batch, len(share)), rng
+    def __init__(self, share: Tensor, batch: int, rng: torch.Generator, poisson: bool = False):
+        self.share, self.batch, self.rng, self.poisson = share, min(batch, len(share)), rng, poisson
         self.left: Tensor = share[:0]
 
     def next(self) -> Tensor:
+        if self.poisson:
+            return self.share[torch.rand(len(self.share), generator=self.rng) < self.batch / len(self.share)]
         if len(self.left) < self.batch:
             self.left = self.share[torch.randperm(len(self.share), generator=self.rng)]
         taken, self.left = self.left[: self.batch], self.left[self.batch :]
@@ -138,8 +173,8 @@ def utility(
 
     accuracy: on held-out images after the last round; accuracy_early: after a quarter of the rounds;
     rounds_to_target: until the accuracy first reaches `target_accuracy` (one more than the number of rounds
-    where it does not); bytes_round: sent by one client per round; diverged: share of federations that ended
-    with values that are not finite or below twice chance.
+    where it does not); bytes_round, bytes_down_round: sent and received by one client per round; diverged: share of
+    federations that ended with values that are not finite or below twice chance.
     """
     from inversionbench.training.federated_target import new_model, stream
 
@@ -150,12 +185,18 @@ def utility(
         x, y = defense.training_set(data.private.images(), data.private.labels(), own)
         model = new_model(scenario, defense, data.shape, data.classes, seed + s)
         curve: dict[int, float] = {}
+        owners: list[Defense] = []
+        test = stream(seed, "utility", "deployed", s)
 
-        def look(t: int, model: Victim = model, curve: dict[int, float] = curve) -> None:
-            curve[t] = accuracy(model, held, truth)
+        def look(t: int, model: Victim = model, curve: dict[int, float] = curve, owners: list[Defense] = owners,
+                 test: torch.Generator = test) -> None:  # fmt: skip
+            inputs = [own.deployed(held, test) for own in owners] if defense.personal else [held]
+            curve[t] = sum(accuracy(model, x, truth) for x in inputs) / len(inputs)
 
-        sent = train(model, x, y, data.classes, federation, federation.utility_rounds, defense,
-                     stream(seed, "utility", s), stream(seed, "utility", "defense", s), look)  # fmt: skip
+        meter = Meter()
+        rng, own_rng = stream(seed, "utility", s), stream(seed, "utility", "defense", s)
+        sent = train(model, x, y, data.classes, federation, federation.utility_rounds, defense, rng, own_rng, look,
+                     meter, owners)  # fmt: skip
         last = curve[federation.utility_rounds]
         reached = [t for t, a in curve.items() if a >= federation.target_accuracy]
         row = {
@@ -163,6 +204,7 @@ def utility(
             "accuracy_early": curve[min(curve, key=lambda t: abs(t - federation.utility_rounds / 4))],
             "rounds_to_target": float(min(reached, default=federation.utility_rounds + 1)),
             "bytes_round": sent,
+            "bytes_down_round": meter.down / meter.sent,
             "diverged": float(last < 2 / data.classes),
         }
         sums = {k: sums.get(k, 0.0) + v / federation.utility_seeds for k, v in row.items()}

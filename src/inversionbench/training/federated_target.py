@@ -4,24 +4,28 @@ The attacked clients take part for the first time, so a defense with memory (res
 an empty one: what they send depends on this one batch alone, which is the worst case. Where the protocol shows
 several rounds, the first of them is their first. Decoy clients send in
 the same round: images of other classes under the labels of the attacked batch of the same place, so that
-only the images differ and not the labels.
+only the images differ and not the labels. Where a protocol of the defense needs more clients than are attacked
+(`Defense.crowd`), others with batches of their own fill each round up; nobody attacks these.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from inversionbench.defenses._exchange import Exchange, Round
 from inversionbench.defenses.base import Client, Defense
 from inversionbench.errors import UserError
 from inversionbench.models.federated import Victim, build
 from inversionbench.tracks.base import Progress, Scenario, Target
 from inversionbench.training._federation import read_federation
 from inversionbench.training._protocol import Protocol, read_protocol
-from inversionbench.training.client import Sent, observe, send
+from inversionbench.training.client import Sent, Update, exchange, send
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
@@ -44,6 +48,7 @@ def make_target(
 
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
+    architecture = {"id": defense.id, **asdict(defense)}
     defense = defense.prepare(
         data, lambda rng: build(scenario.model, data.shape, data.classes, rng), stream(seed, "defense", "prepare")
     )
@@ -56,60 +61,122 @@ def make_target(
         train(model, x, y, data.classes, federation, federation.rounds, defense, stream(seed, "rounds"),
               stream(seed, "rounds", "defense"))  # fmt: skip
     decoy = choose_decoys(y, index, stream(seed, "decoys"))
-    free = torch.ones(len(y), dtype=torch.bool)
-    free[index.flatten()] = free[decoy.flatten()] = False
-    owners = {
-        name: [
-            defense.for_client(torch.cat([x[row], x[free]]), torch.cat([y[given], y[free]]),
-                               stream(seed, "defense", name, "local", i))
-            for i, (row, given) in enumerate(zip(part, index))
-        ]
-        for name, part in (("client", index), ("decoy", decoy))
-    }  # fmt: skip
-    memory: list[dict[str, Any]] = [{} for _ in index]
-    others: list[dict[str, Any]] = [{} for _ in decoy]
+    clients, decoys = _groups(x, y, index, decoy, defense, seed)
     earlier = []
     for back in reversed(range(1, protocol.rounds)):
-        before = _clients(model, x[index], y[index], protocol, federation.rounds, owners["client"], data.classes, seed,
-                          f"client -{back}", memory)  # fmt: skip
-        earlier.append(_seen_round(model, before, protocol, defense))
-    round = federation.rounds + len(earlier)
-    sent = [
-        _clients(model, x[part], y[index], protocol, round, owners[name], data.classes, seed, name, own)
-        for name, part, own in (("client", index, memory), ("decoy", decoy, others))
-    ]
-    views = [observe(defense, s, [1.0] * len(s))[1] for s in sent]
-    checks = self_check(model, protocol, sent[0], views[0], y[index])
+        before = _round(model, clients, protocol, federation.rounds + len(earlier), defense, seed, f"client -{back}")
+        earlier.append(_seen_round(model, before, protocol))
+    number = federation.rounds + len(earlier)
+    done, away = (_round(model, g, protocol, number, defense, seed, g.name) for g in (clients, decoys))
+    checks = self_check(model, protocol, done.sent, done.view, y[index])
     if not defense.hooks and max(checks["match_at_truth_undefended"]) > TRUTH:
         raise RuntimeError(f"the client is simulated wrongly: matching loss at the true data {checks}")
-    public = defense.public_knowledge() | sent[0][0].public
     released = {
         "state": {n: t.detach().clone() for n, t in model.state_dict().items()},
         "shape": list(data.shape),
         "classes": data.classes,
-        "updates": {"client": views[0], "decoy": views[1]},
-        "statistics": _statistics(sent[0]) if protocol.bn == "train_shared" else None,
-        "defense": public,
+        "updates": {"client": done.view, "decoy": away.view},
+        "statistics": _statistics(done.sent) if protocol.bn == "train_shared" else None,
+        "defense": defense.public_knowledge() | done.sent[0].public | done.exchange.facts,
         "earlier": earlier,
+        "architecture": architecture,
     }
     if protocol.labels == "known":
         released["labels"] = y[index]
     truth = {"index": index, "labels": y[index], "decoy_index": decoy, "checks": checks}
     if "train_transform" in defense.hooks:
-        truth["sent_images"] = torch.stack([s.x for s in sent[0]])
-    utility = {
-        "bytes_up": float(sum(s.size for s in sent[0]) / len(sent[0])),
-        "bytes_dense": float(4 * sum(p.numel() for p in model.parameters())),
-        "cos_sent_true": sum(checks["cos_sent_true"]) / len(checks["cos_sent_true"]),
-        "match_at_truth": sum(checks["match_at_truth"]) / len(checks["match_at_truth"]),
-        "match_at_truth_undefended": max(checks["match_at_truth_undefended"]),
-    }
-    utility |= {n: float(v) for n, v in sent[0][0].public.items() if isinstance(v, (int, float))}
+        truth["sent_images"] = torch.stack([s.x for s in done.sent])
+    utility = _price(model, done, checks)
+    rounds = max(federation.rounds, federation.utility_rounds) + protocol.rounds
+    utility |= defense.proven(federation.batch * federation.clients / len(y), rounds * len(protocol.steps))
     if federation.utility_rounds:
         from inversionbench.training.federated_rounds import utility as measure
 
         utility |= measure(scenario, defense, data, federation, seed, progress)
-    return Target(released, truth, utility)
+    return Target(released, truth, utility, done.seconds)
+
+
+@dataclass
+class Group:
+    """Clients of one round, those that fill it up last. x: (clients, batch, c, h, w). y: (clients, batch). owners:
+    the defense as each runs it. kept: how many of them are looked at.
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    owners: list[Defense]
+    kept: int
+    memory: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Seen:
+    """One round of a group. sent, view: of the clients that are looked at."""
+
+    sent: list[Sent]
+    exchange: Exchange
+    view: Update
+    seconds: dict[str, float]
+
+
+def _groups(
+    x: Tensor, y: Tensor, index: Tensor, decoy: Tensor, defense: Defense, seed: int
+) -> tuple[Group, Group]:
+    """The attacked clients and the decoys, each filled up to what the defense's protocol needs.
+
+    The local set of a client is its batch and all images of no batch.
+    """
+    free = torch.ones(len(y), dtype=torch.bool)
+    free[index.flatten()] = free[decoy.flatten()] = False
+    fill = -len(index) % defense.crowd
+    more = choose_more(free, 2 * fill, index.shape[1], stream(seed, "companions"))
+    more = more.view(2, fill, index.shape[1])
+    out = []
+    for name, part, extra in (("client", index, more[0]), ("decoy", decoy, more[1])):
+        rows, labels = torch.cat([part, extra]), torch.cat([y[index], y[extra]])
+        owners = [
+            defense.for_client(torch.cat([x[row], x[free]]), torch.cat([given, y[free]]),
+                               stream(seed, "defense", name, "local", i))
+            for i, (row, given) in enumerate(zip(rows, labels))
+        ]  # fmt: skip
+        out.append(Group(name, x[rows], labels, owners, len(part), [{} for _ in rows]))
+    return out[0], out[1]
+
+
+def _round(
+    model: Victim, group: Group, protocol: Protocol, number: int, defense: Defense, seed: int, name: str
+) -> Seen:
+    """One round of a group from local training to what the observer sees."""
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    started = time.process_time()
+    sent = [
+        send(model, group.x[i], group.y[i], protocol, own,
+             Client(number, number + 1, i, len(group.x), group.x.shape[1], parameters,
+                    stream(seed, "defense", name, i), group.memory[i]), model.classes)
+        for i, own in enumerate(group.owners)
+    ]  # fmt: skip
+    between = time.process_time()
+    round = Round(number, stream(seed, "protocol", name), [s.size for s in sent], protocol.observer, True)
+    done, view = exchange(defense, sent, [1.0] * len(sent), round)
+    seconds = {"client": (between - started) / len(sent), "exchange": time.process_time() - between}
+    kept = group.kept
+    return Seen(sent[:kept], done, {n: t[:kept] for n, t in view.items()}, seconds)
+
+
+def _price(model: Victim, done: Seen, checks: dict[str, list[float]]) -> dict[str, float]:
+    """Bytes of a client in the attacked round, how far its update was changed, and the numbers that the defense
+    says of the round."""
+    told = done.sent[0].public | done.exchange.facts
+    return {
+        "bytes_up": sum(done.exchange.bytes_up) / len(done.exchange.bytes_up),
+        "bytes_down": sum(done.exchange.bytes_down) / len(done.exchange.bytes_down),
+        "bytes_dense": float(4 * sum(p.numel() for p in model.parameters())),
+        "cos_sent_true": sum(checks["cos_sent_true"]) / len(checks["cos_sent_true"]),
+        "match_at_truth": sum(checks["match_at_truth"]) / len(checks["match_at_truth"]),
+        "match_at_truth_undefended": max(checks["match_at_truth_undefended"]),
+        **{n: float(v) for n, v in told.items() if isinstance(v, (int, float))},
+    }
 
 
 def new_model(
@@ -175,31 +242,23 @@ def choose_decoys(y: Tensor, index: Tensor, rng: torch.Generator) -> Tensor:
     return torch.tensor(rows)
 
 
-def _clients(
-    model: Victim, x: Tensor, y: Tensor, protocol: Protocol, round: int, owners: list[Defense], classes: int,
-    seed: int, name: str, memory: list[dict[str, Any]],
-) -> list[Sent]:
-    """One round of clients with batches x (clients, batch, c, h, w), y (clients, batch), their own memories and the
-    defense as each runs it. The local set of an attacked client is its batch and all images of no batch.
-    """
-    parameters = {n: p.detach() for n, p in model.named_parameters()}
-    return [
-        send(model, x[i], y[i], protocol, owners[i],
-             Client(round, round + 1, i, len(x), x.shape[1], parameters, stream(seed, "defense", name, i), memory[i]),
-             classes)
-        for i in range(len(x))
-    ]  # fmt: skip
+def choose_more(free: Tensor, clients: int, batch: int, rng: torch.Generator) -> Tensor:
+    """Indices (clients, batch) of images marked in `free` (n,), for clients that only fill a round up."""
+    places = free.nonzero().flatten()
+    if clients * batch > len(places):
+        raise UserError(f"the defense needs {clients} further clients of {batch} private images, {len(places)} images "
+                        "are left: fewer subjects, or smaller sessions")  # fmt: skip
+    return places[torch.randperm(len(places), generator=rng)[: clients * batch]].view(clients, batch)
 
 
-def _seen_round(model: Victim, sent: list[Sent], protocol: Protocol, defense: Defense) -> dict[str, Any]:
-    """What the server held in a round before the attacked one; moves `model` to the next round."""
+def _seen_round(model: Victim, seen: Seen, protocol: Protocol) -> dict[str, Any]:
+    """What the attacker held in a round before the attacked one; moves `model` to the next round."""
     state = {n: t.detach().clone() for n, t in model.state_dict().items()}
-    mean, view = observe(defense, sent, [1.0] * len(sent))
     sign = 1 if protocol.sends == "delta" else -1
     with torch.no_grad():
         for name, p in model.named_parameters():
-            p.add_(mean[name], alpha=sign * protocol.server_rate)
-    return {"state": state, "update": view}
+            p.add_(seen.exchange.mean[name], alpha=sign * protocol.server_rate)
+    return {"state": state, "update": seen.view}
 
 
 def _statistics(sent: list[Sent]) -> list[tuple[Tensor, Tensor]]:

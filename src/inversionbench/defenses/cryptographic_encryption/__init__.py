@@ -1,0 +1,1 @@
+"""Defenses under which the server adds what it cannot read (survey 4.5)."""
