@@ -335,6 +335,10 @@ def _check_base(entry: Entry, priors: Mapping[str, Entry]) -> None:
 def _check_evaluator(name: str, options: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
     _known(options["dataset"], f"evaluators.{name}.dataset", "entry of datasets", sections["datasets"])
     _known(options["track"], f"evaluators.{name}.track", "track", TRACKS)
+    try:
+        get_track(options["track"]).check_evaluator(options.get("options") or {})
+    except UserError as error:
+        raise UserError(f"evaluators.{name}.{error}") from None
 
 
 def _tuple(value: Any) -> tuple[str, ...] | None:

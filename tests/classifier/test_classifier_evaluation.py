@@ -24,7 +24,8 @@ from inversionbench.errors import UserError
 from inversionbench.evaluation.classifier import attribute_recovery, refer, score
 from inversionbench.tracks import Target
 from inversionbench.tracks.classifier import network
-from inversionbench.training.evaluators import Judges, check_options
+from inversionbench.training.evaluator_options import check_options
+from inversionbench.training.evaluators import Judges
 
 Y = torch.arange(SUBJECTS).repeat_interleave(3)
 

@@ -2,8 +2,9 @@
 
 A file `attacks/<track>/<id>.py` defines one frozen dataclass with the class attributes `id`, `level` (the
 weakest access level it needs; a tuple where a field named `access` chooses) and, where they apply, `prior`
-(the entries of `priors:` that it needs: a name, several, or a mapping from its field `base` to them) and `control` (True for rows that say what a number means). Its fields are its
-parameters, with the names and defaults of its paper. It never imports data sets, evaluators or the workflow.
+(the entries of `priors:` that it needs: a name, several, or a mapping from its field `base` to them) and
+`control` (True for rows that say what a number means). Its fields are its parameters, with the names and
+defaults of its paper. It never imports data sets, evaluators or the workflow.
 """
 
 from __future__ import annotations

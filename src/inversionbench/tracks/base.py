@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inversionbench.errors import UserError
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -118,6 +120,11 @@ class Track:
     ) -> Target:
         """Train the target (or simulate the clients) with the defense in the loop."""
         raise NotImplementedError
+
+    def check_evaluator(self, options: Mapping[str, Any]) -> None:
+        """Raise `UserError` where the options of an entry of `evaluators:` are wrong; before any job, no torch."""
+        for name in options:
+            raise UserError(f"options: the {self.id} track's evaluators take no options, got '{name}'")
 
     def train_evaluator(
         self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress

@@ -5,7 +5,11 @@ public images of other people, and wants an image of each attacked class. Two ev
 
 Scenario: `model` {"name": one of models/names.py, options}; `training` a recipe (training/recipe.py);
 `subjects` the attacked classes, the first ones; `protocol`: `budget` (most queries of one attack, over all
-classes), `top_k` and `decimals` (what the service gives away of its scores); `judges` is required.
+classes), `top_k` and `decimals` (what the service gives away of its scores), `hints` and `hint_labels` (damaged private
+photographs of each attacked class, see `_hints`), `siblings` (further models of the same classes that the
+owner trains with the same defense and releases too, as a list of models, and with `halves` 1 each on one half
+of the private images by turns); `judges` is required. Attacks that need one of these, or a federated target
+(`training.clients`), say so in their class attribute `needs`, and run only where it is there.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.errors import UserError, suggest
 from inversionbench.models.names import check_model
+from inversionbench.tracks._hints import damage
 from inversionbench.tracks.base import Evaluation, Progress, Scenario, Target, Track
+from inversionbench.training.evaluator_options import check_options
 from inversionbench.training.recipe import Recipe, check_recipe
 
 if TYPE_CHECKING:
@@ -25,8 +31,10 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.defenses.base import Defense
     from inversionbench.oracle.base import Oracle
+    from inversionbench.registry import Method
 
-PROTOCOL = ("budget", "decimals", "top_k")
+PROTOCOL = ("budget", "decimals", "halves", "hint_labels", "hints", "siblings", "top_k")
+SERVICE = ("budget", "decimals", "top_k")  # what the oracle is built with
 
 
 class Classifier(Track):
@@ -49,10 +57,17 @@ class Classifier(Track):
         for name, value in scenario.protocol.items():
             if name not in PROTOCOL:
                 raise UserError(f"protocol: unknown '{name}': {suggest(name, PROTOCOL)}")
+            if name == "siblings":
+                _check_siblings(value)
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < (name != "decimals"):
                 raise UserError(f"protocol.{name}: expected a positive whole number, got {value!r}")
         if not scenario.judges:
             raise UserError("judges: the classifier track needs an entry of `evaluators:` that judges it")
+
+    def accepts(self, scenario: Scenario, attack: Method) -> bool:
+        needs = attack.attributes.get("needs")
+        return not needs or bool({**scenario.training, **scenario.protocol}.get(needs))
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
@@ -63,19 +78,30 @@ class Classifier(Track):
         from inversionbench.models.classifiers import build
         from inversionbench.training.device import device
         from inversionbench.training.evaluators import plain_state
+        from inversionbench.training.global_model import fit_rounds
         from inversionbench.training.loop import evaluate_classifier, fit
 
         x = torch.from_numpy(np.array(data.private.x)).to(device())
         y = data.private.labels().to(x.device)
-        net = fit(
-            lambda: build(scenario.model, data.shape, data.classes), x, y, data.classes,
-            Recipe(**scenario.training), defense, torch.Generator().manual_seed(seed), progress, "target",
-        )
+        recipe = Recipe(**scenario.training)
+
+        def train(model: Mapping[str, Any], rows: slice, seed: int, name: str) -> nn.Module:
+            return (fit_rounds if recipe.clients else fit)(
+                lambda: build(model, data.shape, data.classes), x[rows], y[rows], data.classes, recipe, defense,
+                torch.Generator().manual_seed(seed), progress, name,
+            )
+
+        net = train(scenario.model, slice(None), seed, "target")
+        hints, truth = damage(data, min(scenario.subjects, data.classes), scenario.protocol, seed)
         released = {
             "model": dict(scenario.model), "shape": list(data.shape), "classes": data.classes,
-            "defense": _plain(defense), "state": plain_state(net),
+            "defense": _plain(defense), "state": plain_state(net), **hints,
         }
-        return Target(released, {}, {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]})
+        for i, model in enumerate(scenario.protocol.get("siblings", ())):
+            rows = slice(i % 2, None, 2) if scenario.protocol.get("halves") else slice(None)
+            state = plain_state(train(model, rows, seed + i + 1, f"sibling {i + 1}"))
+            released.setdefault("siblings", []).append({"model": dict(model), "state": state})
+        return Target(released, truth, {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]})
 
     def oracle(
         self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
@@ -88,7 +114,9 @@ class Classifier(Track):
         rng = torch.Generator().manual_seed(seed)
         spec = InputSpec(tuple(released["shape"]))
         net, classes = network(released), released["classes"]
-        return classifier_oracle(net, level, spec, classes, defense, rng, **scenario.protocol)
+        siblings = [network({**released, **sibling}) for sibling in released.get("siblings", ())]
+        service = {name: value for name, value in scenario.protocol.items() if name in SERVICE}
+        return classifier_oracle(net, level, spec, classes, defense, rng, siblings=siblings, **service)
 
     def knowledge(
         self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
@@ -99,6 +127,9 @@ class Classifier(Track):
 
         targets = torch.arange(min(scenario.subjects, released["classes"]))
         granted = {"public": public, "targets": targets, "shape": tuple(released["shape"])}
+        granted |= {name: released[name] for name in ("hints", "hint_mask", "hint_labels") if name in released}
+        if "siblings" in released:
+            granted["models"] = 1 + len(released["siblings"])
         return Knowledge(**granted, **({} if prior is None else {"prior": prior}))
 
     def utility_of(
@@ -124,12 +155,22 @@ class Classifier(Track):
 
         return evaluate(reconstruction, network(target.released), data, Judges(evaluator), seed)
 
+    def check_evaluator(self, options: Mapping[str, Any]) -> None:
+        check_options(options)
+
     def train_evaluator(
         self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
     ) -> dict[str, Any]:
         from inversionbench.training.evaluators import train_evaluators
 
         return train_evaluators(options, data, seed, progress)
+
+
+def _check_siblings(models: Any) -> None:
+    if not isinstance(models, list) or not all(isinstance(model, Mapping) for model in models):
+        raise UserError(f"protocol.siblings: expected a list of models such as [{{name: cnn}}], got {models!r}")
+    for i, model in enumerate(models):
+        check_model(model, f"protocol.siblings[{i}]")
 
 
 def network(released: Mapping[str, Any]) -> nn.Module:

@@ -75,15 +75,17 @@ class Tabular(Track):
 
         return Target(*publish(scenario, data, defense, seed, progress))
 
+    def check_evaluator(self, options: Mapping[str, Any]) -> None:
+        for option in options:
+            if option != "sensitive":
+                raise UserError(f"options: no option '{option}': {suggest(option, ['sensitive'])}")
+
     def train_evaluator(
         self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
     ) -> dict[str, Any]:
         from inversionbench.evaluation.tabular import train_judges
         from inversionbench.models.columns import ask
 
-        for option in options:
-            if option != "sensitive":
-                raise UserError(f"options: no option '{option}': {suggest(option, ['sensitive'])}")
         return train_judges(data, ask(data.meta, options.get("sensitive")), seed % 2**31)
 
     def oracle(

@@ -5,8 +5,7 @@ other images of the same classes (the part `evaluation`); the second with noise 
 the first by high frequencies does not fool both. For generated faces, whose visible attributes are known
 exactly, a third network reads attributes off a photograph; it is trained on *other* people, drawn for it.
 
-Options (of `evaluators:` in params.yaml): `first`, `second`, `attributes`, each {"model": {...}, "training":
-{...}}; attributes also takes "people" and "photos" per person, or is null. State: plain tensors and numbers.
+Options: training/evaluator_options.py. State: plain tensors and numbers.
 """
 
 from __future__ import annotations
@@ -21,58 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inversionbench.defenses.base import Defense, Step
-from inversionbench.errors import UserError, suggest
 from inversionbench.models.base import trace
 from inversionbench.models.classifiers import build, load
-from inversionbench.models.names import check_model
 from inversionbench.training.device import device
+from inversionbench.training.evaluator_options import check_options
 from inversionbench.training.loop import Recipe, as_float, draw_seed, evaluate_classifier, fit, spawn
-from inversionbench.training.recipe import check_recipe
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
     from inversionbench.tracks.base import Progress
-
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "first": {
-        "model": {"name": "resnet"},
-        "training": {"epochs": 8, "rate": 3e-3, "flip": True, "shift": 2},
-    },
-    "second": {
-        "model": {"name": "plain"},
-        "training": {"epochs": 10, "rate": 3e-3, "flip": True, "shift": 2, "noise": 0.2, "blur": 0.4},
-    },
-    "attributes": {
-        "model": {"name": "cnn", "width": 24},
-        "training": {"epochs": 5, "rate": 3e-3, "shift": 2},
-        "people": 4000,
-        "photos": 3,
-    },
-}
-
-
-def check_options(options: Mapping[str, Any], where: str = "options") -> dict[str, Any]:
-    """Options with defaults filled in; anything unknown is a `UserError`."""
-    for name in options:
-        if name not in DEFAULTS:
-            raise UserError(f"{where}: unknown '{name}': {suggest(name, DEFAULTS)}")
-    out: dict[str, Any] = {}
-    for name, default in DEFAULTS.items():
-        given = options.get(name, default)
-        if given is None:
-            if name != "attributes":
-                raise UserError(f"{where}.{name}: both evaluators are needed")
-            continue
-        for key in given:
-            if key not in default:
-                raise UserError(f"{where}.{name}: unknown '{key}': {suggest(key, default)}")
-        out[name] = {**default, **given}
-        check_model(out[name]["model"], f"{where}.{name}.model")
-        check_recipe(out[name]["training"], f"{where}.{name}.training")
-    if out["first"]["model"]["name"] == out["second"]["model"]["name"]:
-        raise UserError(f"{where}: first and second are both '{out['first']['model']['name']}': "
-                        "two judges of one architecture share their blind spots; choose another for one")
-    return out
 
 
 def train_evaluators(

@@ -52,7 +52,8 @@ class PriorRecipe:
     ) -> dict[str, Any]:
         """Train on public data; returns a state of plain tensors and numbers for `torch.save`.
 
-        target: the oracle of a target-aware prior. base: what `load` of the entry `base` returned. The state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
+        target: the oracle of a target-aware prior. base: what `load` of the entry `base` returned. The state
+        holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
         """
         raise NotImplementedError
 
