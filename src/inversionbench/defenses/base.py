@@ -162,7 +162,7 @@ class Defense:
         """What a client feeds the model at test time, where `personal`. Not a hook."""
         return x
 
-    def proven(self, rate: float, steps: int) -> dict[str, float]:
+    def guarantee(self, rate: float, steps: int) -> dict[str, float]:
         """What is proven for a client's records after `steps` steps at sampling rate `rate`. Not a hook."""
         return {}
 

@@ -88,7 +88,7 @@ def make_target(
         truth["sent_images"] = torch.stack([s.x for s in done.sent])
     utility = _price(model, done, checks)
     rounds = max(federation.rounds, federation.utility_rounds) + protocol.rounds
-    utility |= defense.proven(federation.batch * federation.clients / len(y), rounds * len(protocol.steps))
+    utility |= defense.guarantee(federation.batch * federation.clients / len(y), rounds * len(protocol.steps))
     if federation.utility_rounds:
         from inversionbench.training.federated_rounds import utility as measure
 
