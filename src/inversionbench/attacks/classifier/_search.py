@@ -130,11 +130,11 @@ class Search:
         kept = {}
         for step in range(1, self.iterations + 1):
             x = self.generator(latent.draw())
-            rows, seen = self.judge(x, y)
+            rows, seen = self.judge(x, y) if self.stop else (self.loss(x, y), [])
             gradients = torch.autograd.grad(rows.sum() / self.reference, latent.parameters)
             for parameter, gradient in zip(latent.parameters, gradients, strict=True):
                 parameter.grad = gradient
-            finished = board.finished(x, rows, seen[0].logits, y)
+            finished = board.finished(x, rows, seen[0].logits, y) if seen else None
             optimiser.step()
             latent.project()
             y = board.retire(finished, y, latent, optimiser)
@@ -155,7 +155,7 @@ class Search:
         return rows, seen
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of each row: (rows,)."""
+        """The loss of each row: (rows,). A search of its own may replace it, and `judge` where it can stop."""
         return self.judge(x, y)[0]
 
     @torch.no_grad()
@@ -173,8 +173,7 @@ class _Board:
 
     def finished(self, x: Tensor, loss: Tensor, logits: Tensor, y: Tensor) -> Tensor | None:
         """Which rows are finished at this step, None for none; their images are kept."""
-        if self.watch is None:
-            return None
+        assert self.watch is not None
         out = self.watch.finished(loss, logits, y)
         if not out.any():
             return None
