@@ -4,6 +4,7 @@
     results: results
     data: {root: null}               # folder of downloaded data; null: INVERSIONBENCH_DATA
     tracking: {uri: null}            # null: sqlite:///<results>/mlflow.db
+    resources:  RULE: {mem_mb, runtime, gpu, cpus_per_task}    # what its jobs ask of a cluster
     datasets:   ENTRY: {source?, options of data/<source>.py}
     evaluators: ENTRY: {track, dataset, options}
     priors:     ENTRY: {method?, params}
@@ -36,6 +37,7 @@ SECTIONS = (
     "results",
     "data",
     "tracking",
+    "resources",
     "datasets",
     "evaluators",
     "priors",
@@ -160,7 +162,7 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
     if problems:
         raise UserError(f"{source}:\n  " + "\n  ".join(problems))
 
-    sections = {s: {k: v for k, v in (raw.get(s) or {}).items() if v is not None} for s in SECTIONS[4:]}
+    sections = {s: {k: v for k, v in (raw.get(s) or {}).items() if v is not None} for s in SECTIONS[5:]}
     for name, options in sections["datasets"].items():
         attempt(_check_dataset, name, options)
     scenarios = {n: attempt(_scenario, n, s, sections) for n, s in sections["scenarios"].items()}

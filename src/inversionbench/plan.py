@@ -70,6 +70,12 @@ class Plan:
     def base_of(self, prior: str) -> str | None:
         return self.params.priors[prior].described.attributes.get("base")
 
+    def resources(self, rule: str) -> dict[str, Any]:
+        """What the parameters ask of a cluster for the jobs of a rule; memory grows with each new attempt."""
+        wanted = dict((self.params.raw.get("resources") or {}).get(rule) or {})
+        memory = wanted.get("mem_mb")
+        return {**wanted, "mem_mb": lambda wildcards, attempt: memory * attempt} if memory else wanted
+
     # --- inputs ----------------------------------------------------------------------------------------
 
     def data(self, dataset: str, *parts: str) -> list[str]:

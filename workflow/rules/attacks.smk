@@ -9,6 +9,8 @@ rule attack:
         directory(f"{OUT}/reconstructions/{{scenario}}/{{attack}}/{{defense}}"),
     params:
         depends=lambda w: PLAN.attack(f"{w.scenario}/{w.attack}/{w.defense}"),
+    resources:
+        **PLAN.resources("attack"),
     log:
         f"{OUT}/logs/attack/{{scenario}}/{{attack}}/{{defense}}.log",
     shell:
@@ -23,6 +25,8 @@ rule evaluate:
         directory(f"{OUT}/cells/{{scenario}}/{{attack}}"),
     params:
         depends=lambda w: PLAN.evaluate(f"{w.scenario}/{w.attack}"),
+    resources:
+        **PLAN.resources("evaluate"),
     log:
         f"{OUT}/logs/evaluate/{{scenario}}/{{attack}}.log",
     shell:

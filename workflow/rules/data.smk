@@ -7,6 +7,8 @@ rule prepare:
         directory(f"{OUT}/data/{{dataset}}/heldout"),
     params:
         depends=lambda w: PLAN.prepare(w.dataset),
+    resources:
+        **PLAN.resources("prepare"),
     log:
         f"{OUT}/logs/prepare/{{dataset}}.log",
     shell:

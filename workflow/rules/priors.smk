@@ -6,6 +6,8 @@ rule train_prior:
     params:
         depends=lambda w: PLAN.train_prior(w.prior),
     priority: 20  # everything of the classifier track waits for it
+    resources:
+        **PLAN.resources("train_prior"),
     log:
         f"{OUT}/logs/train_prior/{{dataset}}/{{prior}}.log",
     shell:
@@ -21,6 +23,8 @@ rule train_target_prior:
     params:
         depends=lambda w: PLAN.train_prior(w.prior),
     priority: 15
+    resources:
+        **PLAN.resources("train_target_prior"),
     log:
         f"{OUT}/logs/train_prior/{{scenario}}/{{defense}}/{{strength}}/{{prior}}.log",
     shell:

@@ -11,6 +11,8 @@ rule survey:
         ),
     params:
         depends=PLAN.survey(),
+    resources:
+        **PLAN.resources("survey"),
     log:
         f"{OUT}/logs/survey.log",
     shell:

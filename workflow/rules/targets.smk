@@ -6,6 +6,8 @@ rule train_target:
         truth=directory(f"{OUT}/targets/{{scenario}}/{{defense}}/{{strength}}/truth"),
     params:
         depends=lambda w: PLAN.train_target(w.scenario, w.defense),
+    resources:
+        **PLAN.resources("train_target"),
     log:
         f"{OUT}/logs/train_target/{{scenario}}/{{defense}}/{{strength}}.log",
     shell:
@@ -22,6 +24,8 @@ rule train_evaluator:
     params:
         depends=lambda w: PLAN.train_evaluator(w.judge),
     priority: 10  # the longest jobs start first
+    resources:
+        **PLAN.resources("train_evaluator"),
     log:
         f"{OUT}/logs/train_evaluator/{{judge}}.log",
     shell:

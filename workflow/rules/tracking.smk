@@ -9,6 +9,8 @@ rule sync:
         f"{OUT}/tracking.json",
     params:
         uri=PLAN.params.tracking_uri,
+    resources:
+        **PLAN.resources("sync"),
     log:
         f"{OUT}/logs/sync.log",
     shell:
