@@ -122,15 +122,15 @@ def test_local_dp_noise_is_twice_the_clip_times_the_multiplier():
 
 def test_local_dp_that_deserves_its_name():
     sigma = 10 * 2 * math.sqrt(410)
-    told = LocalDp(strength=sigma, growth=1.0, rounds=50).guarantee(410)
+    told = LocalDp(strength=sigma, growth=1.0, rounds=50).spent(410)
     assert told["epsilon_total"] == pytest.approx(3.19, rel=0.01)
     assert told["private"] == 1.0
 
 
 def test_local_dp_spends_more_later():
     assert LocalDp(strength=1.0, growth=1.02).noise_std(100, 50) < LocalDp(strength=1.0, growth=1.02).noise_std(100, 0)
-    equal = LocalDp(strength=50.0, growth=1.0, rounds=20).guarantee(100)["epsilon_total"]
-    grown = LocalDp(strength=50.0, growth=1.02, rounds=20).guarantee(100)["epsilon_total"]
+    equal = LocalDp(strength=50.0, growth=1.0, rounds=20).spent(100)["epsilon_total"]
+    grown = LocalDp(strength=50.0, growth=1.02, rounds=20).spent(100)["epsilon_total"]
     assert grown > equal
 
 

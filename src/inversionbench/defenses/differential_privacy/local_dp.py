@@ -69,7 +69,7 @@ class LocalDp(Defense):
         part = part + std * torch.randn(len(part), generator=ctx.rng).to(part)
         sent = torch.zeros_like(flat)
         sent[chosen] = part
-        ctx.state["public"] = {"noise_std": std, **self.guarantee(len(part))}
+        ctx.state["public"] = {"noise_std": std, **self.spent(len(part))}
         pieces = sent.split([g.numel() for g in update.values()])
         return {name: piece.view_as(g) for (name, g), piece in zip(update.items(), pieces)}
 
@@ -77,7 +77,7 @@ class LocalDp(Defense):
         """Of one coordinate in a round (from 0)."""
         return self.strength * self.clip / math.sqrt(coordinates) / self.growth**round
 
-    def guarantee(self, coordinates: int) -> dict[str, float]:
+    def spent(self, coordinates: int) -> dict[str, float]:
         """Client-level local DP: epsilon of the first round and of all rounds, at `delta`."""
         from inversionbench.defenses.differential_privacy._accounting import epsilon_exact, epsilon_gaussian
 
