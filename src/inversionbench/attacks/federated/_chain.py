@@ -22,12 +22,14 @@ from inversionbench.attacks.federated._ops_plain import (
     GlobalAverage,
     LeakyRelu,
     Relu,
+    Sampling,
     Sigmoid,
     Silu,
     Tanh,
     add,
 )
 from inversionbench.models import federated as victims
+from inversionbench.models.bottleneck import Sample
 
 Size = tuple[int, tuple[int, int]]  # channels, (height, width)
 
@@ -147,6 +149,8 @@ def _layer(module: nn.Module, size: Size, form: str) -> tuple[list[tuple[Op, int
         return [(pool, 0)], (c, pool.out)
     if isinstance(module, nn.Flatten):
         return [(Flatten(c, hw), 0)], (c * hw[0] * hw[1], (1, 1))
+    if isinstance(module, Sample):
+        return [(Sampling(module), 0)], (c // 2, hw)
     if isinstance(module, victims.GlobalAverage):
         return [(GlobalAverage(hw), 0)], (c, (1, 1))
     if isinstance(module, victims.BatchNorm) and not module.batch:

@@ -1,17 +1,20 @@
-"""The layers without kernels: activations, pooling, reshaping, evaluation-mode batch norm.
+"""The layers without kernels: activations, pooling, reshaping, evaluation-mode batch norm, sampling.
 
 The four passes and the tensor shapes are those of `_ops`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inversionbench.attacks.federated._columns import Pair
 from inversionbench.attacks.federated._ops import Op, Tape, Weights
+from inversionbench.models.bottleneck import Sample
 
 
 class Relu(Op):
@@ -207,6 +210,41 @@ class FixedNorm(Op):
         if "ra" in tape:
             g = g + (tape["d"] * tape["ra"]).sum((0, 3, 4))
         return out, [g, rd.sum((0, 3, 4))]
+
+
+class Sampling(Op):
+    """mean + std * noise of (batch, trials, 2 k), std = softplus(raw), noise fresh in every forward pass; the
+    gradient includes that of beta * KL(N(mean, std) || N(0, 1)) in bits, averaged over the batch.
+    """
+
+    def __init__(self, layer: Sample):
+        self.layer, self.weight = layer, layer.beta / math.log(2)
+
+    def forward(self, a: Tensor, w: Any, tape: Tape) -> Tensor:
+        mean, raw = a.chunk(2, dim=-1)
+        std, slope = functional.softplus(raw), torch.sigmoid(raw)
+        tape["noise"] = self.layer.noise(mean, self.layer.rng)
+        tape["mean"], tape["std"], tape["slope"] = mean, std, slope
+        return mean + std * tape["noise"]
+
+    def backward(self, d: Tensor, w: Any, tape: Tape, need: bool) -> tuple[Tensor | None, Weights]:
+        c, std = self.weight / len(d), tape["std"]
+        tape["d std"] = d * tape["noise"] + c * (std - 1 / std)
+        return torch.cat([d + c * tape["mean"], tape["d std"] * tape["slope"]], dim=-1), []
+
+    def tangent_forward(self, ra: Tensor | None, w: Any, v: Weights, tape: Tape) -> Tensor | None:
+        assert ra is not None  # a layer with parameters comes before
+        tape["r mean"], tape["r raw"] = ra.chunk(2, dim=-1)
+        return tape["r mean"] + tape["slope"] * tape["r raw"] * tape["noise"]
+
+    def tangent_backward(
+        self, rd: Tensor, w: Any, v: Weights, tape: Tape, curve: bool
+    ) -> tuple[Tensor, Weights]:
+        c, slope = self.weight / len(rd), tape["slope"]
+        r_std = slope * tape["r raw"]
+        r_d_std = rd * tape["noise"] + c * (1 + tape["std"].square().reciprocal()) * r_std
+        bend = tape["d std"] * (slope - slope.square()) * tape["r raw"]
+        return torch.cat([rd + c * tape["r mean"], r_d_std * slope + bend], dim=-1), []
 
 
 def add(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -105,7 +105,8 @@ class Functional(Simulator):
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         if self.form == "vmap":
-            return self.layout.flatten(vmap(lambda a, b: self._path(grad(self._loss), a, b))(x, y))
+            path = vmap(lambda a, b: self._path(grad(self._loss), a, b), randomness="different")
+            return self.layout.flatten(path(x, y))
         rows = [self._path(self._plain, a, b) for a, b in zip(x, y)]
         return torch.cat([self.layout.flatten({n: t[None] for n, t in row.items()}) for row in rows])
 
