@@ -78,12 +78,17 @@ class Modulated(nn.Module):
         self.demodulate = demodulate
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        y, scale = self.parts(x, w)
+        return y if scale is None else y * scale[:, :, None, None]
+
+    def parts(self, x: Tensor, w: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The convolution (n, outputs, h, w) and the demodulating factors (n, outputs) still to be applied."""
         s = self.affine(w)
         y = self.conv(x * s[:, :, None, None])
         if not self.demodulate:
-            return y
+            return y, None
         energy = (self.conv.weight * self.conv.scale).square().sum((2, 3))
-        return y * (s.square() @ energy.T + EPS).rsqrt()[:, :, None, None]
+        return y, (s.square() @ energy.T + EPS).rsqrt()
 
 
 class Layer(nn.Module):
@@ -96,10 +101,12 @@ class Layer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
-        y = self.conv(x, w)
-        if noise is not None:
-            y = y + self.strength * noise
-        return leaky(y + self.bias[:, None, None])
+        """leaky(scale * y + noise + bias); its gain, positive, is taken inside: fewer passes over the pixels."""
+        y, scale = self.conv.parts(x, w)
+        assert scale is not None
+        scale, bias = GAIN * scale[:, :, None, None], (GAIN * self.bias)[:, None, None]
+        y = y * scale if noise is None else torch.addcmul((GAIN * self.strength) * noise, y, scale)
+        return F.leaky_relu(y + bias, SLOPE)
 
 
 class Block(nn.Module):

@@ -167,9 +167,10 @@ class _StyleRun(_Run):
         if self.step == 0 and self.recipe.warm_critic:
             self._warm()
         self._slow_down()
-        self._descend(1, self._critic_loss())
+        made = self._made()  # once for both: the generator answers the critic that has just seen them
+        self._descend(1, self._critic_loss(made.detach()))
         self.critic.requires_grad_(False)
-        score = self.critic(self._made())
+        score = self.critic(made)
         self._descend(0, -score.mean() if self.recipe.loss == "hinge" else F.softplus(-score).mean())
         self.critic.requires_grad_(True)
         self.step += 1
@@ -181,12 +182,13 @@ class _StyleRun(_Run):
         z = torch.randn(self.recipe.batch, self.recipe.z_dim, generator=self.rng).to(self.where)
         return to_pixels(self.generator.synthesis(self.generator.mapping(z), "random", self.rng))
 
-    def _critic_loss(self) -> Tensor:
+    def _critic_loss(self, made: Tensor | None = None) -> Tensor:
         x = self._batch()
         penalised = self.recipe.r1 > 0 and self.step % self.recipe.r1_every == 0
         x.requires_grad_(penalised)
-        with torch.no_grad():
-            made = self._made()
+        if made is None:
+            with torch.no_grad():
+                made = self._made()
         real, fake = self.critic(x), self.critic(made)
         if self.recipe.loss == "hinge":
             loss = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
