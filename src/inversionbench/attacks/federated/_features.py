@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from inversionbench.attacks.federated._latent import Matcher, l1_ball, sphere
+from inversionbench.attacks._balls import l1_ball
+from inversionbench.attacks.federated._latent import Matcher, sphere
 from inversionbench.attacks.federated._search import Found, adam
 
 if TYPE_CHECKING:
