@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
@@ -173,11 +174,13 @@ def _present(table: pd.DataFrame) -> set[tuple[str, str]]:
     return found | {("defense", method_of("defense", entry)) for entry in set(ok.get("defense", ()))}
 
 
-def _test(row: Row, tested: list[tuple[str, str, frozenset[str]]]) -> str:
-    """The test file named after the row, else the first that names it; empty without one."""
-    paths = [path for path, folder, names in tested if row.id in names and _counts(row.kind, folder)]
-    own = [path for path in paths if path.endswith(f"/test_{row.id}.py")]
-    return (own or paths or [""])[0]
+def _test(row: Row, tested: list[tuple[str, str, Counter[str]]]) -> str:
+    """The test file named after the row, else the one that names it or its class most often; empty without one."""
+    of_class = row.id.title().replace("_", "")
+    said = {path: names[row.id] + names[of_class] for path, folder, names in tested
+            if row.id in names and _counts(row.kind, folder)}
+    own = [path for path in said if path.endswith(f"/test_{row.id}.py")]
+    return max(own or said, key=lambda path: said[path], default="")
 
 
 def _counts(kind: str, folder: str) -> bool:
@@ -189,26 +192,28 @@ def _counts(kind: str, folder: str) -> bool:
     return folder not in {"", "metrics", "data", *NO_METHOD_TESTS}
 
 
-def _tested(tests: Path) -> list[tuple[str, str, frozenset[str]]]:
-    """(path, folder, names) of every test file: its own name, its strings, and what it imports."""
+def _tested(tests: Path) -> list[tuple[str, str, Counter[str]]]:
+    """(path, folder, names) of every test file: its own name, its strings, its names and what it imports."""
     out = []
-    for path in sorted(tests.rglob("*.py")):
+    for path in sorted(tests.rglob("test_*.py")):
         where = path.relative_to(tests).parts[:-1]
-        names = _names(path, path.stat().st_mtime_ns) | {path.stem.removeprefix("test_")}
+        names = _names(path, path.stat().st_mtime_ns) + Counter([path.stem.removeprefix("test_")])
         out.append((path.relative_to(tests.parent).as_posix(), where[0] if where else "", names))
     return out
 
 
 @cache
-def _names(path: Path, changed: int) -> frozenset[str]:
+def _names(path: Path, changed: int) -> Counter[str]:
     """All that a test file mentions; `changed` (its time) makes the cache forget what was edited."""
-    return frozenset(_mentioned(ast.parse(path.read_text(), filename=str(path))))
+    return Counter(_mentioned(ast.parse(path.read_text(), filename=str(path))))
 
 
 def _mentioned(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+        elif isinstance(node, ast.Name):
+            yield node.id
         elif isinstance(node, ast.Import):
             yield from _last(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
