@@ -7,8 +7,8 @@ import torch
 from inversion_cells import scenario, target
 from prior_cells import prior, psnr, run
 
-from inversionbench.attacks.federated._features import Packed, Walk
 from inversionbench.attacks._balls import l1_ball
+from inversionbench.attacks.federated._features import Packed, Walk
 from inversionbench.attacks.federated._latent import Matcher
 from inversionbench.attacks.federated._problem import Problem
 from inversionbench.attacks.federated.gifd import Gifd
