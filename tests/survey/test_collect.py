@@ -11,7 +11,7 @@ import pytest
 from survey_cells import all_records, record, write_cell
 
 from inversionbench.errors import UserError
-from inversionbench.survey import collect
+from inversionbench.survey import collect, costs
 
 
 def test_every_cell_and_metric_has_one_row(cells: Path) -> None:
@@ -33,6 +33,12 @@ def test_values_are_those_of_the_record(cells: Path) -> None:
     assert (cells / row["record"]).is_file()
     assert row["direction"] == "higher"
     assert frame.loc[(cell["key"], "mse"), "direction"] == "lower"
+
+
+def test_an_attack_that_notes_that_it_adapts_is_aware() -> None:
+    cell = record("photos", "dlg", "dgc", 0.9, 0, facts={"adaptive": True})
+    assert collect.tidy([cell])["aware"].all()
+    assert not collect.tidy([{**cell, "facts": {"adaptive": False}}])["aware"].any()
 
 
 def test_only_an_attack_that_read_the_defense_is_aware(cells: Path) -> None:
@@ -71,9 +77,9 @@ def test_nothing_measured_by_a_clock_enters_the_frame(cells: Path, tmp_path: Pat
     shutil.copytree(cells, copy / "cells")
     shutil.rmtree(copy / "timings", ignore_errors=True)
     assert collect.collect(copy / "cells").equals(collect.collect(cells))
-    costs = collect.costs(collect.read(cells))
-    assert (costs["seconds"] == 1.5).all()
-    assert costs.loc[costs["key"].str.contains("brep_mi"), "queries_by_phase"].eq("search=400").all()
+    clocked = costs.by_cell(collect.read(cells))
+    assert (clocked["seconds"] == 1.5).all()
+    assert clocked.loc[clocked["key"].str.contains("brep_mi"), "queries_by_phase"].eq("search=400").all()
 
 
 def test_curves_say_what_they_count(cells: Path) -> None:

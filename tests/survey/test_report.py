@@ -15,7 +15,7 @@ from survey_cells import ATTACKS, gallery, record
 
 from inversionbench.errors import UserError
 from inversionbench.files import atomic_folder
-from inversionbench.survey import build, collect, figures, galleries, maps, report, view, words
+from inversionbench.survey import build, collect, figures, galleries, glance, maps, report, view, words
 from inversionbench.survey.words import Quantity
 
 
@@ -70,7 +70,7 @@ def test_links_lead_to_files_and_anchors(page: Page, folder: Path) -> None:
     for link in links:
         if link.startswith("#"):
             assert link[1:] in anchors
-        elif "costs.csv" not in link:  # written by `build`, beside this folder
+        elif "costs.html" not in link:  # written by `build`, beside this folder
             assert (folder / link).resolve().is_file(), link
 
 
@@ -142,11 +142,13 @@ def test_build_shows_what_was_planned(cells: Path, tmp_path: Path, monkeypatch: 
     run = tmp_path / "smoke"
     run.mkdir()
     (run / "cells").symlink_to(cells)
-    assert build.build(SimpleNamespace(folder=run, scale="smoke", raw={"scale": "smoke"})) == []
+    attacks = {"dlg": SimpleNamespace(priors=lambda scenario: ())}
+    assert build.build(SimpleNamespace(folder=run, scale="smoke", raw={"scale": "smoke"}, attacks=attacks)) == []
     frame = pd.read_parquet(run / "survey" / "cells.parquet")
     assert set(frame["key"]) == {"photos/dlg/none/0/0"}
     assert "photos/dlg/none/0/9" in (run / "survey" / "survey.md").read_text()
     assert "seconds" in (run / "timings" / "costs.csv").read_text()
+    assert "gradient evaluations" in (run / "timings" / "costs.html").read_text()
     with pytest.raises(UserError, match="no records"):
         build.make([], "smoke")
 
@@ -216,9 +218,21 @@ class TestWords:
 
 
 def test_best_defense_for_a_price(survey: build.Survey) -> None:
-    table = view.glance_table(survey.attacks, survey.defenses)
+    table = glance.table(survey.attacks, survey.defenses)
     rows = {(cells[0].text, cells[1].text): cells for _, cells in table.rows}
-    cheap, dear = rows["photos", "client update"][4:6]
+    cheap, dear = rows["photos", "client update"][5:7]
     assert cheap.text == "none"  # confidence rounding costs nothing, and cannot act on an update
     assert dear.text.startswith("DGC 0.9")  # exactly five points
-    assert rows["portraits", "label only"][4].text == "none"
+    assert rows["portraits", "label only"][5].text == "none"
+
+
+@pytest.mark.parametrize(("level", "said"), [(8.0, "+8.0 dB"), (15.9, "no leak shown"), (17.0, "no leak shown")])
+def test_a_leak_is_what_passes_the_best_guess_by_its_interval(level: float, said: str) -> None:
+    cell = record("photos", "dlg", "none", 0.0, 0, controls={"mean_image": {"psnr": level}, "truth": {"psnr": 60.0}})
+    cell["metrics"] = {"psnr": {"values": [15.0, 17.0] * 3, "mean": 16.0, "median": 16.0, "low": 15.2, "high": 16.8,
+                                "n": 6}}
+    survey = build.make([{**cell, "folder": "nowhere", "timing": {}}], "smoke")
+    cells = glance.table(survey.attacks, survey.defenses).rows[0][1]
+    assert cells[3].text == said
+    assert cells[3].interval == f"mean image {level:.1f}"
+    assert (cells[4].text, cells[4].interval) == ("60.0", "true data")

@@ -145,6 +145,16 @@ class TestDefenses:
         assert (entry["worse"], entry["entry"]) == ("naive", "inverting_gradients_aware")
         assert entry["aware_status"] == "absent"
 
+    def test_an_attack_rewritten_against_a_defense_is_the_same_attacker(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(collect, "attacker", lambda method: {"ggi": "dlg"}.get(method, method))
+        found = [record("photos", "dlg", d, s, 0) for d, s in (("none", 0.0), ("dgc", 0.9))]
+        own = [{**c, "attack": "ggi", "method": "ggi", "key": c["key"].replace("dlg", "ggi"),
+                "facts": {"adaptive": True}} for c in found]
+        own[1]["metrics"] = {k: summary(np.array(m["values"]) + 2) for k, m in found[1]["metrics"].items()}
+        entry = line(made([*found, *own])[0], attack="dlg", metric="psnr")
+        assert (entry["worse"], entry["entry"]) == ("aware", "ggi")
+        assert entry["aware_mean"] == pytest.approx(entry["naive_mean"] + 2)
+
 
 class TestChecks:
     def inert(self, **change: object) -> list[dict]:

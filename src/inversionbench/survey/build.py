@@ -6,7 +6,7 @@
     survey.md       the tables for reading      survey.html    the report, one file
     figures/        what the report shows
 
-Nothing here was measured by a clock; seconds and memory go to `timings/costs.csv` beside the folder.
+Nothing here was measured by a clock; seconds and memory go to `timings/` beside the folder (see `costs.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 
 from inversionbench.errors import UserError
 from inversionbench.files import atomic_folder, write_text
-from inversionbench.survey import checks, collect, defended, figures, maps, report, sheets, tables, words
+from inversionbench.survey import checks, collect, costs, defended, figures, maps, report, sheets, tables, words
 from inversionbench.survey.checks import Check
 from inversionbench.survey.figures import Picture
 
@@ -64,7 +64,7 @@ def build(params: Params) -> list[str]:
     survey = make(found, params.scale, absent, params.raw)
     with atomic_folder(params.folder / "survey") as folder:
         write(survey, folder, params.folder)
-    tables.write(params.folder / "timings" / "costs.csv", collect.costs(found))
+    costs.write(params, found)
     return checks.problems(survey.checks)
 
 

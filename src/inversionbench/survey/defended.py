@@ -1,10 +1,10 @@
 """The table of defenses: what each strength leaves to each attack, and what it costs.
 
-One row per scenario, defense, strength, attack method, access level and metric. Entries of one method at one
-level are one attacker; where some of them know the defense, the row shows both and its headline is the worse
-one. The rows with attack "strongest" hold the worst attack of each level, and are what a defense is judged
-by. A defense that cannot act on an attack is run once; its row shows the undefended numbers, at every
-strength, if the check that they are equal has passed.
+One row per scenario, defense, strength, attacker, access level and metric. Entries of one method at one level,
+and methods that adapt it (`collect.attacker`), are one attacker; where some of them know the defense, the row
+shows both and its headline is the worse one. The rows with attack "strongest" hold the worst attack of each
+level, and are what a defense is judged by. A defense that cannot act on an attack is run once; its row shows
+the undefended numbers, at every strength, if the check that they are equal has passed.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def _groups(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[tuple[Any, l
 
 
 def _attackers(rows: Sequence[Row], strength: float, plain: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """One line per attack method and level, at one strength of one defense, in one metric."""
-    for (method, level), group in _groups(rows, lambda r: (r["method"], r["level"])):
+    """One line per attacker and level, at one strength of one defense, in one metric."""
+    for (method, level), group in _groups(rows, lambda r: (r["attacker"], r["level"])):
         here = [r for r in group if r["strength"] == strength]
-        same = [r for r in plain if (r["method"], r["level"]) == (method, level)]
+        same = [r for r in plain if (r["attacker"], r["level"]) == (method, level)]
         verdicts = {r["verdict"] for r in group}
         verdict = next((v for v in ("differs", "unchecked", "inert") if v in verdicts), "")
         if not here and verdict != "inert":

@@ -20,6 +20,7 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter, StrMethodFormatter, SymmetricalLogLocator
 
 from inversionbench.files import atomic
 from inversionbench.survey import words
@@ -85,15 +86,16 @@ def bars(table: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
             ax.annotate(metric.show(row.mean), (max(high, row.mean, 0) * factor, y), (5, 0),
                         textcoords="offset points", va="center", fontsize=8, bbox=LABEL)
         ax.set_yticks(range(len(shown)), [_attack(row) for row in shown.itertuples()])
-        _control_lines(ax, rows, metric, vertical=True)
+        control_lines(ax, rows, metric, vertical=True)
         _legend(ax, colour, shown)
         ax.set_ylim(-0.6, len(shown) - 0.4)
         ax.margins(x=0.12)
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(f"{metric.title}; {words.arrow(metric.direction)}")
         save(figure, folder / f"attacks-{scenario}.png")
-    caption = (f"{metric.label} of every attack on {scenario} without defense. Bars are means with 95 % intervals "
-               "over attacked targets; hatched bars are controls, dashed lines the levels of the other controls.")
+    caption = (f"Every attack on {scenario} without defense: {metric.title}, {words.arrow(metric.direction)}. Bars are "
+               "means with 95 % intervals over attacked targets; hatched bars are controls, dashed lines the levels of "
+               "the other controls. A bar that does not pass the guesses shows no leak.")
     return Picture(folder / f"attacks-{scenario}.png", caption, scenario, "attacks")
 
 
@@ -121,13 +123,18 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
             least = here.loc[(here["axis"] == axis) & (here["budget"] > 0), "budget"].min()
             ax.set_xscale("symlog", linthresh=least)  # a budget of 0 is the start of an attack
             ax.set_xlim(left=0 if (here["budget"] == 0).any() else least * 0.8)
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=least, subs=(1, 2, 5)))
+            ax.tick_params(axis="x", labelsize=8)
             ax.set_xlabel(f"{axis} (log scale)")
-            _control_lines(ax, rows, metric, vertical=False)
+            roomy(ax, y=metric.step)
+            control_lines(ax, rows, metric)
         figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
         axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
         save(figure, folder / f"curves-{scenario}.png")
-    caption = (f"{metric.label} on {scenario} without defense against what the attack may spend: queries to the "
-               "target, or passes through a model it holds. Mean over targets and seeds; dashed lines are controls.")
+    caption = (f"What the attacks on {scenario} may spend, and {metric.title} without defense: "
+               f"{' or '.join(kinds)}. Mean over targets and seeds; dashed lines are controls.")
     return Picture(folder / f"curves-{scenario}.png", caption, scenario, "curves")
 
 
@@ -149,6 +156,61 @@ def control_levels(rows: pd.DataFrame) -> dict[str, float]:
     return {c.removeprefix("control_"): float(v) for c, v in means.items() if not np.isnan(v)}
 
 
+def end(rows: pd.DataFrame, reach: str, direction: str) -> tuple[str, float] | None:
+    """The control that leaks most among those that mark one end of the scale ("guess" or "ceiling")."""
+    levels = {name: v for name, v in control_levels(rows).items() if words.reach(name) == reach}
+    if not levels or not direction:
+        return None
+    return max(levels.items(), key=lambda item: item[1] if direction == "higher" else -item[1])
+
+
+def control_lines(ax: Any, rows: pd.DataFrame, metric: Quantity, vertical: bool = False, side: str = "right") -> None:
+    """Dashed lines at the controls' levels, labelled once for levels that (almost) coincide; controls far off
+    the data are left out. side: where labels of horizontal lines stand."""
+    low, high = ax.get_xlim() if vertical else ax.get_ylim()
+    width = (high - low) or 1.0
+    line = {"color": GREY, "linestyle": "--", "linewidth": 1, "zorder": 0.5}
+    said = {"textcoords": "offset points", "va": "bottom", "fontsize": 7, "color": GREY, "annotation_clip": False}
+    floor, last = 0, -np.inf
+    for place, label in _marks(control_levels(rows), metric, low - 0.35 * width, high + 0.35 * width):
+        if vertical:
+            floor = floor + 1 if place - last < 0.3 * width else 0  # labels of close lines go above each other
+            last = place
+            ax.axvline(place, **line)
+            align = ("left", "center", "right")[int(np.clip(3 * (place - low) / width, 0, 2))]
+            ax.annotate(label, (place, 1), (0, 3 + 10 * floor), xycoords=("data", "axes fraction"), ha=align, **said)
+        else:
+            ax.axhline(place, **line)
+            at, shift = (1, -3) if side == "right" else (0, 3)
+            ax.annotate(label, (at, place), (shift, 2), xycoords=("axes fraction", "data"), ha=side, **said)
+
+
+def _marks(levels: dict[str, float], metric: Quantity, low: float, high: float) -> list[tuple[float, str]]:
+    """(place, label) of each line between two ends, by place.
+
+    >>> _marks({"noise": 0.0, "mode": 0.001, "truth": 0.9}, Quantity("top1", "", "%", 0, 100), -5, 100)
+    [(0.0, 'noise, most frequent value 0'), (90.0, 'true data 90')]
+    """
+    found: list[tuple[float, list[str]]] = []
+    for name, level in sorted(levels.items(), key=lambda item: item[1]):
+        place = level * metric.factor
+        if low <= place <= high:
+            if not found or place - found[-1][0] > 0.02 * (high - low):
+                found.append((place, []))
+            found[-1][1].append(words.label("controls", name))
+    return [(place, f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} {metric.show(place / metric.factor)}")
+            for place, names in found]
+
+
+def roomy(ax: Any, x: float = 0.0, y: float = 0.0) -> None:
+    """No axis spans less than ten steps of what is shown: differences below the last digit stay invisible."""
+    for step, get, put in ((x, ax.get_xlim, ax.set_xlim), (y, ax.get_ylim, ax.set_ylim)):
+        low, high = get()
+        if high - low < 10 * step:
+            middle = (low + high) / 2
+            put(middle - 5 * step, middle + 5 * step)
+
+
 def cues(names: Iterable[str]) -> dict[str, tuple[str, Any]]:
     """A marker and a colour for each name; the pair differs for up to a hundred names."""
     return {name: (MARKERS[(i + i // 10) % 10], COLOURS[i % 10]) for i, name in enumerate(sorted(names))}
@@ -161,29 +223,6 @@ def unique(axes: Any) -> tuple[list[Any], list[str]]:
         for handle, label in zip(*ax.get_legend_handles_labels()):
             found.setdefault(label, handle)
     return list(found.values()), list(found)
-
-
-def _control_lines(ax: Any, rows: pd.DataFrame, metric: Quantity, vertical: bool) -> None:
-    """Dashed lines at the controls' levels, with labels; controls far off the data are left out."""
-    low, high = ax.get_xlim() if vertical else ax.get_ylim()
-    width = (high - low) or 1.0
-    floor, last = 0, -np.inf
-    for name, level in sorted(control_levels(rows).items(), key=lambda item: item[1]):
-        place = level * metric.factor
-        if not low - 0.35 * width <= place <= high + 0.35 * width:
-            continue
-        label = f"{words.label('controls', name)} {metric.show(level)}"
-        if vertical:
-            floor = floor + 1 if place - last < 0.22 * width else 0  # labels of close lines go above each other
-            last = place
-            ax.axvline(place, color=GREY, linestyle="--", linewidth=1, zorder=0.5)
-            ax.annotate(label, (place, 1), (0, 3 + 10 * floor), xycoords=("data", "axes fraction"),
-                        textcoords="offset points", ha="center", va="bottom", fontsize=7, color=GREY,
-                        annotation_clip=False)
-        else:
-            ax.axhline(place, color=GREY, linestyle="--", linewidth=1, zorder=0.5)
-            ax.annotate(label, (1, place), (-3, 2), xycoords=("axes fraction", "data"), ha="right",
-                        textcoords="offset points", va="bottom", fontsize=7, color=GREY)
 
 
 def _legend(ax: Any, colour: dict[str, Any], shown: pd.DataFrame) -> None:

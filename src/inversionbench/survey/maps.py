@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from inversionbench.survey import words
+from inversionbench.survey import collect, words
 from inversionbench.survey.defended import STRONGEST
 from inversionbench.survey.figures import (
     COLOURS,
-    GREY,
     Picture,
     canvas,
-    control_levels,
+    control_lines,
     cues,
+    end,
     headline_rows,
     quantity,
+    roomy,
     save,
     unique,
 )
@@ -41,8 +42,9 @@ def heat(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folder: P
         ax = axes[0, 0]
         ax.set_facecolor("#e8e8e8")
         ax.grid(visible=False)
+        span, start = _span(plain, values, metric)
         sns.heatmap(values * metric.factor, ax=ax, cmap=colours, annot=text, fmt="", annot_kws={"fontsize": 7.5},
-                    linewidths=0.6, cbar_kws={"shrink": min(1.0, 10 / len(values)), "aspect": 14})
+                    linewidths=0.6, **span, cbar_kws={"shrink": min(1.0, 10 / len(values)), "aspect": 14})
         bar = ax.collections[0].colorbar.ax
         bar.set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}", fontsize=8)
         bar.tick_params(labelsize=8)
@@ -56,9 +58,10 @@ def heat(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folder: P
         save(figure, folder / f"heat-{scenario}.png")
     marks = "; ".join(f"{words.words()['status'][s]['mark']} {words.label('status', s)}"
                       for s in ("denied", "budget", "unavailable", "failed", "missing"))
-    caption = (f"{metric.label} on {scenario}: every attack (columns) against every defense and strength (rows), the "
-               "worse of an attacker that ignores and one that knows the defense († knows it). Dark leaks more. "
-               f"– the defense cannot act on this attack (same value as without defense); {marks}.")
+    caption = (f"{metric.title} on {scenario}: every attack (columns) against every defense and strength (rows), the "
+               "worse of an attacker that ignores and one that knows the defense († knows it). Dark leaks more"
+               f"{start}. – the defense cannot act on this attack (same value as without defense); {marks}; grey "
+               "without a letter: not run.")
     return Picture(folder / f"heat-{scenario}.png", caption, scenario, "heat")
 
 
@@ -83,9 +86,10 @@ def tradeoff(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folde
         figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
         save(figure, folder / f"tradeoff-{scenario}.png")
     metric = quantity(rows)
-    caption = (f"{metric.label} of the strongest attack against the {utility(rows).label} on {scenario}. Larger "
-               "markers are stronger settings; bars are 95 % intervals (leakage) and the range over targets "
-               "(utility). The line joins the settings that no other one beats in both (Pareto front).")
+    caption = (f"What defenses on {scenario} cost and what they stop: {utility(rows).label} against {metric.title} "
+               "of the strongest attack. Numbers beside markers are strengths; bars are 95 % intervals (leakage) and "
+               "the range over targets (utility); dashed lines are controls. The grey line joins the settings that no "
+               "other one beats in both (Pareto front).")
     return Picture(folder / f"tradeoff-{scenario}.png", caption, scenario, "tradeoff")
 
 
@@ -123,8 +127,8 @@ def each(defenses: pd.DataFrame, scenario: str, folder: Path, least: int = 6) ->
                          fontsize=9)
         figure.supylabel(f"{metric.title}; {words.arrow(metric.direction)}", fontsize=9)
         save(figure, folder / f"each-{scenario}.png")
-    caption = (f"{metric.label} of the strongest attack ({words.label('levels', level)}) against the {use.label} on "
-               f"{scenario}, one panel per defense; numbers are strengths, grey points all other settings.")
+    caption = (f"One panel per defense on {scenario}: {use.label} against {metric.title} of the strongest attack "
+               f"({words.label('levels', level)}); numbers are strengths, grey points all other settings.")
     return Picture(folder / f"each-{scenario}.png", caption, scenario, "each")
 
 
@@ -151,7 +155,7 @@ def _grid(plain: pd.DataFrame, rows: pd.DataFrame, metric: Quantity) -> tuple[pd
     """Values and what is written in the cells, rows by defense and strength, columns by attack method."""
     direction = metric.direction
     attackers = plain[["method", "level", "mean", "kind", "status"]].sort_values("mean", ascending=direction == "lower")
-    attackers = attackers.drop_duplicates(["method", "level"])
+    attackers = attackers.assign(method=attackers["method"].map(collect.attacker)).drop_duplicates(["method", "level"])
     attackers = attackers.sort_values("kind", kind="stable")
     shared = attackers["method"].duplicated(keep=False)
     columns = {(a.method, a.level): words.method("attack", a.method) + (f"\n{a.level}" if s else "")
@@ -169,6 +173,20 @@ def _grid(plain: pd.DataFrame, rows: pd.DataFrame, metric: Quantity) -> tuple[pd
             place = lines[row.defense, row.strength], index[row.method, row.level]
             _fill(values, text, *place, row.mean, _written(row, metric))
     return values, text
+
+
+def _span(plain: pd.DataFrame, values: pd.DataFrame, metric: Quantity) -> tuple[dict[str, float], str]:
+    """Ends of the colour scale, which begins at what the best guess reaches; and that in words."""
+    guess = end(plain, "guess", metric.direction)
+    if guess is None:
+        return {}, ""
+    start, least = guess[1] * metric.factor, 10 * metric.step
+    most = values.stack().max() if metric.direction == "higher" else values.stack().min()
+    reached = most * metric.factor
+    ends = {"vmin": start, "vmax": max(reached, start + least)} if metric.direction == "higher" else {
+        "vmin": min(reached, start - least), "vmax": start}
+    label = words.label("controls", guess[0])
+    return ends, f", the lightest is what guessing reaches ({label} {metric.show(guess[1])})"
 
 
 def _fill(values: pd.DataFrame, text: np.ndarray, y: int, x: int, value: float, written: str) -> None:
@@ -199,6 +217,8 @@ def _scatter(ax: Any, rows: pd.DataFrame, plain: pd.DataFrame, style: dict[str, 
         sizes = np.linspace(26, 90, len(line)) if len(line) > 1 else [50]
         ax.scatter(x, y, s=sizes, marker=marker, color=colour, edgecolor="white", linewidth=0.6, zorder=3,
                    label=words.method("defense", defense))
+        for place in zip(line["strength"], x, y):
+            ax.annotate(f"{place[0]:g}", place[1:], (5, 4), textcoords="offset points", fontsize=7, color=colour)
     base = rows[["utility_undefended", "undefended"]].dropna().iloc[:1]
     base = base.set_axis(["utility", "mean"], axis=1)
     if len(base):
@@ -207,15 +227,11 @@ def _scatter(ax: Any, rows: pd.DataFrame, plain: pd.DataFrame, style: dict[str, 
     best = front(pd.concat([rows[["mean", "utility"]], base]), metric.direction == "higher", use.direction != "lower")
     ax.plot(best["utility"] * use.factor, best["mean"] * metric.factor, color="#111111", linewidth=2.2, alpha=0.25,
             zorder=1, label="Pareto front", drawstyle="steps-post")
-    for name, level in control_levels(plain).items():
-        low, high = ax.get_ylim()
-        if low - 0.5 * (high - low) <= level * metric.factor <= high + 0.5 * (high - low):
-            ax.axhline(level * metric.factor, color=GREY, linestyle="--", linewidth=0.9, zorder=0.5)
-            ax.annotate(words.label("controls", name), (0.01, level * metric.factor), (0, 2), fontsize=7, color=GREY,
-                        xycoords=("axes fraction", "data"), textcoords="offset points")
+    ax.margins(0.08)
+    roomy(ax, use.step, metric.step)
+    control_lines(ax, plain, metric, side="left")
     ax.set_xlabel(f"{use.title}; " + ("higher is better" if use.direction != "lower" else "lower is better"))
     ax.set_ylabel(f"{metric.title}; {words.arrow(metric.direction)}")
-    ax.margins(0.08)
 
 
 def _errors(rows: pd.DataFrame, value: str, low: str, high: str, factor: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inversionbench import __version__
-from inversionbench.survey import checks, figures, view, words
+from inversionbench.survey import checks, figures, glance, view, words
 from inversionbench.survey.figures import Picture
 
 if TYPE_CHECKING:
@@ -43,16 +43,22 @@ def html(survey: Survey, pictures: list[Picture]) -> str:
     return _environment(True).get_template("survey.html.j2").render(**context, priors=priors)
 
 
+def costs(scale: str, shown: list[view.Table]) -> str:
+    """costs.html: tables of what was measured by a clock."""
+    return _environment(True).get_template("costs.html.j2").render(scale=scale, tables=shown, link="../cells/")
+
+
 def _context(survey: Survey) -> dict[str, Any]:
     return {
         "scale": survey.scale,
+        "about_scale": words.words()["scales"].get(survey.scale, ""),
         "version": __version__,
         "cells": len(survey.records),
         "statuses": sorted(Counter(r["status"] for r in survey.records).items()),
         "absent": survey.absent,
         "problems": checks.problems(survey.checks),
         "verdicts": Counter(c.verdict for c in survey.checks),
-        "glance": view.glance_table(survey.attacks, survey.defenses),
+        "glance": glance.table(survey.attacks, survey.defenses),
         "tracks": [_track(survey, name, scenarios) for name, scenarios in survey.scenarios],
         "provenance": _provenance(survey),
         "parameters": json.dumps(survey.parameters, indent=1, sort_keys=True) if survey.parameters else "",

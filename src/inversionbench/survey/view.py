@@ -14,13 +14,14 @@ from typing import Any
 import pandas as pd
 
 from inversionbench.survey import words
+from inversionbench.survey.collect import axis
 from inversionbench.survey.defended import STRONGEST
 from inversionbench.survey.figures import control_levels, headline_rows, quantity
 from inversionbench.survey.words import Quantity
 
-MOST = 6  # metrics beside the headline; the others are in attacks.csv
-COUNT = ("n", "values; in brackets what the interval resamples")
-RECORDS = ("records", "the cells behind the row, by seed")
+MOST = 5  # metrics beside the headline; the others are in attacks.csv
+COUNT = ("n", "values (targets)")
+RECORDS = ("records", "by seed")
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def attack_table(attacks: pd.DataFrame, scenario: str) -> Table:
     main = headline_rows(attacks, scenario)
     metric = quantity(main)
     others = other_metrics(part, metric.id)[:MOST]
-    head = [("attack", ""), ("access", "what the attack may use"), (metric.title, words.arrow(metric.direction)),
+    head = [("attack", ""), ("access", ""), (metric.title, words.arrow(metric.direction)),
             ("median", ""), *((q.title, words.arrow(q.direction)) for q in others),
-            COUNT, ("cost", "counted per cell: queries, or passes through the model"), RECORDS]
+            COUNT, ("cost", "per cell"), RECORDS]
     order = main.sort_values("mean", ascending=metric.direction == "lower", na_position="last")
     order = order.sort_values("kind", kind="stable")
     values = {(r.attack, r.metric): r for r in part.itertuples()}
@@ -75,9 +76,9 @@ def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
     if rows.empty:
         return None
     metric, use = quantity(rows), words.metric(rows.iloc[0]["utility_name"], kind="utility")
-    head = [("defense", ""), ("strength", ""), ("access", "what the attack may use"),
-            ("strongest attack", "of this access level; † knows the defense"),
-            (metric.title, words.arrow(metric.direction)), ("change", "against the strongest attack without defense"),
+    head = [("defense", ""), ("strength", ""), ("access", ""),
+            ("strongest attack", "† knows the defense"),
+            (metric.title, words.arrow(metric.direction)), ("change", "against no defense"),
             (use.title, f"{'lower' if use.direction == 'lower' else 'higher'} is better"), ("its change", ""),
             COUNT, RECORDS]
     out = []
@@ -85,7 +86,7 @@ def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
         out.append(("", [
             _defense(row), Cell(f"{row.strength:g}", sort=row.strength),
             Cell(words.label("levels", row.level)),
-            Cell(words.method("attack", row.method) + (" †" if row.worse == "aware" else ""), note=row.entry),
+            Cell(words.method("attack", row.entry, row.method) + (" †" if row.worse == "aware" else "")),
             _number(row, metric), _change(row, metric), _utility(row, use),
             Cell(use.show(row.utility_difference, True), sort=row.utility_difference), _count(row), _records(row),
         ]))
@@ -110,29 +111,6 @@ def pair_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
         _number(row, metric), _change(row, metric), _count(row), _records(row),
     ]) for row in rows.itertuples()]
     return Table(f"{scenario}: every defense against every attack", head, out)
-
-
-def glance_table(attacks: pd.DataFrame, defenses: pd.DataFrame) -> Table:
-    """One line per scenario and access level: the strongest attack, and the best defense for little utility."""
-    head = [("scenario", ""), ("access", ""), ("strongest attack, no defense", ""),
-            ("controls", "the scale: what guessing and the truth score")]
-    prices = () if defenses.empty else (2, 5)
-    head += [(f"best defense for ≤ {p} points", f"least leakage among settings that cost at most {p} points of utility")
-             for p in prices]
-    rows = []
-    real = attacks[attacks["headline"].astype(bool) & (attacks["kind"] == "attack") & attacks["mean"].notna()]
-    order = sorted(real.groupby(["track", "scenario", "level"]), key=lambda g: (words.place(g[0][0]), g[0]))
-    for (track, scenario, level), part in order:
-        metric = words.metric(part.iloc[0]["metric"], track)
-        best = part.sort_values("mean", ascending=metric.direction == "lower").iloc[0]
-        levels = ", ".join(f"{words.label('controls', n)} {metric.show(v)}" for n, v in control_levels(part).items())
-        name = words.method("attack", best["attack"], best["method"])
-        rows.append(("", [
-            Cell(scenario), Cell(words.label("levels", level)),
-            Cell(f"{name}: {metric.show(best['mean'])} {metric.unit}".strip(), metric.span(best["low"], best["high"])),
-            Cell(levels), *(_best(defenses, scenario, level, metric, points) for points in prices),
-        ]))
-    return Table("Strongest attack and best defense", head, rows)
 
 
 def other_metrics(part: pd.DataFrame, main: str) -> list[Quantity]:
@@ -216,8 +194,10 @@ def _count(row: Any) -> Cell:
 
 
 def _cost(row: Any) -> Cell:
-    """Queries where the attack asks, else passes through the model it holds; the other counts in the note."""
-    counts = {name: getattr(row, f"cost_{name}", math.nan) for name in ("queries", "passes", "gradient_evaluations")}
+    """The count that this access level is judged by, or else another; the others in the note."""
+    main = {"gradient evaluations": "gradient_evaluations", "queries": "queries"}.get(axis(row.level), "passes")
+    names = sorted(("queries", "passes", "gradient_evaluations"), key=lambda name: name != main)
+    counts = {name: getattr(row, f"cost_{name}", math.nan) for name in names}
     known = [(name.replace("_", " "), v) for name, v in counts.items() if v is not None and not math.isnan(v) and v > 0]
     if not known:
         return Cell()
@@ -239,24 +219,6 @@ def _control(name: str, metrics: Iterable[Quantity], levels: Levels) -> tuple[st
                       for q in metrics)
     title = Cell(words.label("controls", name), note=words.note("controls", name))
     return "control", [title, Cell("control"), first, Cell(), *others, Cell(), Cell(), Cell()]
-
-
-def _best(defenses: pd.DataFrame, scenario: str, level: str, metric: Quantity, points: int) -> Cell:
-    """The setting with least leakage to the strongest attack among those that lower it at all and cost at most
-    `points` of 100."""
-    rows = headline_rows(defenses, scenario)
-    rows = rows[(rows["attack"] == STRONGEST) & (rows["level"] == level) & rows["mean"].notna()]
-    use = words.metric(rows.iloc[0]["utility_name"], kind="utility") if len(rows) else Quantity("", "")
-    if use.direction != "higher":
-        return Cell()
-    rows = rows[[words.better(u, m, metric.direction) for u, m in zip(rows["undefended"], rows["mean"])]]
-    rows = rows[rows["utility_difference"].round(9) >= -points / 100]
-    if rows.empty:
-        return Cell("none", style="absent")
-    row = rows.sort_values("mean", ascending=metric.direction != "lower").iloc[0]
-    text = f"{words.method('defense', row['defense'])} {row['strength']:g}: {metric.show(row['mean'])} {metric.unit}"
-    price = f"{use.label} {use.show(row['utility_difference'], True)} {use.unit}"
-    return Cell(text.strip(), metric.span(row["low"], row["high"]), note=price)
 
 
 def _status(status: str) -> str:

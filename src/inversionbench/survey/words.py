@@ -47,6 +47,11 @@ class Quantity:
     direction: str = ""
 
     @property
+    def step(self) -> float:
+        """The last digit shown, in shown units."""
+        return 10.0**-self.digits
+
+    @property
     def title(self) -> str:
         """Label with unit, for axes and column heads."""
         return f"{self.label} ({self.unit})" if self.unit else self.label
@@ -147,6 +152,12 @@ def note(kind: str, name: str) -> str:
     """One sentence about a control or status; empty where nothing is known."""
     said = words()[kind].get(name)
     return said.get("note", "") if isinstance(said, dict) else ""
+
+
+def reach(control: str) -> str:
+    """Which end of the scale a control marks: "guess", "ceiling", or "" for neither."""
+    said = words()["controls"].get(control)
+    return said.get("reach", "") if isinstance(said, dict) else ""
 
 
 def arrow(direction: str) -> str:

@@ -1,0 +1,71 @@
+"""The report's first table: per scenario and access level the strongest attack, what it shows beyond guessing, and
+the best defense for little utility."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from inversionbench.survey import words
+from inversionbench.survey.defended import STRONGEST
+from inversionbench.survey.figures import end, headline_rows
+from inversionbench.survey.view import Cell, Table
+from inversionbench.survey.words import Quantity
+
+PRICES = (2, 5)  # points of utility that a defense may cost
+
+
+def table(attacks: pd.DataFrame, defenses: pd.DataFrame) -> Table:
+    """One line per scenario and access level with an answered attack, by track."""
+    prices = () if defenses.empty else PRICES
+    head = [("scenario", ""), ("access", ""), ("strongest attack", "without defense"),
+            ("above guessing", "the best guess without the target"), ("ceiling", "the private data itself"),
+            *((f"best defense for ≤ {p} points", f"least leakage that costs at most {p} points of utility")
+              for p in prices)]
+    real = attacks[attacks["headline"].astype(bool) & (attacks["kind"] == "attack") & attacks["mean"].notna()]
+    order = sorted(real.groupby(["track", "scenario", "level"]), key=lambda g: (words.place(g[0][0]), g[0]))
+    rows: list[tuple[str, list[Cell]]] = []
+    for (track, scenario, level), part in order:
+        metric = words.metric(part.iloc[0]["metric"], track)
+        best = part.sort_values("mean", ascending=metric.direction == "lower").iloc[0]
+        name = words.method("attack", best["attack"], best["method"])
+        top = end(part, "ceiling", metric.direction)
+        rows.append(("", [
+            Cell(scenario), Cell(words.label("levels", level)),
+            Cell(f"{name}: {metric.show(best['mean'])} {metric.unit}".strip(), metric.span(best["low"], best["high"])),
+            _above(best, part, metric),
+            Cell(metric.show(top[1]), words.label("controls", top[0])) if top else Cell(),
+            *(_best(defenses, scenario, level, metric, points) for points in prices),
+        ]))
+    return Table("Strongest attack and best defense", head, rows)
+
+
+def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity) -> Cell:
+    """How far the attack passes the best guess; in words where its interval does not."""
+    guess = end(part, "guess", metric.direction)
+    if guess is None:
+        return Cell()
+    said = f"{words.label('controls', guess[0])} {metric.show(guess[1])}"
+    low = best["low"] if metric.direction == "higher" else best["high"]
+    if not words.better(best["mean"] if math.isnan(low) else low, guess[1], metric.direction):
+        return Cell("no leak shown", said, style="absent")
+    return Cell(f"{metric.show(best['mean'] - guess[1], True)} {metric.unit}".strip(), said)
+
+
+def _best(defenses: pd.DataFrame, scenario: str, level: str, metric: Quantity, points: int) -> Cell:
+    """The setting with least leakage to the strongest attack among those that lower it at all and cost at most
+    `points` of 100."""
+    rows = headline_rows(defenses, scenario)
+    rows = rows[(rows["attack"] == STRONGEST) & (rows["level"] == level) & rows["mean"].notna()]
+    use = words.metric(rows.iloc[0]["utility_name"], kind="utility") if len(rows) else Quantity("", "")
+    if use.direction != "higher":
+        return Cell()
+    rows = rows[[words.better(u, m, metric.direction) for u, m in zip(rows["undefended"], rows["mean"])]]
+    rows = rows[rows["utility_difference"].round(9) >= -points / 100]
+    if rows.empty:
+        return Cell("none", style="absent")
+    row = rows.sort_values("mean", ascending=metric.direction != "lower").iloc[0]
+    text = f"{words.method('defense', row['defense'])} {row['strength']:g}: {metric.show(row['mean'])} {metric.unit}"
+    price = f"{use.label} {use.show(row['utility_difference'], True)} {use.unit}"
+    return Cell(text.strip(), metric.span(row["low"], row["high"]), note=price)
