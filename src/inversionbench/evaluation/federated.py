@@ -18,9 +18,11 @@ from inversionbench.attacks.federated._labels import RULES
 from inversionbench.attacks.federated._problem import Problem, recovered
 from inversionbench.metrics import PairScores, pairwise
 from inversionbench.metrics._controls import score_controls
+from inversionbench.metrics.base import Unavailable
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
 from inversionbench.models.federated import build
 from inversionbench.tracks.base import Evaluation, Scenario, Target
+from inversionbench.training._federation import read_federation
 from inversionbench.training._protocol import read_protocol
 
 if TYPE_CHECKING:
@@ -60,9 +62,8 @@ def evaluate(
         "capped": scores.capped,
         "checks": target.truth["checks"],
     }
-    prior = np.bincount(data.public.y[data.public.y >= 0], minlength=data.classes)
-    blind = [blind_overlap(row.numpy(), prior, np.random.default_rng(seed)) for row in labels]
-    facts["label_blind"] = float(np.mean(blind))
+    facts["label_blind"] = float(_blind(labels, data, seed).mean())
+    facts |= state_of(scenario, data)
     if "sent_images" in target.truth:
         sent = pairwise(target.truth["sent_images"].flatten(0, 1), images, NAMES, match=True, groups=groups, seed=seed)
         facts["to_transformed"] = {n: float(np.nanmean(v)) for n, v in sent.values.items()}
@@ -70,6 +71,45 @@ def evaluate(
     curves = _curves(truth, reconstruction, groups, seed)
     clients = np.repeat(index[:, 0].numpy(), protocol.batch_size)  # a client is the same in two seeds if its images are
     return Evaluation(metrics, clients, controls, curves, unavailable, facts, gallery)
+
+
+def evaluate_labels(
+    scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset, seed: int
+) -> Evaluation:
+    """Recovered labels against the true ones, a value per client; no images."""
+    index, labels = target.truth["index"], target.truth["labels"]
+    scores = [label_recovery(guess, true, data.classes) for guess, true in zip(reconstruction.labels, labels)]
+    metrics = {
+        "label_recovery": np.array([s.overlap for s in scores]),
+        "labels_exact": np.array([s.exact for s in scores]),
+    }
+    unavailable = {}
+    existence = [s.existence for s in scores]
+    if gone := [e.reason for e in existence if isinstance(e, Unavailable)]:
+        unavailable["classes_found"] = gone[0]
+    else:
+        metrics["classes_found"] = np.array(existence)
+    controls = {
+        "blind_guess": {"label_recovery": _blind(labels, data, seed)},
+        "truth": {name: np.ones(len(index)) for name in metrics},
+    }
+    facts = {"checks": target.truth["checks"], **state_of(scenario, data)}
+    return Evaluation(metrics, index[:, 0].numpy(), controls, {}, unavailable, facts)
+
+
+def state_of(scenario: Scenario, data: Dataset) -> dict[str, float]:
+    """How far the attacked model was trained: passes over the private set before the attacked round; and the
+    steps that a client takes."""
+    federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
+    protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
+    seen = federation.rounds * federation.clients * federation.batch
+    return {"target_epochs": seen / len(data.private), "local_steps": float(len(protocol.steps))}
+
+
+def _blind(labels: Tensor, data: Dataset, seed: int) -> np.ndarray:
+    """Overlap per client of a guess from the public class frequencies."""
+    prior = np.bincount(data.public.y[data.public.y >= 0], minlength=data.classes)
+    return np.array([blind_overlap(row.numpy(), prior, np.random.default_rng(seed)) for row in labels])
 
 
 def label_rules(scenario: Scenario, target: Target, seed: int) -> dict[str, list[float] | str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.defenses.base import Defense
     from inversionbench.oracle.base import Oracle
+    from inversionbench.registry import Method
 
 
 class Federated(Track):
@@ -38,6 +39,8 @@ class Federated(Track):
         "success_20": "higher",
         "success_30": "higher",
         "label_recovery": "higher",
+        "labels_exact": "higher",
+        "classes_found": "higher",
     }
     utility = "accuracy"
 
@@ -46,6 +49,9 @@ class Federated(Track):
         check_victim(scenario.model, f"{where}.model")
         read_protocol(scenario.protocol, f"{where}.protocol")
         read_federation(scenario.training, f"{where}.training")
+
+    def accepts(self, scenario: Scenario, attack: Method) -> bool:
+        return attack.attributes.get("asks", "images") == scenario.protocol.get("ask", "images")
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
@@ -88,6 +94,8 @@ class Federated(Track):
         evaluator: dict[str, Any],
         seed: int,
     ) -> Evaluation:
-        from inversionbench.evaluation.federated import evaluate
+        from inversionbench.evaluation.federated import evaluate, evaluate_labels
 
+        if scenario.protocol.get("ask", "images") == "labels":
+            return evaluate_labels(scenario, reconstruction, target, data, seed)
         return evaluate(scenario, reconstruction, target, data, seed)

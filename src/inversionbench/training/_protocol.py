@@ -9,6 +9,7 @@ from typing import Any
 from inversionbench.errors import UserError, suggest
 
 CHOICES = {
+    "ask": ("images", "labels"),
     "sends": ("gradient", "delta"),
     "labels": ("known", "hidden"),
     "classes": ("any", "distinct"),
@@ -26,7 +27,7 @@ class Protocol:
     SGD at `local_rate`). labels: whether the attacker is given them. classes: whether the labels of a batch
     are drawn freely or all distinct. bn: what batch norms use while the client computes (`eval_public`: the
     server's running statistics; `train_private`: those of the client's batch; `train_shared`: the same, and
-    the client sends them).
+    the client sends them). ask: what attacks are after, the images or the labels alone.
 
     rounds: how many rounds in a row are seen, the attacked one last; every client takes part in all of them
     with the same images. Between them the server moves by `server_rate` times the mean gradient, downhill, or
@@ -47,6 +48,7 @@ class Protocol:
     rounds: int = 1
     server_rate: float = 0.1
     observer: str = "server"
+    ask: str = "images"
 
     @property
     def steps(self) -> list[tuple[int, int]]:
@@ -76,6 +78,8 @@ def read_protocol(given: Mapping[str, Any], where: str) -> Protocol:
         if not number or isinstance(value, bool) or value < low:
             raise UserError(f"{where}.{name}: expected a number of at least {low}, got {value!r}")
     protocol = Protocol(**given)
+    if protocol.ask == "labels" and protocol.labels == "known":
+        raise UserError(f"{where}.labels: attacks that ask for labels need them hidden; set labels: hidden")
     if protocol.sends == "gradient" and len(protocol.steps) > 1:
         raise UserError(f"{where}: sends: gradient has one step; for {len(protocol.steps)} use sends: delta")
     return protocol

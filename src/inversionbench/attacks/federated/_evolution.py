@@ -9,9 +9,14 @@ counts n whose prediction points in the observed direction are the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from inversionbench.attacks.federated._problem import Problem
+    from inversionbench.data.base import Part
 
 POPULATION, GENERATIONS = 20, 200
 TINY = 1e-6  # order statistics with a smaller mean are dead
@@ -23,6 +28,23 @@ class Ranks:
 
     index: Tensor
     mean: Tensor
+
+
+def labels_by_evolution(problem: Problem, public: Part, images: int, ranks: int, rng: torch.Generator) -> Tensor:
+    """Labels (clients, batch) by counts; order statistics of `images` public images, `ranks` of them (0: a rule)."""
+    model = problem.model
+    pick = torch.randperm(len(public), generator=rng)[:images].sort().values
+    batch_norms = model.batch_norms()
+    modes = [norm.batch for norm in batch_norms]
+    for norm in batch_norms:
+        norm.batch = False
+    with torch.no_grad():
+        features = model.features(model.front(public.images(pick.numpy())))
+    for norm, mode in zip(batch_norms, modes):
+        norm.batch = mode
+    chosen = stable_ranks(features, ranks or max(8, features.shape[1] // 25))
+    rows = problem.update[model.head_names[0]]
+    return torch.stack([recover(dw, problem.protocol.batch_size, chosen, rng) for dw in rows])
 
 
 def stable_ranks(features: Tensor, count: int) -> Ranks:

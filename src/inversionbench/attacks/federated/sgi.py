@@ -65,6 +65,7 @@ class Sgi(Attack):
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._composed import Descent, compose
+        from inversionbench.attacks.federated._evolution import labels_by_evolution
         from inversionbench.attacks.federated._problem import labels_of, read
         from inversionbench.attacks.federated._simulate import simulator
         from inversionbench.attacks.federated._statistics import granted
@@ -75,7 +76,8 @@ class Sgi(Attack):
         if self.bn:
             granted(problem)
         if self.label_rule == "evolution" and "labels" not in knowledge:
-            labels, source = self._labels(problem, knowledge, rng), "evolution"
+            labels = labels_by_evolution(problem, knowledge.public, self.images, self.ranks, rng)
+            source = "evolution"
         else:
             rule = "bias_corrected" if self.label_rule == "evolution" else self.label_rule
             labels, source = labels_of(problem, knowledge, rule, rng)
@@ -87,26 +89,6 @@ class Sgi(Attack):
         result = compose(problem, labels, client, Descent(self.steps, self.rate, self.restarts), build, rng)
         result.notes["labels"] = source
         return result
-
-    def _labels(self, problem: Problem, knowledge: Knowledge, rng: torch.Generator) -> torch.Tensor:
-        """Labels (clients, batch) by counts."""
-        import torch
-
-        from inversionbench.attacks.federated._evolution import recover, stable_ranks
-
-        public, model = knowledge.public, problem.model
-        pick = torch.randperm(len(public), generator=rng)[: self.images].sort().values
-        batch_norms = model.batch_norms()
-        modes = [norm.batch for norm in batch_norms]
-        for norm in batch_norms:
-            norm.batch = False
-        with torch.no_grad():
-            features = model.features(model.front(public.images(pick.numpy())))
-        for norm, mode in zip(batch_norms, modes):
-            norm.batch = mode
-        ranks = stable_ranks(features, self.ranks or max(8, features.shape[1] // 25))
-        rows = problem.update[model.head_names[0]]
-        return torch.stack([recover(dw, problem.protocol.batch_size, ranks, rng) for dw in rows])
 
     def _parts(self, problem: Problem, client: Simulator, y: torch.Tensor, rng: torch.Generator) -> Parts:
         """The objective that changes from stage to stage, and the quantised step."""
