@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from inversionbench.data.base import Dataset
     from inversionbench.defenses._exchange import Exchange, Round
+    from inversionbench.defenses._path import Stage
 
 HOOKS = (
     "training_set",
@@ -157,6 +158,12 @@ class Defense:
         from inversionbench.defenses._exchange import plain
 
         return plain(self, payloads, weights, round)
+
+    def on_path(self) -> tuple[Stage, ...]:
+        """The stages of H6 on the update path, for chains; by default the hook itself is one."""
+        from inversionbench.defenses._path import Hooked
+
+        return (Hooked(self),)
 
     def deployed(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """What a client feeds the model at test time, where `personal`. Not a hook."""

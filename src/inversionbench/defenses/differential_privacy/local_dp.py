@@ -42,6 +42,7 @@ class LocalDp(Defense):
     id = "local_dp"
     hooks = frozenset({"client_update", "aggregate"})
     tracks = ("federated",)
+    places = ("clip", "noise")
 
     clip: float = 1.0
     keep: float = 1.0

@@ -39,6 +39,8 @@ class Dgc(Defense):
     id = "dgc"
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
+    places = ("compensate", "transform")
+    gives = "sparse"
     client_momentum = True  # the server adds none
 
     momentum: float = 0.9

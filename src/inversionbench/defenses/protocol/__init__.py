@@ -1,0 +1,1 @@
+"""Defenses put together from others."""
