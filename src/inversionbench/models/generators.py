@@ -8,6 +8,8 @@ Images are in [0, 1].
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,7 +48,9 @@ class Generator(nn.Module):
         first = width << (n - 1)
         self.shape = (first, start, start)
         self.z_dim = z_dim
-        self.options = {"z_dim": z_dim, "width": width, "channels": channels, "side": side, "upsample": upsample}
+        self.options: dict[str, Any] = {
+            "z_dim": z_dim, "width": width, "channels": channels, "side": side, "upsample": upsample,
+        }
         self.first = nn.Sequential(
             nn.Linear(z_dim, first * start * start, bias=False), nn.BatchNorm1d(first * start * start), nn.ReLU()
         )

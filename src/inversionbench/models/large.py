@@ -1,8 +1,9 @@
 """The larger classifiers of the literature, from torchvision where it has the architecture.
 
 VGG16-BN, IR-152 and FaceNet64 are the low-resolution face targets (64 x 64), FaceNet112 their usual
-evaluator; ResNet-18/152, Inception-v3 and ViT-B/16 are used at 224 or 299 pixels. All start from random
-weights: pretrained ones are an input that a user has to declare. torchvision is imported on use.
+evaluator; ResNet-18/152, Inception-v3 and ViT-B/16 are used at 224 or 299 pixels; EfficientNet-B0 to B2 are
+the students of attacks that copy the target. All start from random weights: pretrained ones are an input
+that a user has to declare. torchvision is imported on use.
 """
 
 from __future__ import annotations
@@ -124,6 +125,31 @@ def inception_v3(shape: tuple[int, ...], classes: int, side: int = 299) -> Stage
     return Staged(Normalise(side=side), blocks, flat_pool(), nn.Linear(2048, classes))
 
 
+def _efficientnet(name: str, shape: tuple[int, ...], classes: int, side: int) -> Staged:
+    """Stem and seven stages as blocks, the last 1x1 convolution with the seventh; side 0: images as they come."""
+    from torchvision import models
+
+    _rgb(shape, name)
+    layers = list(getattr(models, name)(weights=None).features)
+    blocks: dict[str, nn.Module] = {"stem": layers[0]}
+    for i, layer in enumerate(layers[1:-2]):
+        blocks[f"block{i + 1}"] = layer
+    blocks[f"block{len(blocks)}"] = nn.Sequential(layers[-2], layers[-1])
+    return Staged(Normalise(side=side or None), blocks, flat_pool(), nn.Linear(layers[-1].out_channels, classes))
+
+
+def efficientnet_b0(shape: tuple[int, ...], classes: int, side: int = 0) -> Staged:
+    return _efficientnet("efficientnet_b0", shape, classes, side)
+
+
+def efficientnet_b1(shape: tuple[int, ...], classes: int, side: int = 0) -> Staged:
+    return _efficientnet("efficientnet_b1", shape, classes, side)
+
+
+def efficientnet_b2(shape: tuple[int, ...], classes: int, side: int = 0) -> Staged:
+    return _efficientnet("efficientnet_b2", shape, classes, side)
+
+
 class Patches(nn.Module):
     """The first layer of a vision transformer: patches to tokens, class token, position embedding."""
 
@@ -163,4 +189,5 @@ def vit_b_16(shape: tuple[int, ...], classes: int, side: int = 224) -> Staged:
 LARGE: dict[str, Callable[..., nn.Module]] = {
     "vgg16_bn": vgg16_bn, "ir152": ir152, "facenet64": facenet64, "facenet112": facenet112,
     "resnet18": resnet18, "resnet152": resnet152, "inception_v3": inception_v3, "vit_b_16": vit_b_16,
+    "efficientnet_b0": efficientnet_b0, "efficientnet_b1": efficientnet_b1, "efficientnet_b2": efficientnet_b2,
 }

@@ -24,6 +24,9 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
     "resnet152": {"side": 224},
     "inception_v3": {"side": 299},
     "vit_b_16": {"side": 224},
+    "efficientnet_b0": {"side": 0},
+    "efficientnet_b1": {"side": 0},
+    "efficientnet_b2": {"side": 0},
 }
 
 

@@ -65,11 +65,14 @@ class Gmi(Attack):
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior
-        where = home(prior)
-        target = oracle.module().to(where)
-        y = rows(knowledge.targets, self.restarts)
+        target = oracle.module().to(home(prior))
+        return self.solve(self.search(prior, target), prior, knowledge.targets, rng)
+
+    def solve(self, search: Search, prior: Prior, targets: Tensor, rng: torch.Generator) -> Reconstruction:
+        """Search from random latents for every class of targets (n,), by this attack's setting or a changed one."""
+        where, target = home(prior), search.target
+        y = rows(targets, self.restarts)
         z = prior.sample(len(y), rng)
-        search = self.search(prior, target)
 
         def block(part: slice, labels: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
             return search.run(Point(z[part].to(where), self.box), labels.to(where))

@@ -109,10 +109,9 @@ def learn(
 
     recipe: z_dim, steps, batch, measure, patience, flip, ema, rates, `networks(shape)` as in `Dcgan`.
     """
-    order = torch.randperm(len(public), generator=rng)
-    held = min(HELD_OUT, max(len(public) // 10, 2))
-    yardstick = Yardstick.of(public.images(order[:held].numpy()))
-    real = torch.from_numpy(public.x[order[held:].numpy()])  # uint8: a quarter of the memory
+    held_out, real = hold_out(public, rng)
+    held = len(held_out)
+    yardstick = Yardstick.of(as_float(held_out))
     run = kind(recipe, real, tuple(real.shape[1:]), spawn(rng))
     if checkpoint and checkpoint.exists():
         run.restore(torch.load(checkpoint, weights_only=True))
@@ -135,6 +134,13 @@ def learn(
     return {
         "shape": list(real.shape[1:]), "generator": best["generator"], "critic": best["critic"], "facts": facts,
     }
+
+
+def hold_out(public: Part, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Public images that only measure quality, and those that train: uint8, a quarter of the memory."""
+    order = torch.randperm(len(public), generator=rng).numpy()
+    held = min(HELD_OUT, max(len(public) // 10, 2))
+    return torch.from_numpy(public.x[order[:held]]), torch.from_numpy(public.x[order[held:]])
 
 
 class _Run:
