@@ -13,17 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inversionbench import registry
 from inversionbench.attacks.base import Reconstruction
 from inversionbench.attacks.federated._labels import RULES
 from inversionbench.attacks.federated._problem import Problem, recovered
+from inversionbench.defenses.base import NONE
 from inversionbench.metrics import PairScores, pairwise
 from inversionbench.metrics._controls import score_controls
 from inversionbench.metrics.base import Unavailable
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
-from inversionbench.models.federated import build
 from inversionbench.tracks.base import Evaluation, Scenario, Target
 from inversionbench.training._federation import read_federation
 from inversionbench.training._protocol import read_protocol
+from inversionbench.training.federated_target import global_model
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
@@ -133,8 +135,9 @@ def problem_of(scenario: Scenario, target: Target) -> Problem:
     """The attacked round as an attacker reads it, without an oracle."""
     released = target.released
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
-    model = build(scenario.model, tuple(released["shape"]), released["classes"], torch.Generator().manual_seed(0))
-    model.load_state_dict(released["state"])
+    built = dict(released["architecture"])
+    defense = NONE if built["id"] == NONE.id else registry.get("defense", built.pop("id"))(**built)
+    model = global_model(scenario, defense, released)
     update = released["updates"]["client"]
     if protocol.sends == "delta":
         update = {n: t * (-1 / (protocol.local_rate * len(protocol.steps))) for n, t in update.items()}
