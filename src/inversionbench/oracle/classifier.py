@@ -8,7 +8,7 @@ ledger; each stands for a forward and a backward pass.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -81,17 +81,19 @@ def classifier_oracle(
     budget: int | None = None,
     top_k: int | None = None,
     decimals: int | None = None,
+    siblings: Sequence[nn.Module] = (),
 ) -> Oracle:
     """The oracle of a trained classifier for one level.
 
     spec: shape and range of an input. rng: for releases that draw. budget: largest number of queries.
     top_k, decimals: what the service itself gives away of its scores: all but the k highest become 0, the
-    rest is rounded; the labels are not touched by it.
+    rest is rounded; the labels are not touched by it. siblings: further models of the same classes, which
+    white-box levels hand out as `module(1)`, `module(2)`, ...; `module()` is the target.
     """
     ledger = Ledger(budget)
     if level in ("WB", "WB-noBN"):
-        inner = fold_norms(model) if level == "WB-noBN" else model
-        calls: dict[str, Callable[..., Any]] = {"module": lambda: WhiteBox(inner, ledger)}
+        shown = [fold_norms(net) if level == "WB-noBN" else net for net in (model, *siblings)]
+        calls: dict[str, Callable[..., Any]] = {"module": lambda which=0: WhiteBox(shown[which], ledger)}
         return Oracle(level, calls, ledger, spec, classes)
     answers = _Answers(model, spec, ledger, defense, rng, top_k, decimals)
     call = {"BB-L": answers.logits, "BB-S": answers.scores, "LO": answers.labels}[level]

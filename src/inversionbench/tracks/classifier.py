@@ -85,7 +85,7 @@ class Classifier(Track):
         y = data.private.labels().to(x.device)
         recipe = Recipe(**scenario.training)
 
-        def train(model: Mapping[str, Any], rows: slice, seed: int, name: str) -> nn.Module:
+        def train(model: Mapping[str, Any], rows: Any, seed: int, name: str) -> nn.Module:
             return (fit_rounds if recipe.clients else fit)(
                 lambda: build(model, data.shape, data.classes), x[rows], y[rows], data.classes, recipe, defense,
                 torch.Generator().manual_seed(seed), progress, name,
@@ -97,8 +97,9 @@ class Classifier(Track):
             "model": dict(scenario.model), "shape": list(data.shape), "classes": data.classes,
             "defense": _plain(defense), "state": plain_state(net), **hints,
         }
+        halves = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).tensor_split(2)
         for i, model in enumerate(scenario.protocol.get("siblings", ())):
-            rows = slice(i % 2, None, 2) if scenario.protocol.get("halves") else slice(None)
+            rows = halves[i % 2] if scenario.protocol.get("halves") else slice(None)
             state = plain_state(train(model, rows, seed + i + 1, f"sibling {i + 1}"))
             released.setdefault("siblings", []).append({"model": dict(model), "state": state})
         return Target(released, truth, {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]})

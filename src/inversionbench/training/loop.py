@@ -32,7 +32,7 @@ from inversionbench.defenses.base import NONE, Defense, Step
 from inversionbench.models.base import channels_last, trace
 from inversionbench.training.recipe import Recipe
 
-__all__ = ["Recipe", "augment", "evaluate_classifier", "fit"]
+__all__ = ["Recipe", "augment", "evaluate_classifier", "fit", "train_epochs"]
 
 NLL_FLOOR = 1e-6  # a released probability of 0 for the true class costs -log(NLL_FLOOR), not infinity
 
@@ -60,21 +60,39 @@ def fit(
         torch.manual_seed(draw_seed(rng))  # initial weights, dropout
         x, y = defense.training_set(x, y, own)
         model = channels_last(defense.build_model(factory)).to(x.device).train()
-        params = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        optimiser = make_optimiser(params.values(), recipe)
-        total = recipe.epochs * steps_per_epoch(len(x), recipe.batch)
-        epochs = range(recipe.epochs)
-        for epoch in progress(epochs, desc=description, total=recipe.epochs) if progress else epochs:
-            for step, index in batches(len(x), recipe.batch, epoch, order):
-                set_rate(optimiser, recipe, step, total)
-                bx, by = augment(as_float(x[index]), recipe, order), y[index]
-                bx, by = defense.train_transform(bx, by, own, step)
-                seen = trace(model, bx)
-                ctx = Step(model, bx, by, seen.logits, seen.hidden, step, epoch, recipe.epochs, classes, own)
-                descend(defense.loss(ctx), params, optimiser, recipe.clip, defense, ctx)
-            if after_epoch:
-                after_epoch(model, epoch)
+        train_epochs(model, x, y, classes, recipe, defense, order, own, progress, description, after_epoch)
     return model.eval()
+
+
+def train_epochs(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    recipe: Recipe,
+    defense: Defense,
+    order: torch.Generator,
+    own: torch.Generator,
+    progress: Callable[..., Any] | None = None,
+    description: str = "train",
+    after_epoch: Callable[[nn.Module, int], None] | None = None,
+) -> None:
+    """The epochs of `fit`, in place, with H2, H4 and H5. order: of the batches and their augmentation; own:
+    of the defense."""
+    params = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimiser = make_optimiser(params.values(), recipe)
+    total = recipe.epochs * steps_per_epoch(len(x), recipe.batch)
+    epochs = range(recipe.epochs)
+    for epoch in progress(epochs, desc=description, total=recipe.epochs) if progress else epochs:
+        for step, index in batches(len(x), recipe.batch, epoch, order):
+            set_rate(optimiser, recipe, step, total)
+            bx, by = augment(as_float(x[index]), recipe, order), y[index]
+            bx, by = defense.train_transform(bx, by, own, step)
+            seen = trace(model, bx)
+            ctx = Step(model, bx, by, seen.logits, seen.hidden, step, epoch, recipe.epochs, classes, own)
+            descend(defense.loss(ctx), params, optimiser, recipe.clip, defense, ctx)
+        if after_epoch:
+            after_epoch(model, epoch)
 
 
 def descend(

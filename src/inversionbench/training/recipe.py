@@ -21,6 +21,10 @@ class Recipe:
     and 90 %). clip: largest gradient norm, 0 = no clipping. Augmentation of images: flip with probability
     1/2; shift by up to `shift` pixels (edges repeated); noise: standard deviation drawn from [0, noise] in
     70 % of the images; blur: 3x3 mean in that share of the images.
+
+    clients > 0: trained by federated averaging (training/global_model.py), where the private images are dealt
+    to so many clients, `share` of whom take part in each of `rounds`; epochs, batch, optimiser and schedule
+    are then those of a client's local training in one round. rounds 0 is the untrained global model.
     """
 
     epochs: int = 10
@@ -35,6 +39,9 @@ class Recipe:
     shift: int = 0
     noise: float = 0.0
     blur: float = 0.0
+    clients: int = 0
+    rounds: int = 0
+    share: float = 1.0
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
@@ -43,6 +50,11 @@ class Recipe:
             raise UserError(f"schedule: unknown '{self.schedule}': {suggest(self.schedule, SCHEDULES)}")
         if self.epochs < 0 or self.batch < 1:
             raise UserError(f"expected epochs >= 0 and batch >= 1, got {self.epochs} and {self.batch}")
+        if self.clients < 0 or self.rounds < 0 or not 0 < self.share <= 1:
+            got = f"{self.clients}, {self.rounds} and {self.share}"
+            raise UserError(f"expected clients >= 0, rounds >= 0 and 0 < share <= 1, got {got}")
+        if self.rounds and not self.clients:
+            raise UserError(f"rounds: {self.rounds} rounds need clients; set clients, or leave rounds out")
 
 
 def check_recipe(given: Mapping[str, Any], where: str) -> Recipe:
