@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inversionbench.attacks.base import Reconstruction
+from inversionbench.attacks.federated._adaptive import check, compared, quiet
 from inversionbench.attacks.federated._inits import start
-from inversionbench.attacks.federated._objectives import Matching, support
+from inversionbench.attacks.federated._objectives import Matching
 from inversionbench.attacks.federated._problem import Problem
 from inversionbench.attacks.federated._regularisers import total_variation
 from inversionbench.attacks.federated._search import Found, adam, chunks, lowest, milestones, select
@@ -36,13 +39,17 @@ class Settings:
     precision: str = "float32"
 
 
-def invert(problem: Problem, labels: Tensor, s: Settings, rng: torch.Generator) -> Reconstruction:
-    """Reconstruct every client's batch with labels (clients, batch); all restarts are trials of one search."""
-    if s.match not in ("plain", "mask"):
-        raise ValueError(f"match: expected 'plain' or 'mask', got '{s.match}'")
-    client = simulator(problem.model, problem.protocol, s.form, s.precision)
+def invert(
+    problem: Problem, labels: Tensor, s: Settings, rng: torch.Generator, public: Mapping[str, Any] | None = None
+) -> Reconstruction:
+    """Reconstruct every client's batch with labels (clients, batch); all restarts are trials of one search. public:
+    what is known of the defense, for ways to match that use it (`_adaptive`).
+    """
+    check(s.match)
+    model = quiet(problem.model) if s.match == "skip_vb" else problem.model
+    client = simulator(model, problem.protocol, s.form, s.precision)
     observed = client.layout.flatten(problem.update).repeat(s.restarts, 1)
-    matching = Matching(observed, s.objective, support(observed) if s.match == "mask" else None)
+    matching = Matching(observed, s.objective, compared(s.match, observed, client.layout, public or {}))
     y = problem.one_hot(labels).repeat(s.restarts, 1, 1)
     x = start(s.init, (s.restarts * problem.clients, *problem.shape[1:]), rng)
     parts = chunks(len(x), memory(problem.model, problem.protocol.batch_size), BUDGET)

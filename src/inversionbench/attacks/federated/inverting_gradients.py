@@ -11,8 +11,9 @@ cosine distance is returned. Clients of several local steps are simulated step b
 
 Deviations: the best iterate by J is kept rather than the last; 300 steps instead of 4,800 (they gain 0.1 to
 0.5 dB more in three times the time at 32 x 32); rate and TV weight per victim, found on public images.
-match: "mask" is the attacker who knows that the defense removed entries: both gradients are compared on the
-support of the observed one only.
+match: what an attacker compares who knows the defense: "mask" only entries that were sent (pruning), "drop_layer" all
+but the layer that the defense changed and "columns" its surviving columns (Soteria), "skip_vb" the layers in front of
+a variational bottleneck (PRECODE); see `_adaptive`. "plain" ignores the defense.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class InvertingGradients(Attack):
         if view != "client":
             problem = read(oracle, view)
         own = {k: v for k, v in asdict(self).items() if k != "label_rule"}
-        result = invert(problem, labels, Settings(**own), rng)
-        result.notes["labels"] = source
+        adaptive = self.match != "plain"
+        result = invert(problem, labels, Settings(**own), rng, knowledge.defense if adaptive else None)
+        result.notes |= {"labels": source, **({"adaptive": True} if adaptive else {})}
         return result

@@ -68,7 +68,7 @@ class LearningToInvert(Attack):
             data=images.cpu(),
             labels=recovered(problem, self.label_rule, rng),
             cost={"gradient_evaluations": self.pairs * problem.protocol.batch_size},
-            notes={"labels": self.label_rule, "second_order": False, **notes},
+            notes={"labels": self.label_rule, "second_order": False, "adaptive": True, **notes},
         )
 
     def train(

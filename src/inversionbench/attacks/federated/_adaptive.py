@@ -1,0 +1,56 @@
+"""Which entries of an update an attacker compares who knows what the defense does to it.
+
+plain        all of them
+mask         those that were sent: zeros of the observed update are left out (any pruning)
+drop_layer   all but the tensor that the defense names (`layer`), whose gradient it has changed (Soteria)
+columns      in that tensor the entries that were sent, elsewhere all (Soteria: its zero columns are visible)
+skip_vb      the tensors in front of a variational bottleneck (`bottleneck`); the attacker's own pass leaves the
+             bottleneck's noise out (PRECODE)
+
+What the defense does not say (or no defense) leaves everything compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inversionbench.attacks.federated._layout import Layout
+from inversionbench.attacks.federated._objectives import support
+from inversionbench.errors import UserError, suggest
+from inversionbench.models.bottleneck import Sample
+from inversionbench.models.federated import Victim
+
+MATCHES = ("plain", "mask", "drop_layer", "columns", "skip_vb")
+
+
+def check(match: str) -> None:
+    if match not in MATCHES:
+        raise UserError(f"match: unknown way '{match}': {suggest(match, MATCHES)}")
+
+
+def compared(match: str, observed: Tensor, layout: Layout, public: Mapping[str, Any]) -> Tensor | None:
+    """1 for the entries that are compared, else 0: (trials, size), or None for all. observed: (trials, size)."""
+    check(match)
+    if match == "mask":
+        return support(observed)
+    mask = torch.ones_like(observed)
+    if match == "skip_vb" and public.get("bottleneck"):
+        mask[:, layout.where(public["bottleneck"][0]).start :] = 0
+    elif match in ("drop_layer", "columns") and public.get("layer") in layout.names:
+        place = layout.where(public["layer"])
+        mask[:, place] = support(observed[:, place]) if match == "columns" else 0
+    else:
+        return None
+    return mask
+
+
+def quiet(model: Victim) -> Victim:
+    """The model, whose sampling layers from now on give their mean."""
+    for layer in model.modules():
+        if isinstance(layer, Sample):
+            layer.scale = 0.0
+    return model
