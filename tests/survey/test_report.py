@@ -15,7 +15,7 @@ from survey_cells import ATTACKS, gallery, record
 
 from inversionbench.errors import UserError
 from inversionbench.files import atomic_folder
-from inversionbench.survey import build, collect, figures, galleries, glance, maps, report, view, words
+from inversionbench.survey import build, collect, contrasts, figures, galleries, glance, heat, maps, report, view, words
 from inversionbench.survey.words import Quantity
 
 
@@ -166,7 +166,7 @@ class TestFigures:
         plain = figures.headline_rows(survey.attacks, "portraits")
         rows = figures.headline_rows(survey.defenses, "portraits")
         metric = figures.quantity(plain)
-        values, text = maps._grid(plain, rows[rows["attack"] != "strongest"], metric)
+        values, text = heat._grid(plain, rows[rows["attack"] != "strongest"], metric)
         shown = pd.DataFrame(text, index=values.index, columns=values.columns)
         assert shown.loc["no defense", "RLB-MI"] == "D"
         assert shown.loc["Confidence rounding 0.05", "PLG-MI"] == "–"
@@ -181,6 +181,32 @@ class TestFigures:
     def test_many_defenses_get_a_panel_each(self, survey: build.Survey, tmp_path: Path) -> None:
         assert maps.each(survey.defenses, "portraits", tmp_path) is None
         assert maps.each(survey.defenses, "portraits", tmp_path, least=2).path.is_file()
+
+    def test_naive_and_adaptive_are_set_against_each_other_where_both_are(
+        self, survey: build.Survey, tmp_path: Path
+    ) -> None:
+        assert contrasts.knowing(survey.attacks, survey.defenses, "photos", tmp_path).path.is_file()
+        assert contrasts.knowing(survey.attacks, survey.defenses, "portraits", tmp_path) is None
+
+    def test_bytes_are_drawn_where_a_defense_changes_them(self, survey: build.Survey, tmp_path: Path) -> None:
+        def drawn(sent: float) -> figures.Picture | None:
+            frame = survey.frame.assign(utility_bytes_up=np.where(survey.frame["defense"] == "dgc", sent, 4000.0))
+            return maps.traffic(frame, survey.attacks, survey.defenses, "photos", tmp_path)
+
+        assert drawn(400.0).path.is_file()
+        assert drawn(4000.0) is None
+        assert maps.traffic(survey.frame, survey.attacks, survey.defenses, "photos", tmp_path) is None
+
+    def test_a_track_at_once_needs_a_defense_in_two_scenarios(self, survey: build.Survey, tmp_path: Path) -> None:
+        tables = survey.attacks, survey.defenses
+        assert contrasts.overview(*tables, "federated", ["photos"], tmp_path) is None
+        twice = [pd.concat([t, t[t["scenario"] == "photos"].assign(scenario="again")]) for t in tables]
+        assert contrasts.overview(*twice, "federated", ["photos", "again"], tmp_path).path.is_file()
+        shares = contrasts._shares(*tables, "photos").set_index(["defense", "strength"])
+        row = survey.defenses.query("attack == 'strongest' and defense == 'dgc' and metric == 'psnr'").head(1)
+        left = (row["mean"].iloc[0] - 12.5) / (row["undefended"].iloc[0] - 12.5)  # 12.5 dB: the mean image
+        assert shares.loc[("dgc", 0.9), "share"] == pytest.approx(100 * left)
+        assert shares.loc[("dgc", 0.9), "price"] == pytest.approx(5)
 
 
 class TestGalleries:

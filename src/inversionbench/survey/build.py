@@ -20,7 +20,20 @@ import pandas as pd
 
 from inversionbench.errors import UserError
 from inversionbench.files import atomic_folder, write_text
-from inversionbench.survey import checks, collect, costs, defended, figures, maps, report, sheets, tables, words
+from inversionbench.survey import (
+    checks,
+    collect,
+    contrasts,
+    costs,
+    defended,
+    figures,
+    heat,
+    maps,
+    report,
+    sheets,
+    tables,
+    words,
+)
 from inversionbench.survey.checks import Check
 from inversionbench.survey.figures import Picture
 
@@ -97,13 +110,16 @@ def write(survey: Survey, folder: Path, run: Path) -> None:
 def draw(survey: Survey, folder: Path) -> list[Picture]:
     """All figures, by scenario."""
     out: list[Picture | None] = []
-    for _, scenarios in survey.scenarios:
+    for track, scenarios in survey.scenarios:
+        out.append(contrasts.overview(survey.attacks, survey.defenses, track, scenarios, folder))
         for scenario in scenarios:
             out += [
                 figures.bars(survey.attacks, scenario, folder),
                 figures.curves(survey.curves, survey.attacks, scenario, folder),
-                maps.heat(survey.attacks, survey.defenses, scenario, folder),
+                heat.draw(survey.attacks, survey.defenses, scenario, folder),
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
+                maps.traffic(survey.frame, survey.attacks, survey.defenses, scenario, folder),
+                contrasts.knowing(survey.attacks, survey.defenses, scenario, folder),
                 maps.each(survey.defenses, scenario, folder),
             ]
     return [picture for picture in out if picture is not None]

@@ -90,9 +90,10 @@ def training(timings: Path) -> pd.DataFrame:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for kind in KINDS:
         for path in sorted((timings / kind).rglob("*.json")):
-            what = path.relative_to(timings / kind).with_suffix("")
-            several = kind == "targets" or what.parts[0] == "targets"  # the last part is a seed
-            groups.setdefault((kind[:-1], (what.parent if several else what).as_posix()), []).append(read_json(path))
+            parts = path.relative_to(timings / kind).parts
+            seeded = kind == "targets" or parts[0] == "targets"  # the file is named by a seed
+            what = "/".join(parts[:-1] if seeded else (*parts[:-1], path.stem))
+            groups.setdefault((kind[:-1], what), []).append(read_json(path))
     rows = []
     for (kind, what), timed in groups.items():
         frame = pd.DataFrame(timed)

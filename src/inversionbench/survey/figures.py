@@ -166,13 +166,17 @@ def end(rows: pd.DataFrame, reach: str, direction: str) -> tuple[str, float] | N
 
 def control_lines(ax: Any, rows: pd.DataFrame, metric: Quantity, vertical: bool = False, side: str = "right") -> None:
     """Dashed lines at the controls' levels, labelled once for levels that (almost) coincide; controls far off
-    the data are left out. side: where labels of horizontal lines stand."""
+    the data are left out. side: where labels of horizontal lines stand. Draw the data before."""
     low, high = ax.get_xlim() if vertical else ax.get_ylim()
     width = (high - low) or 1.0
+    marks = _marks(control_levels(rows), metric, low - 0.35 * width, high + 0.35 * width)
+    places = [place for place, _ in marks]
+    (ax.set_xlim if vertical else ax.set_ylim)(min([low, *(p - 0.05 * width for p in places)]),
+                                               max([high, *(p + 0.05 * width for p in places)]))
     line = {"color": GREY, "linestyle": "--", "linewidth": 1, "zorder": 0.5}
     said = {"textcoords": "offset points", "va": "bottom", "fontsize": 7, "color": GREY, "annotation_clip": False}
     floor, last = 0, -np.inf
-    for place, label in _marks(control_levels(rows), metric, low - 0.35 * width, high + 0.35 * width):
+    for place, label in marks:
         if vertical:
             floor = floor + 1 if place - last < 0.3 * width else 0  # labels of close lines go above each other
             last = place
@@ -206,7 +210,7 @@ def roomy(ax: Any, x: float = 0.0, y: float = 0.0) -> None:
     """No axis spans less than ten steps of what is shown: differences below the last digit stay invisible."""
     for step, get, put in ((x, ax.get_xlim, ax.set_xlim), (y, ax.get_ylim, ax.set_ylim)):
         low, high = get()
-        if high - low < 10 * step:
+        if abs(high - low) < 10 * step:
             middle = (low + high) / 2
             put(middle - 5 * step, middle + 5 * step)
 

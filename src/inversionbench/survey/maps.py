@@ -1,17 +1,18 @@
-"""Figures of defenses: attack x defense heat map, and leakage against utility with its Pareto front."""
+"""Figures of defenses: leakage against what it costs to prevent it, in utility or bytes, with the Pareto front."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib.ticker import StrMethodFormatter
 
-from inversionbench.survey import collect, words
+from inversionbench.survey import words
 from inversionbench.survey.defended import STRONGEST
 from inversionbench.survey.figures import (
     COLOURS,
@@ -19,7 +20,6 @@ from inversionbench.survey.figures import (
     canvas,
     control_lines,
     cues,
-    end,
     headline_rows,
     quantity,
     roomy,
@@ -29,48 +29,79 @@ from inversionbench.survey.figures import (
 from inversionbench.survey.words import Quantity
 
 
-def heat(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
-    """Rows: no defense, then every defense at every strength; columns: attacks. Dark leaks more."""
-    plain, rows = headline_rows(attacks, scenario), headline_rows(defenses, scenario)
-    rows = rows[rows["attack"] != STRONGEST]
-    if rows.empty:
-        return None
-    metric = quantity(rows)
-    values, text = _grid(plain, rows, metric)
-    colours = sns.color_palette("rocket_r" if metric.direction != "lower" else "rocket", as_cmap=True)
-    with canvas(2.9 + 0.72 * values.shape[1], max(3.2, 1.6 + 0.28 * len(values))) as (figure, axes):
-        ax = axes[0, 0]
-        ax.set_facecolor("#e8e8e8")
-        ax.grid(visible=False)
-        span, start = _span(plain, values, metric)
-        sns.heatmap(values * metric.factor, ax=ax, cmap=colours, annot=text, fmt="", annot_kws={"fontsize": 7.5},
-                    linewidths=0.6, **span, cbar_kws={"shrink": min(1.0, 10 / len(values)), "aspect": 14})
-        bar = ax.collections[0].colorbar.ax
-        bar.set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}", fontsize=8)
-        bar.tick_params(labelsize=8)
-        for y, x in zip(*np.nonzero(values.isna().to_numpy())):
-            ax.text(x + 0.5, y + 0.5, text[y, x], ha="center", va="center", fontsize=7.5, color="#333333")
-        ax.axhline(1, color="#222222", linewidth=1.4)
-        ax.xaxis.tick_top()
-        ax.set_xticks(np.arange(values.shape[1]) + 0.5, values.columns, rotation=40, ha="left", fontsize=8)
-        ax.set_yticks(np.arange(len(values)) + 0.5, values.index, rotation=0, fontsize=8)
-        ax.set(xlabel="", ylabel="")
-        save(figure, folder / f"heat-{scenario}.png")
-    marks = "; ".join(f"{words.words()['status'][s]['mark']} {words.label('status', s)}"
-                      for s in ("denied", "budget", "unavailable", "failed", "missing"))
-    caption = (f"{metric.title} on {scenario}: every attack (columns) against every defense and strength (rows), the "
-               "worse of an attacker that ignores and one that knows the defense († knows it). Dark leaks more"
-               f"{start}. – the defense cannot act on this attack (same value as without defense); {marks}; grey "
-               "without a letter: not run.")
-    return Picture(folder / f"heat-{scenario}.png", caption, scenario, "heat")
+@dataclass(frozen=True)
+class Price:
+    """What a defense costs: the columns of the table that hold it, its ends and its undefended value."""
+
+    quantity: Quantity
+    column: str = "utility"
+    low: str = "utility_min"
+    high: str = "utility_max"
+    before: str = "utility_undefended"
+    log: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.quantity.title}; {'lower' if self.quantity.direction == 'lower' else 'higher'} is better"
 
 
 def tradeoff(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
     """Leakage to the strongest attack of each level against utility; strengths of one defense are joined."""
-    rows = headline_rows(defenses, scenario)
-    rows = rows[(rows["attack"] == STRONGEST) & rows["utility"].notna() & (rows["inert"] != "inert")]
+    rows = judged(defenses, scenario)
+    rows = rows[rows["utility"].notna()]
     if rows.empty:
         return None
+    metric, use = quantity(rows), utility(rows)
+    _panels(rows, headline_rows(attacks, scenario), Price(use), folder / f"tradeoff-{scenario}.png")
+    caption = (f"What defenses on {scenario} cost and what they stop: {use.label} against {metric.title} of the "
+               "strongest attack. Numbers beside markers are strengths; bars are 95 % intervals (leakage) and the "
+               "range over targets (utility); dashed lines are controls. The grey line joins the settings that no "
+               "other one beats in both (Pareto front).")
+    return Picture(folder / f"tradeoff-{scenario}.png", caption, scenario, "tradeoff")
+
+
+def traffic(
+    frame: pd.DataFrame, attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folder: Path
+) -> Picture | None:
+    """Leakage to the strongest attack against the bytes of a client's round, where some defense changes them."""
+    rows, sent = judged(defenses, scenario), _traffic(frame, scenario)
+    if rows.empty or sent is None:
+        return None
+    rows = rows.merge(sent.drop(index="none", level="defense").reset_index())
+    before = sent["bytes"].xs("none", level="defense").mean()
+    if rows.empty or np.allclose(rows["bytes"], before, rtol=0.01):
+        return None
+    rows = rows.assign(bytes_before=before)
+    price = Price(words.metric("traffic", kind="utility"), "bytes", "bytes_min", "bytes_max", "bytes_before", True)
+    metric = quantity(rows)
+    _panels(rows, headline_rows(attacks, scenario), price, folder / f"traffic-{scenario}.png")
+    caption = (f"Bytes against leakage on {scenario}: what a client sends and receives in a round, and {metric.title} "
+               "of the strongest attack. Numbers beside markers are strengths; bars are 95 % intervals; dashed lines "
+               "are controls. The grey line joins the settings that no other one beats in both.")
+    return Picture(folder / f"traffic-{scenario}.png", caption, scenario, "traffic")
+
+
+def judged(defenses: pd.DataFrame, scenario: str) -> pd.DataFrame:
+    """Every setting of a defense that acts, against the strongest attack of each level."""
+    rows = headline_rows(defenses, scenario)
+    return rows[(rows["attack"] == STRONGEST) & (rows["inert"] != "inert")]
+
+
+def _traffic(frame: pd.DataFrame, scenario: str) -> pd.DataFrame | None:
+    """(defense, strength) -> bytes, bytes_min, bytes_max over targets, up and down; None where it is not known."""
+    columns = [c for c in ("utility_bytes_up", "utility_bytes_down") if c in frame]
+    cells = frame[(frame["scenario"] == scenario) & ~frame["inert"]].drop_duplicates("key")
+    if "utility_bytes_up" not in columns or cells["utility_bytes_up"].isna().all():
+        return None
+    known = cells.dropna(subset=["utility_bytes_up"])
+    groups = known.assign(bytes=known[columns].fillna(0).sum(axis=1)).groupby(["defense", "strength"])["bytes"]
+    if "none" not in set(known["defense"]):
+        return None
+    return groups.agg(bytes="mean", bytes_min="min", bytes_max="max")
+
+
+def _panels(rows: pd.DataFrame, plain: pd.DataFrame, price: Price, path: Path) -> None:
+    """One panel for each access level: the price of a setting against its leakage."""
     levels = sorted(set(rows["level"]))
     style = cues(set(rows["defense"]))
     columns = min(2, len(levels))
@@ -81,16 +112,10 @@ def tradeoff(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folde
             if level is None:
                 ax.set_visible(False)
             else:
-                _scatter(ax, rows[rows["level"] == level], headline_rows(attacks, scenario), style)
+                _scatter(ax, rows[rows["level"] == level], plain, price, style)
                 ax.set_title(words.label("levels", level))
         figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
-        save(figure, folder / f"tradeoff-{scenario}.png")
-    metric = quantity(rows)
-    caption = (f"What defenses on {scenario} cost and what they stop: {utility(rows).label} against {metric.title} "
-               "of the strongest attack. Numbers beside markers are strengths; bars are 95 % intervals (leakage) and "
-               "the range over targets (utility); dashed lines are controls. The grey line joins the settings that no "
-               "other one beats in both (Pareto front).")
-    return Picture(folder / f"tradeoff-{scenario}.png", caption, scenario, "tradeoff")
+        save(figure, path)
 
 
 def each(defenses: pd.DataFrame, scenario: str, folder: Path, least: int = 6) -> Picture | None:
@@ -98,8 +123,8 @@ def each(defenses: pd.DataFrame, scenario: str, folder: Path, least: int = 6) ->
 
     Shows the access level with most defenses; None where there are fewer than `least` defenses.
     """
-    rows = headline_rows(defenses, scenario)
-    rows = rows[(rows["attack"] == STRONGEST) & rows["utility"].notna() & (rows["inert"] != "inert")]
+    rows = judged(defenses, scenario)
+    rows = rows[rows["utility"].notna()]
     if rows.empty:
         return None
     level = rows.groupby("level")["defense"].nunique().idxmax()
@@ -137,81 +162,29 @@ def utility(rows: pd.DataFrame) -> Quantity:
     return words.metric(rows.iloc[0]["utility_name"], kind="utility")
 
 
-def front(points: pd.DataFrame, higher_leaks: bool, higher_useful: bool = True) -> pd.DataFrame:
-    """Rows that no other row beats in `mean` (leakage) and `utility` together, by falling utility.
+def front(
+    points: pd.DataFrame, higher_leaks: bool, higher_useful: bool = True, column: str = "utility"
+) -> pd.DataFrame:
+    """Rows that no other row beats in `mean` (leakage) and in what is in `column` together, the most useful first.
 
     >>> points = pd.DataFrame({"mean": [20.0, 15.0, 16.0], "utility": [0.9, 0.8, 0.7]})
     >>> front(points, higher_leaks=True)["utility"].tolist()
     [0.9, 0.8]
     """
     leak = points["mean"] if higher_leaks else -points["mean"]
-    use = points["utility"] if higher_useful else -points["utility"]
+    use = points[column] if higher_useful else -points[column]
     order = points.assign(leak=leak, use=use).sort_values(["use", "leak"], ascending=[False, True])
     best = order["leak"].cummin()
     return order[(order["leak"] == best) & ~best.duplicated()]
 
 
-def _grid(plain: pd.DataFrame, rows: pd.DataFrame, metric: Quantity) -> tuple[pd.DataFrame, np.ndarray]:
-    """Values and what is written in the cells, rows by defense and strength, columns by attack method."""
-    direction = metric.direction
-    attackers = plain[["method", "level", "mean", "kind", "status"]].sort_values("mean", ascending=direction == "lower")
-    attackers = attackers.assign(method=attackers["method"].map(collect.attacker)).drop_duplicates(["method", "level"])
-    attackers = attackers.sort_values("kind", kind="stable")
-    shared = attackers["method"].duplicated(keep=False)
-    columns = {(a.method, a.level): words.method("attack", a.method) + (f"\n{a.level}" if s else "")
-               for a, s in zip(attackers.itertuples(), shared)}
-    places = sorted(set(zip(rows["defense"], rows["strength"])))
-    names = ["no defense", *(f"{words.method('defense', d)} {s:g}" for d, s in places)]
-    values = pd.DataFrame(np.nan, index=names, columns=list(columns.values()))
-    text = np.full(values.shape, "", dtype=object)
-    index = {key: x for x, key in enumerate(columns)}
-    for row in attackers.itertuples():
-        _fill(values, text, 0, index[row.method, row.level], row.mean, _written(row, metric))
-    lines = {place: y + 1 for y, place in enumerate(places)}
-    for row in rows.itertuples():
-        if (row.method, row.level) in index:
-            place = lines[row.defense, row.strength], index[row.method, row.level]
-            _fill(values, text, *place, row.mean, _written(row, metric))
-    return values, text
-
-
-def _span(plain: pd.DataFrame, values: pd.DataFrame, metric: Quantity) -> tuple[dict[str, float], str]:
-    """Ends of the colour scale, which begins at what the best guess reaches; and that in words."""
-    guess = end(plain, "guess", metric.direction)
-    if guess is None:
-        return {}, ""
-    start, least = guess[1] * metric.factor, 10 * metric.step
-    most = values.stack().max() if metric.direction == "higher" else values.stack().min()
-    reached = most * metric.factor
-    ends = {"vmin": start, "vmax": max(reached, start + least)} if metric.direction == "higher" else {
-        "vmin": min(reached, start - least), "vmax": start}
-    label = words.label("controls", guess[0])
-    return ends, f", the lightest is what guessing reaches ({label} {metric.show(guess[1])})"
-
-
-def _fill(values: pd.DataFrame, text: np.ndarray, y: int, x: int, value: float, written: str) -> None:
-    values.iat[y, x] = value
-    text[y, x] = written
-
-
-def _written(row: Any, metric: Quantity) -> str:
-    """What stands in a cell of the heat map."""
-    if math.isnan(row.mean):
-        return words.words()["status"].get(row.status, {}).get("mark", "")
-    verdict = getattr(row, "inert", "")
-    if verdict:
-        mark = words.words()["status"][verdict]["mark"]
-        return mark if verdict == "inert" else f"{mark} {metric.show(row.mean)}"
-    return metric.show(row.mean) + ("†" if getattr(row, "worse", "") == "aware" else "")
-
-
-def _scatter(ax: Any, rows: pd.DataFrame, plain: pd.DataFrame, style: dict[str, tuple[str, Any]]) -> None:
-    metric, use = quantity(rows), utility(rows)
+def _scatter(ax: Any, rows: pd.DataFrame, plain: pd.DataFrame, price: Price, style: dict[str, Any]) -> None:
+    metric, use = quantity(rows), price.quantity
     for defense, line in rows.sort_values("strength").groupby("defense"):
         marker, colour = style[defense]
-        x, y = line["utility"] * use.factor, line["mean"] * metric.factor
+        x, y = line[price.column] * use.factor, line["mean"] * metric.factor
         ax.plot(x, y, color=colour, linewidth=0.9, alpha=0.6)
-        ax.errorbar(x, y, xerr=_errors(line, "utility", "utility_min", "utility_max", use.factor),
+        ax.errorbar(x, y, xerr=_errors(line, price.column, price.low, price.high, use.factor),
                     yerr=_errors(line, "mean", "low", "high", metric.factor), fmt="none", ecolor=colour,
                     elinewidth=0.9, alpha=0.7)
         sizes = np.linspace(26, 90, len(line)) if len(line) > 1 else [50]
@@ -219,18 +192,22 @@ def _scatter(ax: Any, rows: pd.DataFrame, plain: pd.DataFrame, style: dict[str, 
                    label=words.method("defense", defense))
         for place in zip(line["strength"], x, y):
             ax.annotate(f"{place[0]:g}", place[1:], (5, 4), textcoords="offset points", fontsize=7, color=colour)
-    base = rows[["utility_undefended", "undefended"]].dropna().iloc[:1]
-    base = base.set_axis(["utility", "mean"], axis=1)
+    base = rows[[price.before, "undefended"]].dropna().iloc[:1]
+    base = base.set_axis([price.column, "mean"], axis=1)
     if len(base):
-        ax.scatter(base["utility"] * use.factor, base["mean"] * metric.factor, s=150, marker="*", color="#111111",
+        ax.scatter(base[price.column] * use.factor, base["mean"] * metric.factor, s=150, marker="*", color="#111111",
                    zorder=4, label="no defense")
-    best = front(pd.concat([rows[["mean", "utility"]], base]), metric.direction == "higher", use.direction != "lower")
-    ax.plot(best["utility"] * use.factor, best["mean"] * metric.factor, color="#111111", linewidth=2.2, alpha=0.25,
+    best = front(pd.concat([rows[["mean", price.column]], base]), metric.direction == "higher",
+                 use.direction != "lower", price.column)
+    ax.plot(best[price.column] * use.factor, best["mean"] * metric.factor, color="#111111", linewidth=2.2, alpha=0.25,
             zorder=1, label="Pareto front", drawstyle="steps-post")
     ax.margins(0.08)
-    roomy(ax, use.step, metric.step)
+    if price.log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    roomy(ax, 0.0 if price.log else use.step, metric.step)
     control_lines(ax, plain, metric, side="left")
-    ax.set_xlabel(f"{use.title}; " + ("higher is better" if use.direction != "lower" else "lower is better"))
+    ax.set_xlabel(price.title)
     ax.set_ylabel(f"{metric.title}; {words.arrow(metric.direction)}")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inversionbench.survey.build import Survey
 
 CELLS = "../cells/"  # from the report to the records
+KINDS = ("attacks", "curves", "heat", "tradeoff", "traffic", "knowing", "each", "gallery", "defended")
 
 
 def markdown(survey: Survey) -> str:
@@ -34,10 +35,10 @@ def html(survey: Survey, pictures: list[Picture]) -> str:
     """survey.html, with every picture inside."""
     context = _context(survey)
     for track in context["tracks"]:
+        track["pictures"] = [p for p in pictures if p.kind == "overview" and p.scenario == track["about"].id]
         for scenario in track["scenarios"]:
             scenario["pictures"] = {
-                kind: [p for p in pictures if p.scenario == scenario["name"] and p.kind == kind]
-                for kind in ("attacks", "curves", "heat", "tradeoff", "each", "gallery", "defended")
+                kind: [p for p in pictures if p.scenario == scenario["name"] and p.kind == kind] for kind in KINDS
             }
     priors = [p for p in pictures if p.kind == "prior"]
     return _environment(True).get_template("survey.html.j2").render(**context, priors=priors)
