@@ -86,10 +86,11 @@ def bars(table: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
             ax.annotate(metric.show(row.mean), (max(high, row.mean, 0) * factor, y), (5, 0),
                         textcoords="offset points", va="center", fontsize=8, bbox=LABEL)
         ax.set_yticks(range(len(shown)), [_attack(row) for row in shown.itertuples()])
+        ax.margins(x=0.12)
+        roomy(ax, x=metric.step)
         control_lines(ax, rows, metric, vertical=True)
         _legend(ax, colour, shown)
         ax.set_ylim(-0.6, len(shown) - 0.4)
-        ax.margins(x=0.12)
         ax.grid(axis="y", visible=False)
         ax.set_xlabel(f"{metric.title}; {words.arrow(metric.direction)}")
         save(figure, folder / f"attacks-{scenario}.png")
