@@ -158,8 +158,8 @@ def _shown(caption: str, head: Mapping[str, tuple[str, str]], frame: pd.DataFram
 
 def _cell(name: str, value: Any) -> Cell:
     if isinstance(value, str):
-        return Cell(words.label("levels", value) if name == "level" else value)
-    if value is None or value != value:
+        return Cell({"level": words.label("levels", value), "attack": words.method("attack", value)}.get(name, value))
+    if not value or value != value:  # nothing counted, nothing trained
         return Cell()
     digits = 0 if name in WHOLE else 2 if name.startswith("seconds_") else 1
     return Cell(f"{value:,.{digits}f}".replace(",", "\N{NO-BREAK SPACE}"), sort=float(value))
