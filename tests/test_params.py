@@ -83,6 +83,17 @@ def test_bad_parameters_name_the_place_and_what_is_allowed(path, value, says):
         assert words in str(error.value)
 
 
+def test_only_keeps_the_scenarios_it_names_and_what_entries_say_of_them():
+    raw = changed("scenarios.other", {**GOOD["scenarios"]["tree"], "subjects": 100})
+    raw["attacks"]["labels"] |= {"scenarios": ["other"], "settings": {"other": {"belief": "uniform"}}}
+    params = check({**raw, "only": ["tree"]})
+    assert list(params.scenarios) == ["tree"]
+    assert params.attacks["labels"].scenarios == ()
+    assert not params.attacks["labels"].settings
+    with pytest.raises(UserError, match="only: unknown scenario 'tre'.*'tree'"):
+        check({**raw, "only": ["tre"]})
+
+
 def test_all_problems_are_reported_at_once():
     raw = changed("attacks.nonsense", {})
     raw["defenses"]["nonsense_too"] = {"strengths": [1]}

@@ -5,6 +5,7 @@
     data: {root: null}               # folder of downloaded data; null: INVERSIONBENCH_DATA
     tracking: {uri: null}            # null: sqlite:///<results>/mlflow.db
     resources:  RULE: {mem_mb, runtime, gpu, cpus_per_task}    # what its jobs ask of a cluster
+    only: [SCENARIO, ...]            # run these scenarios and forget the others
     datasets:   ENTRY: {source?, options of data/<source>.py}
     evaluators: ENTRY: {track, dataset, options}
     priors:     ENTRY: {method?, params}
@@ -15,12 +16,12 @@
 An entry is named by its method, or by any name with `method:` beside it. Every attack meets every scenario
 of its track and every defense that acts there; `scenarios:` and `defenses:` restrict that, `settings:` gives
 other parameters in one scenario. A scale is an overlay (`workflow/scales/<scale>.yaml`) merged into
-params.yaml key by key; null removes an entry.
+params.yaml key by key; null removes an entry, `only` keeps the scenarios it names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ SECTIONS = (
     "data",
     "tracking",
     "resources",
+    "only",
     "datasets",
     "evaluators",
     "priors",
@@ -162,7 +164,9 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
     if problems:
         raise UserError(f"{source}:\n  " + "\n  ".join(problems))
 
-    sections = {s: {k: v for k, v in (raw.get(s) or {}).items() if v is not None} for s in SECTIONS[5:]}
+    sections = {s: {k: v for k, v in (raw.get(s) or {}).items() if v is not None} for s in SECTIONS[6:]}
+    if raw.get("only"):
+        attempt(_keep, raw["only"], sections)
     for name, options in sections["datasets"].items():
         attempt(_check_dataset, name, options)
     scenarios = {n: attempt(_scenario, n, s, sections) for n, s in sections["scenarios"].items()}
@@ -241,6 +245,23 @@ def _schema_errors(raw: Mapping[str, Any]) -> list[str]:
     return out
 
 
+def _keep(only: Sequence[str], sections: dict[str, dict[str, Any]]) -> None:
+    """Drop all scenarios but `only`, and what entries say of those that go."""
+    known = sections["scenarios"]
+    for name in only:
+        _known(name, "only", "scenario", known)
+    gone = known.keys() - set(only)
+    sections["scenarios"] = {name: s for name, s in known.items() if name not in gone}
+    for kind in ("attacks", "defenses"):
+        for name, entry in sections[kind].items():
+            kept = dict(entry)
+            if entry.get("scenarios") is not None:
+                kept["scenarios"] = [s for s in entry["scenarios"] if s not in gone]
+            if entry.get("settings"):
+                kept["settings"] = {s: v for s, v in entry["settings"].items() if s not in gone}
+            sections[kind][name] = kept
+
+
 def _known(name: str, where: str, kind: str, allowed: Mapping[str, Any]) -> None:
     if name not in allowed:
         raise UserError(f"{where}: unknown {kind} '{name}': {suggest(name, allowed)}")
@@ -298,6 +319,10 @@ def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections
         registry.check_parameters(described, {**entry.params, **params}, f"{where}.settings.{scenario}")
     if kind == "attack":
         _check_level(entry, where)
+    if method == "chain":
+        from inversionbench.defenses._path import check_chain
+
+        check_chain(entry.parameters()["stages"], entry.parameters()["varies"], where)
     if kind == "defense":
         if "strength" in entry.params:
             raise UserError(f"{where}.params: give the strength under 'strengths'")
