@@ -35,6 +35,8 @@ class Dgp(Defense):
     id = "dgp"
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
+    places = ("compensate", "transform")
+    gives = "sparse"
 
     top: float = 0.05
     feedback: float = 1.0
