@@ -90,7 +90,7 @@ def test_only_keeps_the_scenarios_it_names_and_what_entries_say_of_them():
     assert list(params.scenarios) == ["tree"]
     assert params.attacks["labels"].scenarios == ()
     assert not params.attacks["labels"].settings
-    with pytest.raises(UserError, match="only: unknown scenario 'tre'.*'tree'"):
+    with pytest.raises(UserError, match=r"only: unknown scenario 'tre'.*'tree'"):
         check({**raw, "only": ["tre"]})
 
 
