@@ -107,7 +107,8 @@ def nothing() -> None:
 class Search:
     """One setting of the loop. See the module for the parts; `views` may draw from a generator of its own.
 
-    stop: when a class leaves the batch. after: called at the end of every step, for terms with a memory.
+    stop: when a class leaves the batch. best: a row's answer is its image of lowest loss, not its last. after:
+    called at the end of every step, for terms with a memory.
     """
 
     generator: Callable[[Any], Tensor]
@@ -121,12 +122,13 @@ class Search:
     reference: int = 1
     keep_at: Sequence[int] = field(default=())
     stop: Stop = field(default=Stop())
+    best: bool = False
     after: Callable[[], None] = nothing
 
     def run(self, latent: Latent, y: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Optimise one block. y: (rows,). Returns final images (rows, c, h, w) and those at `keep_at`."""
         optimiser = self.optimiser(latent.parameters)
-        board = _Board(self.stop, y)
+        board = _Board(self.stop, self.best, y)
         kept = {}
         for step in range(1, self.iterations + 1):
             x = self.generator(latent.draw())
@@ -134,16 +136,17 @@ class Search:
             gradients = torch.autograd.grad(rows.sum() / self.reference, latent.parameters)
             for parameter, gradient in zip(latent.parameters, gradients, strict=True):
                 parameter.grad = gradient
+            board.see(x, rows)
             finished = board.finished(x, rows, seen[0].logits, y) if seen else None
             optimiser.step()
             latent.project()
             y = board.retire(finished, y, latent, optimiser)
             self.after()
             if step in self.keep_at:
-                kept[step] = board.all(self.images(latent) if len(y) else None)
+                kept[step] = board.all(lambda: self.images(latent))
             if not len(y):
                 break
-        final = board.all(self.images(latent) if len(y) else None)
+        final = board.all(lambda: self.images(latent))
         return final, {step: kept.get(step, final) for step in self.keep_at if step <= self.iterations}
 
     def judge(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Trace]]:
@@ -164,12 +167,24 @@ class Search:
 
 
 class _Board:
-    """Which rows are still searched, and the images of those that have left. y: (rows,)."""
+    """Which rows are still searched, and the images of those that have left, or of all at their best. y: (rows,)."""
 
-    def __init__(self, stop: Stop, y: Tensor):
+    def __init__(self, stop: Stop, best: bool, y: Tensor):
         self.watch = Watch(stop, y) if stop else None
         self.left = torch.arange(len(y))
-        self.done: Tensor | None = None  # (rows, c, h, w), filled as classes leave
+        self.lowest = torch.full((len(y),), torch.inf) if best else None
+        self.done: Tensor | None = None  # (rows, c, h, w), filled as classes leave, or as losses fall
+
+    def see(self, x: Tensor, loss: Tensor) -> None:
+        """Where the best images are wanted, note those whose loss (rows,) is the lowest so far."""
+        if self.lowest is None:
+            return
+        if self.done is None:
+            self.done = x.detach().cpu().clone()
+        loss = loss.detach().cpu()
+        better = loss < self.lowest[self.left]
+        self.lowest[self.left[better]] = loss[better]
+        self.done[self.left[better]] = x.detach().cpu()[better]
 
     def finished(self, x: Tensor, loss: Tensor, logits: Tensor, y: Tensor) -> Tensor | None:
         """Which rows are finished at this step, None for none; their images are kept."""
@@ -179,7 +194,8 @@ class _Board:
             return None
         if self.done is None:
             self.done = torch.zeros(len(self.left), *x.shape[1:])
-        self.done[self.left[out.cpu()]] = x.detach()[out].cpu()
+        if self.lowest is None:
+            self.done[self.left[out.cpu()]] = x.detach()[out].cpu()
         return out
 
     def retire(self, finished: Tensor | None, y: Tensor, latent: Latent, optimiser: Optimiser) -> Tensor:
@@ -193,14 +209,13 @@ class _Board:
         follow(optimiser, old, latent.parameters, keep)
         return y[keep]
 
-    def all(self, images: Tensor | None) -> Tensor:
-        """Images of all rows: those given, of the rows still searched, and those of the finished ones."""
+    def all(self, images: Callable[[], Tensor]) -> Tensor:
+        """Images of all rows; `images` makes the current ones of the rows still searched."""
         if self.done is None:
-            assert images is not None
-            return images
+            return images()
         out = self.done.clone()
-        if images is not None:
-            out[self.left] = images
+        if self.lowest is None and len(self.left):
+            out[self.left] = images()
         return out
 
 
@@ -216,3 +231,8 @@ def in_blocks(
         kept.append(at)
     checkpoints = [(step, torch.cat([k[step] for k in kept])) for step in sorted(kept[0])]
     return torch.cat(images), checkpoints
+
+
+def whole(each: int) -> int:
+    """Rows of a block that holds whole classes of `each` rows, at least one."""
+    return max(CHUNK // each, 1) * each

@@ -1,30 +1,50 @@
-"""Control: images of the prior that never saw the target. What remains to an attack is what it adds to this."""
+"""Control: images of a prior without any search. What remains to an attack is what it adds to this.
+
+base: which prior. dcgan and style never saw the target; plg_gan was trained on its answers class by class, and
+gives random images of the right class: what that training alone has taken from the target.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
+
 from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
-from inversionbench.attacks.classifier._rows import picture, rows
+from inversionbench.attacks.classifier._rows import home, picture, rows
 
 if TYPE_CHECKING:
-    import torch
-
     from inversionbench.oracle.base import Oracle
+
+BLOCK = 256  # images at once
 
 
 @dataclass(frozen=True)
 class RandomPrior(Attack):
-    """restarts: images per class."""
+    """base: dcgan, style or plg_gan. restarts: images per class."""
 
     id: ClassVar[str] = "random_prior"
     level: ClassVar[str] = "LO"  # asks nothing
-    prior: ClassVar[str] = "dcgan"
+    prior: ClassVar[dict[str, tuple[str, ...]]] = {
+        "dcgan": ("dcgan",), "style": ("style",), "plg_gan": ("plg_gan",),
+    }  # fmt: skip
     control: ClassVar[bool] = True
 
+    base: str = "dcgan"
     restarts: int = 5
+
+    def __post_init__(self) -> None:
+        if self.base not in self.prior:
+            raise ValueError(f"base: expected one of {', '.join(self.prior)}, got '{self.base}'")
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         y = rows(knowledge.targets, self.restarts)
-        return Reconstruction(picture(knowledge.prior, knowledge.prior.sample(len(y), rng)), y)
+        prior = knowledge.prior
+        z = prior.sample(len(y), rng)
+        if self.base != "plg_gan":
+            return Reconstruction(picture(prior, z), y)
+        where = home(prior)
+        parts = zip(z.split(BLOCK), y.split(BLOCK))
+        with torch.no_grad():
+            return Reconstruction(torch.cat([prior.of(c.to(where))(v.to(where)).cpu() for v, c in parts]), y)

@@ -26,18 +26,23 @@ BLOCK = 1024  # latents scored at once
 
 @dataclass(frozen=True)
 class RandomSearch(Attack):
-    """draws: queries per wanted image. restarts: images per class. keep_at: draws at which the current best
-    images are kept, for curves."""
+    """base: the prior, dcgan or style. draws: queries per wanted image. restarts: images per class. keep_at: draws
+    at which the current best images are kept, for curves."""
 
     id: ClassVar[str] = "random_search"
     level: ClassVar[str] = "BB-S"
-    prior: ClassVar[str] = "dcgan"
+    prior: ClassVar[dict[str, tuple[str, ...]]] = {"dcgan": ("dcgan",), "style": ("style",)}
     control: ClassVar[bool] = True
 
+    base: str = "dcgan"
     draws: int = 1500
     restarts: int = 5
     shared: bool = False
     keep_at: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.base not in self.prior:
+            raise ValueError(f"base: expected one of {', '.join(self.prior)}, got '{self.base}'")
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior, targets = knowledge.prior, knowledge.targets
