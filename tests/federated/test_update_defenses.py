@@ -375,7 +375,7 @@ def test_guardian_predicts_the_error():
         change = change * (1e-2 * g(x).norm() / change.norm())
         exact = torch.linalg.lstsq(jacobian, change[:, None]).solution
         predicted.append(float(exact.norm()))
-        seen, guess = g(x) + change, x.clone().requires_grad_()
+        seen, guess = (g(x) + change).detach(), x.clone().requires_grad_()
         optimiser = torch.optim.LBFGS([guess], max_iter=40, tolerance_grad=1e-14, tolerance_change=1e-16)
 
         def closure(guess=guess, g=g, seen=seen, optimiser=optimiser):

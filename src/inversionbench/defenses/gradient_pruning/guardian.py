@@ -80,15 +80,17 @@ class Guardian(Defense):
     def search(self, g: Gradient, x: Tensor, sent: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """(a, J a) with a small |J a| / |a|. `basis` holds a, its gradient, the last move."""
         import torch
-        from torch.func import jvp, vjp
+        from torch.autograd import forward_ad
 
-        _, back = vjp(g, x)  # type: ignore[misc]
+        leaf = x.detach().requires_grad_()
+        here = g(leaf)
 
         def pulled(v: Tensor) -> Tensor:
-            return self._smooth(back(v)[0])
+            return self._smooth(torch.autograd.grad(here, leaf, v, retain_graph=True)[0])
 
         def product(a: Tensor) -> Tensor:
-            return jvp(g, (x,), (a,))[1].detach()
+            with forward_ad.dual_level():
+                return forward_ad.unpack_dual(g(forward_ad.make_dual(x, a))).tangent.detach()
 
         a = pulled(pruned(sent) - sent) if self.start == "pruned" else self._smooth(torch.randn(x.shape, generator=rng))
         a = a.detach() / a.norm().clamp_min(1e-30)
@@ -124,17 +126,20 @@ class Guardian(Defense):
 
 
 def gradient_at(model: nn.Module, y: Tensor) -> Gradient:
-    """The function images -> gradient of the mean cross entropy, flat, in the order of the parameters."""
+    """The function images -> gradient of the mean cross entropy, flat, in the order of the parameters.
+
+    Differentiable in both directions; in plain autograd, since `torch.func` costs seconds at its first call.
+    """
     import torch
-    from torch.func import functional_call, grad
     from torch.nn import functional as F
 
-    params = {n: p.detach() for n, p in model.named_parameters()}
+    params = list(model.parameters())
 
-    def loss(params: dict[str, Tensor], x: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(model, params, (x,)), y)
+    def gradient(x: Tensor) -> Tensor:
+        parts = torch.autograd.grad(F.cross_entropy(model(x), y), params, create_graph=True)
+        return torch.cat([t.flatten() for t in parts])
 
-    return lambda x: torch.cat([t.flatten() for t in grad(loss)(params, x).values()])
+    return gradient
 
 
 def lowest(basis: list[Tensor], images: list[Tensor]) -> list[float]:
