@@ -7,8 +7,10 @@ from federated_cells import psnr, reconstruct, scenario, target
 from inversionbench import registry
 from inversionbench.attacks.federated._adaptive import compared
 from inversionbench.attacks.federated._layout import layout_of
+from inversionbench.attacks.federated._posterior import Channel, Likelihood
 from inversionbench.defenses.base import NONE
 from inversionbench.errors import UserError
+from inversionbench.training._protocol import Protocol
 
 
 def defended(name, strength, **params):
@@ -77,3 +79,40 @@ def test_precode_protects_what_is_behind_its_bottleneck(where):
     undefended, _ = run(where, NONE, **STEPS)
     assert plain < undefended - 4
     assert skipped > plain + 3
+
+
+def test_what_the_noise_says():
+    delta = Protocol(sends="delta", batch_size=4, local_batch=2, local_rate=0.5)
+    public = {"noise": "gaussian", "noise_std": 0.2, "clip": 3.0}
+    assert Channel.of(public, Protocol()) == Channel("gaussian", 0.2, 3.0, False)
+    assert Channel.of(public, delta) == Channel("gaussian", 0.2, 3.0, False)  # two steps at rate 1/2: a factor of 1
+    step = Channel.of({"noise": "gaussian", "multiplier": 2.0, "clip": 0.5}, Protocol(batch_size=4))
+    assert step == Channel("gaussian", 0.25, 0.5, True)
+    assert Channel.of({"sparsity": 0.9}, Protocol()).scale == 0
+    g, rng = torch.tensor([[3.0, 4.0], [0.3, 0.4]]), torch.Generator().manual_seed(0)
+    assert Channel("gaussian", 0.0, 1.0, False).clipped(g).norm(dim=1).tolist() == pytest.approx([1.0, 0.5])
+    wide = torch.zeros(1, 200_000)
+    laplace = Channel("laplace", 0.3, 0.0, False).noisy(wide, rng)
+    assert float(laplace.abs().mean()) == pytest.approx(0.3, rel=0.02)
+    assert float(laplace.std()) == pytest.approx(0.3 * 2**0.5, rel=0.02)
+
+
+def test_the_likelihood_of_a_clipped_gaussian_is_the_cosine():
+    rng = torch.Generator().manual_seed(1)
+    channel = Channel("gaussian", 0.01, 1.0, False)
+    means = torch.nn.functional.normalize(torch.randn(3, 500, generator=rng), dim=1)
+    observed = channel.noisy(means[:1], rng).expand(3, -1)
+    losses = Likelihood(observed, torch.ones(3, 500), channel)(means)
+    cosines = 1 - torch.nn.functional.cosine_similarity(means, observed, dim=1)
+    assert (losses - losses[0]).tolist() == pytest.approx((cosines - cosines[0]).tolist(), abs=1e-5)
+    assert float(losses[0]) < 0.1 < float(losses[1])
+
+
+@pytest.mark.parametrize(("name", "strength", "gain"), [("local_dp", 3.0, 0.8), ("dp_sgd", 0.03, 0.7)])
+def test_noise_of_known_scale(where, name, strength, gain):
+    defense = defended(name, strength)
+    plain, _ = run(where, defense, **STEPS)
+    known, answer = run(where, defense, "bayes", draws=2, weights=(0.01, 0.03), **STEPS)
+    assert known > plain + gain
+    assert answer.notes["tv"] == 0.03  # found on public images
+    assert answer.cost["gradient_evaluations"] == 120 * (2 * 4 + 2 * 4)
