@@ -12,10 +12,17 @@ t(p), and weights w = the share of each attribute's variance that the reader exp
 
 0: as far from the person as from any other (an image that knows nothing, or noise far from everybody);
 1: exactly the person; below 0: nearer to others. True photographs give the ceiling, random ones the floor.
+
+Answers to damaged photographs (notes "of": "hints") are judged against the person in the photograph, whatever
+the attack took him for (`label_recovery`), and pixel by pixel in the hole (`hole_psnr`).
+
+An evaluator that is not more accurate than the target caps below what there is to see: that is a `UserError`,
+unless the evaluators were trained with the option `allow_weaker`; then it is a warning in the record.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +30,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inversionbench.errors import UserError
+from inversionbench.evaluation._extraction import knowledge_extraction
 from inversionbench.metrics.attack_accuracy import agreement, hits
 from inversionbench.metrics.feature_distance import feature_distance
 from inversionbench.metrics.knn_distance import knn_distance
+from inversionbench.metrics.psnr import psnr
+from inversionbench.models.completion import hole
 from inversionbench.tracks.base import Evaluation
 from inversionbench.training.evaluators import Judges, outputs
 
@@ -99,16 +110,22 @@ def score(judges: Judges, reference: Reference, x: Tensor, y: Tensor, target: nn
 
 
 def evaluate(
-    reconstruction: Reconstruction, target: nn.Module, data: Dataset, judges: Judges, seed: int
+    reconstruction: Reconstruction, target: nn.Module, data: Dataset, judges: Judges, seed: int,
+    truth: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """Metrics, controls, curves and pictures of one reconstruction. target: the attacked model, loaded."""
+    """Metrics, controls, curves and pictures of one reconstruction. target: the attacked model, loaded; truth:
+    what the track hid of damaged photographs."""
     rng = torch.Generator().manual_seed(seed)
-    y = reconstruction.labels
+    hints = truth if truth and reconstruction.notes.get("of") == "hints" else None
+    y = hints["hint_labels"] if hints else reconstruction.labels
     reference = refer(judges, data.private)
     failed = reconstruction.failed if reconstruction.failed is not None else torch.zeros(len(y), dtype=torch.bool)
     x, broken = _presentable(reconstruction.data, failed, rng)
     scores = score(judges, reference, x, y, target)
     values = {name: _without(value, broken, name) for name, value in scores.values.items()}
+    photos = data.private.images(hints["hint_rows"].numpy()) if hints else None
+    if photos is not None:
+        values |= in_the_hole(x, photos) | {"label_recovery": (reconstruction.labels == y).double().numpy()}
     classes = y.unique()
     curves: dict[str, list[tuple[int, np.ndarray]]] = {}
     for budget, images in reconstruction.checkpoints:
@@ -119,6 +136,11 @@ def evaluate(
     facts = _facts(judges, target, data, x, y, reference, int(broken.sum()))
     anchors = {"same_person": "private_heldout", "other_person": "other_person"}
     facts["knn_anchors"] = {k: float(controls[v]["knn_distance"].mean()) for k, v in anchors.items()}
+    if photos is not None:
+        mean = torch.from_numpy(data.public.x.mean((0, 2, 3), dtype=np.float64) / 255).float().view(1, -1, 1, 1)
+        facts["hole_psnr_of_mean"] = float(in_the_hole(mean.expand_as(photos), photos)["hole_psnr"].mean())
+    if reconstruction.notes.get("extract"):
+        facts["knowledge_extraction"] = knowledge_extraction(x, y, data, rng)
     unavailable = {}
     if data.classes <= 10:
         unavailable["top5"] = "top-5 says nothing with 10 classes or fewer"
@@ -127,8 +149,15 @@ def evaluate(
     return Evaluation(
         metrics=values, groups=y.numpy(), curves=curves, unavailable=unavailable,
         controls=controls, facts=facts,
-        gallery=_gallery(x, y, scores.features, reference, data),
+        gallery=_gallery(x, y, scores.features, reference, data, photos),
     )
+
+
+def in_the_hole(x: Tensor, photos: Tensor) -> dict[str, np.ndarray]:
+    """`hole_psnr` of completions x against the photographs, both (n, c, h, w): known pixels are copies."""
+    missing = hole(*x.shape[2:])[0].bool()
+    rows, columns = missing.any(1), missing.any(0)
+    return {"hole_psnr": psnr(photos[:, :, rows][..., columns], x[:, :, rows][..., columns]).numpy()}
 
 
 def _presentable(x: Tensor, failed: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -187,6 +216,10 @@ def _facts(
             f"evaluator {' and '.join(weak)} is not more accurate than the target ({own:.3f}): "
             "its verdicts cap below what the target knows; train it longer"
         )
+        if not judges.allow_weaker:
+            got = ", ".join(f"{n} {a:.3f}" for n, a in zip(judges.names, judges.accuracies, strict=True))
+            raise UserError(f"{facts['warning']} (held-out accuracy: {got}), or accept it with the option "
+                            "allow_weaker: true of this entry of evaluators")
     if reference.attributes is not None and len(y.unique()) > 2:
         facts["attribute_correlation"] = _correlations(judges, x, y, reference.attributes)
     return facts
@@ -202,8 +235,11 @@ def _correlations(judges: Judges, x: Tensor, y: Tensor, people: Tensor) -> dict[
     return out
 
 
-def _gallery(x: Tensor, y: Tensor, features: Tensor, reference: Reference, data: Dataset) -> dict[str, Tensor]:
-    """One reconstruction per class for the first classes: a private photograph, it, and the nearest one."""
+def _gallery(
+    x: Tensor, y: Tensor, features: Tensor, reference: Reference, data: Dataset, photos: Tensor | None
+) -> dict[str, Tensor]:
+    """One reconstruction per class for the first classes: a private photograph (of photos (n, c, h, w), the
+    one that was damaged), it, and the nearest one."""
     rows = [int((y == c).nonzero()[0, 0]) for c in y.unique()[:GALLERY].tolist()]
     near, some = [], []
     for row in rows:
@@ -212,5 +248,7 @@ def _gallery(x: Tensor, y: Tensor, features: Tensor, reference: Reference, data:
         near.append(int(own[gap.argmin()]))
         some.append(int(own[0]))
     return {
-        "original": data.private.images(some), "reconstruction": x[rows], "nearest": data.private.images(near),
+        "original": data.private.images(some) if photos is None else photos[rows],
+        "reconstruction": x[rows],
+        "nearest": data.private.images(near),
     }

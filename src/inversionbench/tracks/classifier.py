@@ -49,6 +49,8 @@ class Classifier(Track):
         "feature_distance": "lower",
         "attribute_recovery": "higher",
         "target_top1": "higher",
+        "label_recovery": "higher",
+        "hole_psnr": "higher",
     }
 
     def check(self, scenario: Scenario) -> None:
@@ -154,7 +156,7 @@ class Classifier(Track):
         from inversionbench.evaluation.classifier import evaluate
         from inversionbench.training.evaluators import Judges
 
-        return evaluate(reconstruction, network(target.released), data, Judges(evaluator), seed)
+        return evaluate(reconstruction, network(target.released), data, Judges(evaluator), seed, target.truth)
 
     def check_evaluator(self, options: Mapping[str, Any]) -> None:
         check_options(options)

@@ -38,6 +38,7 @@ def train_evaluators(
     options = check_options(options)
     rng = torch.Generator().manual_seed(seed)
     state: dict[str, Any] = {"shape": list(data.shape), "classes": data.classes, "judges": []}
+    state["allow_weaker"] = options["allow_weaker"]
     for name in ("first", "second"):
         state["judges"].append(_judge(name, options[name], data, spawn(rng), progress))
     readable = "render" in data.meta and "attribute_names" in data.meta
@@ -104,6 +105,7 @@ class Judges:
         self.nets = [load(j["model"], shape, classes, j["state"]).to(self.where) for j in state["judges"]]
         self.accuracies = [j["accuracy"] for j in state["judges"]]
         self.names = [j["model"]["name"] for j in state["judges"]]
+        self.allow_weaker = bool(state.get("allow_weaker", False))
         reader = state.get("attributes")
         self.attribute_names: list[str] = list(reader["names"]) if reader else []
         if reader:

@@ -82,6 +82,6 @@ def _one_round(
         for name, kept in model.named_buffers():
             values = [b[name] for b in buffers]
             if kept.is_floating_point():
-                kept.copy_(sum(w / sum(weights) * v for w, v in zip(weights, values, strict=True)))
+                kept.copy_(torch.stack([w / sum(weights) * v for w, v in zip(weights, values, strict=True)]).sum(0))
             else:
                 kept.copy_(torch.stack(values).amax(0))

@@ -111,8 +111,8 @@ class Emi(Attack):
             z = torch.randn(self.batch, self.z_dim, generator=rng).to(targets.device)
             s = torch.randint(len(targets), (self.batch,), generator=rng).to(targets.device)
             x = generator(z, s)
-            loss = sum(self.term(m.trace(x), targets[s], w) for m, w in zip(ensemble, watches, strict=True))
-            loss = loss / len(ensemble)
+            terms = [self.term(m.trace(x), targets[s], w) for m, w in zip(ensemble, watches, strict=True)]
+            loss = torch.stack(terms).mean()
             if rival:
                 loss = loss + self.adversarial * F.softplus(-rival.judge(x)).mean()
             optimiser.zero_grad(set_to_none=True)
