@@ -6,6 +6,7 @@ computes again only what its parameters or code changed.
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,10 +21,12 @@ from inversionbench.params import Params
 from inversionbench.plan import Plan
 from inversionbench.tracks import Scenario
 
+PARTS = ("SCENARIO", "ATTACK", "DEFENSE", "STRENGTH", "SEED")  # of a cell's key
+
 
 def run(params: Params, key: str) -> str:
     """Run one cell and everything that it needs; returns its record as text."""
-    group, strength, seed = _cell(params, key)
+    key, (group, strength, seed) = _cell(params, key)
     plan = Plan({**params.raw, "results": str(params.results / "by-hand")})
     here = plan.params
     one = replace(group, strengths=(strength,), seeds=(seed,))
@@ -93,10 +96,10 @@ def describe(folder: Path) -> str:
         lines.append(f"  {name}: {m['mean']:.4g}{bounds}, median {m['median']:.4g}, n = {m['n']}")
     lines += [f"  {name}: unavailable, {reason}" for name, reason in record["unavailable"].items()]
     for control, values in record["controls"].items():
-        lines.append(f"  control {control}: " + ", ".join(f"{m} {v:.4g}" for m, v in values.items()))
+        lines.append(f"  control {control}: {_shown(values)}")
     for title in ("utility", "cost", "timing", "knowledge"):
         if record[title]:
-            lines.append(f"  {title}: " + ", ".join(f"{k} {v}" for k, v in record[title].items()))
+            lines.append(f"  {title}: {_shown(record[title])}")
     picture = folder / "gallery.png"
     lines.append(f"  record: {folder / 'record.json'}" + (f", picture: {picture}" if picture.is_file() else ""))
     return "\n".join(lines)
@@ -104,34 +107,58 @@ def describe(folder: Path) -> str:
 
 def explain(params: Params, key: str) -> str:
     """The record of a cell, every parameter behind it, and whether inputs and code are still the same."""
-    _cell(params, key)
+    key, _ = _cell(params, key)
+    scale = "" if params.scale == "laptop" else f"--scale {params.scale} "
     folder = params.folder / "cells" / key
     if not (folder / "record.json").is_file():
-        raise UserError(f"{folder} has no record: run `snakemake --cores all`, or `inversionbench run {key}`")
+        raise UserError(f"{folder} has no record: run `snakemake --cores all`, or `inversionbench {scale}run {key}`")
     found = runner.describe_cell(params, key)
     record = found["record"]
     lines = [describe(folder), "  parameters:"]
-    lines += [f"    {part}: {values}" for part, values in record["parameters"].items()]
+    lines += [f"    {part}: {_shown(values)}" for part, values in record["parameters"].items() if values]
     lines.append("  made from (digest, unchanged since):")
     for name, digest in record["provenance"].items():
         if name == "device":
             lines.append(f"    device: {digest}")
         elif name == "versions":
-            lines.append(f"    versions: {', '.join(f'{k} {v}' for k, v in digest.items())}")
+            lines.append(f"    versions: {_shown(digest)}")
         else:
             same = found["same_code"] if name == "code" else found["same_inputs"].get(name)
             lines.append(f"    {name}: {digest[:16]} ({'yes' if same else 'NO'})")
-    lines.append(f"  again by hand: inversionbench run {key}")
+    lines.append(f"  again by hand: inversionbench {scale}run {key}")
     return "\n".join(lines)
 
 
-def _cell(params: Params, key: str) -> tuple[cells.Group, float, int]:
-    """The group, strength and seed of a cell's key; a wrong key gets the nearest valid one."""
-    known = {k: (group, s, n) for group in cells.groups(params) for k, s, n in group.cells()}
-    if key in known:
-        return known[key]
-    from inversionbench.errors import suggest
+def _shown(value: Any) -> str:
+    """A value of a record for people: four digits, and no brackets around names.
 
-    group_key = "/".join(key.split("/")[:3])
-    near = [k for k in known if k.startswith(group_key + "/")] or list(known)
-    raise UserError(f"no cell '{key}': {suggest(key, near if len(near) < 20 else near[:20])}")
+    >>> _shown({"queries": 8, "accuracy": 0.10000000149, "used": ["labels"], "none": []})
+    'queries 8, accuracy 0.1, used labels, none -'
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        inner = {name: f"({_shown(v)})" if isinstance(v, dict) else _shown(v) for name, v in value.items() if v != {}}
+        return ", ".join(f"{name} {v}" for name, v in inner.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_shown, value)) or "-"
+    return str(value)
+
+
+def _cell(params: Params, key: str) -> tuple[str, tuple[cells.Group, float, int]]:
+    """The key, and the group, strength and seed behind it, from a key or a path that ends with it; a wrong key is
+    answered with the part that is wrong and what may stand there."""
+    known = {k: (group, s, n) for group in cells.groups(params) for k, s, n in group.cells()}
+    key = key.rpartition("cells/")[2].removesuffix("record.json").strip("/")
+    if key in known:
+        return key, known[key]
+    parts, places = key.split("/"), [k.split("/") for k in known]
+    at = next((i for i in range(len(PARTS)) if parts[: i + 1] not in [p[: i + 1] for p in places]), len(PARTS))
+    near = difflib.get_close_matches(key, ["/".join(p) for p in places if p[:at] == parts[:at]], n=1, cutoff=0.5)
+    hint = f". Did you mean '{near[0]}'?" if near else ""
+    if at == len(PARTS):
+        raise UserError(f"no cell '{key}': a cell is {'/'.join(PARTS)}, and nothing follows{hint}")
+    allowed = dict.fromkeys(p[at] for p in places if p[:at] == parts[:at])
+    what = f"no {PARTS[at].lower()} '{parts[at]}'" if at < len(parts) else f"its {PARTS[at].lower()} is missing"
+    where = f" in {'/'.join(parts[:at])}" if at else ""
+    raise UserError(f"no cell '{key}' ({'/'.join(PARTS)}): {what}{where}{hint or '.'} Allowed: {', '.join(allowed)}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inversionbench import records
+from inversionbench.survey import collect
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
@@ -34,7 +35,8 @@ ENVIRONMENT = {
 LONGEST, KEY, BATCH, METRICS = 6000, 250, 100, 1000  # mlflow's limits: value, name, parameters and all entries per call
 ENDED = {"ok": "FINISHED", "failed": "FAILED"}  # any other status of a cell: "KILLED"
 IDENTITY = ("scenario", "dataset", "model", "attack", "method", "level", "defense", "strength", "seed")
-TAGS = ("attack", "method", "defense", "strength", "seed", "scale", "kind", "level", "status", "scenario", "track")
+TAGS = ("attack", "method", "defense", "strength", "seed", "scale", "kind", "level", "status", "scenario", "track",
+        "dataset", "model")
 
 
 def sync(cells: Path, uri: str, scale: str, gallery: bool = True) -> dict[str, Any]:
@@ -67,6 +69,8 @@ def _sync(
     experiments: dict[str, Experiment] = {}
     for track in sorted({record["track"] for record in found.values()}):
         experiments[track] = _experiment(client, track, uri)
+        for name, value in _about(track).items():
+            client.set_experiment_tag(experiments[track].experiment_id, name, value)
     existing = _existing(client, [e.experiment_id for e in experiments.values()], scale)
     for key, record in found.items():
         sha = records.digest(record)
@@ -92,6 +96,7 @@ def _write(client: MlflowClient, experiment: str, record: dict[str, Any], sha: s
     start = int(time.time() * 1000)
     name = f"{record['attack']} | {record['defense']}@{record['strength']:g} | {record['scenario']} | {record['seed']}"
     tags = {"run_key": record["key"], **{t: str(record[t]) for t in TAGS}, "mlflow.note.content": _note(record)}
+    tags["knows_defense"] = str(collect.aware(record))
     run = client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id
     metrics = [Metric(_name(k), v, start, step) for k, v, step in _metrics(record)]
     params = [Param(k, v) for k, v in _parameters(record)]
@@ -197,6 +202,26 @@ def _experiment(client: MlflowClient, track: str, uri: str) -> Experiment:
     if known.lifecycle_stage == "deleted":
         client.restore_experiment(known.experiment_id)
     return known
+
+
+def _about(track: str) -> dict[str, str]:
+    """Tags of an experiment: which of MLflow's two pages it opens on, the metric to look at, and how to look."""
+    from inversionbench.survey import words
+
+    headline = words.metric(words.track(track).headline or "", track)
+    note = (
+        f"Headline: **{headline.title}** (`{headline.id}`), {words.arrow(headline.direction)}. One run is one cell: "
+        "attack, defense, strength, scenario, seed. Group by `attack` or `defense`, or filter, for instance "
+        "`tags.scenario = '...' and tags.kind = 'attack'`. `control/...` is what guessing and the private data itself "
+        "score, `spread/...` the 95 % interval, `utility/...` the price of a defense, `curve/...` a metric by budget "
+        "(its step). The tag `record_sha` is the digest of the record that a run was made from."
+    )
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.experiment.primaryMetric.name": headline.id,
+        "mlflow.experiment.primaryMetric.greaterIsBetter": str(headline.direction != "lower"),
+        "mlflow.note.content": note,
+    }
 
 
 def _client(uri: str) -> MlflowClient:

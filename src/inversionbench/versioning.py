@@ -31,7 +31,7 @@ def publish(scale: str, root: Path | str = ".") -> int:
         raise UserError(f"not there yet: {', '.join(absent)}. Run `snakemake --cores all` first.")
     left = pending(root, scale)
     if left:
-        raise UserError(f"the run is not complete: {left} jobs are left (`snakemake --dry-run` lists them). Run "
+        raise UserError(f"the run is not complete: {_jobs(left)} left (`snakemake --dry-run` lists them). Run "
                         "`snakemake --cores all` first, or what is published would not be what the parameters say.")
     lock = root / "dvc.lock"
     before = lock.read_bytes() if lock.is_file() else b""
@@ -61,7 +61,8 @@ def restore(scale: str, root: Path | str = ".") -> int:
         return 1
     _snakemake(root, scale, "--touch", "--forceall", "--cores", "1")
     left = pending(root, scale)
-    print(f"{left} jobs are left, for files that DVC does not keep" if left else "nothing is left to compute")
+    print(f"{_jobs(left)} left, for files that DVC does not keep (MLflow, timings)" if left else
+          "nothing is left to compute")
     return 0
 
 
@@ -76,6 +77,10 @@ def pending(root: Path | str, scale: str) -> int:
         raise UserError(f"cannot read what `snakemake --dry-run` says:\n{_tail(text)}")
     targets = re.findall(r"^all\s+(\d+)", text, re.MULTILINE)  # `all` makes nothing itself
     return int(total[-1]) - (int(targets[-1]) if targets else 0)
+
+
+def _jobs(count: int) -> str:
+    return "1 job is" if count == 1 else f"{count} jobs are"
 
 
 def _outs(root: Path, scale: str) -> list[str]:

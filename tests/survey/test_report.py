@@ -15,7 +15,20 @@ from survey_cells import ATTACKS, gallery, record
 
 from inversionbench.errors import UserError
 from inversionbench.files import atomic_folder
-from inversionbench.survey import build, collect, contrasts, figures, galleries, glance, heat, maps, report, view, words
+from inversionbench.survey import (
+    build,
+    collect,
+    contrasts,
+    figures,
+    galleries,
+    glance,
+    heat,
+    maps,
+    report,
+    sheets,
+    view,
+    words,
+)
 from inversionbench.survey.words import Quantity
 
 
@@ -223,6 +236,13 @@ class TestGalleries:
         assert Image.open(tmp_path / "s.png").size == (4 * 64 + 3 * galleries.GAP, 3 * 64 + 2 * galleries.GAP)
         with pytest.raises(ValueError, match=r"got shape \(3, 8\)"):
             galleries.save_sheet(tmp_path / "s.png", np.ones((3, 8)))
+
+    def test_priors_of_defended_targets_are_not_shown(self, tmp_path: Path) -> None:
+        for place in ("portraits/gan", "targets/portraits/none/0/students", "targets/portraits/bido/0.1/students"):
+            galleries.save_sheet(tmp_path / "priors" / place / "sheet.png", np.zeros((1, 1, 8, 8)))
+        captions = [p.caption for p in sheets.priors(tmp_path)]
+        assert captions == ["Samples of the prior gan, trained on portraits.",
+                            "Samples of the prior students, trained for portraits."]
 
 
 class TestWords:

@@ -50,6 +50,10 @@ def test_runs_follow_the_records(cells: Path, tmp_path: Path) -> None:
     curve = client.get_metric_history(run.info.run_id, "curve/psnr")
     assert [(m.step, m.value) for m in curve] == [tuple(point) for point in cell["curves"]["psnr"]]
     assert [a.path for a in client.list_artifacts(run.info.run_id)] == ["gallery.png"]
+    assert (run.data.tags["strength"], run.data.tags["knows_defense"]) == ("0.9", "False")
+    about = client.get_experiment(federated).tags
+    assert about["mlflow.experimentKind"] == "custom_model_development"  # else the page of chat models opens
+    assert about["mlflow.experiment.primaryMetric.name"] == "psnr"
     denied = runs()["portraits/rlb_mi/none/0/0"]
     assert denied.info.status == "KILLED"
     assert "agreement" not in denied.data.metrics

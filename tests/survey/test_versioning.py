@@ -89,12 +89,13 @@ def test_publish_then_restore_on_another_clone(
     assert versioning.restore("laptop", clone) == 1
     assert "data (params.yaml)" in capsys.readouterr().out
 
+
 def test_an_incomplete_run_is_not_published(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = "Job stats:\njob       count\n------  -------\ndata          1\nall           1\ntotal         2\n"
     monkeypatch.setattr(versioning, "_snakemake", lambda *_: SimpleNamespace(stdout=said, stderr=""))
     (project / "results/laptop/data").mkdir(parents=True)
     (project / "results/laptop/survey").mkdir()
-    with pytest.raises(UserError, match="1 jobs are left"):
+    with pytest.raises(UserError, match="1 job is left"):
         versioning.publish("laptop", project)
     said = "what is this"
     monkeypatch.setattr(versioning, "_snakemake", lambda *_: SimpleNamespace(stdout=said, stderr=""))

@@ -87,6 +87,11 @@ def axis(level: str) -> str:
     return "passes through the model" if level in ("WB", "WB-noBN", "FT-WB") else "queries"
 
 
+def aware(record: Mapping[str, Any]) -> bool:
+    """Whether the attack knows the defense: it read what is public of it, or notes that it adapts."""
+    return "defense" in record["knowledge"].get("used", ()) or bool(record["facts"].get("adaptive"))
+
+
 def attacker(method: str) -> str:
     """The attack that a method is a form of: itself, or what its class attribute `adapts` names.
 
@@ -129,7 +134,7 @@ def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
         **known,
         "attacker": attacker(record["method"]),
         "model": model if isinstance(model, str) else str(model.get("name")),
-        "aware": "defense" in record["knowledge"].get("used", ()) or bool(record["facts"].get("adaptive")),
+        "aware": aware(record),
         "strength": float(record["strength"]),
     }
 

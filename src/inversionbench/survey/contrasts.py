@@ -23,7 +23,6 @@ from inversionbench.survey.figures import (
     quantity,
     roomy,
     save,
-    unique,
 )
 from inversionbench.survey.maps import front, judged
 
@@ -62,8 +61,7 @@ def knowing(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folder
         ax.set_xlabel(f"{metric.title}; {words.arrow(metric.direction)}")
         roomy(ax, x=metric.step)
         control_lines(ax, headline_rows(attacks, scenario), metric, vertical=True)
-        figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
-        save(figure, folder / f"knowing-{scenario}.png")
+        save(figure, folder / f"knowing-{scenario}.png", axes)
     caption = (f"What it helps an attacker on {scenario} to know the defense: {metric.title} of the best attack that "
                "ignores it and of the best that knows it, with 95 % intervals; dashed lines are controls. A defense is "
                "judged by the worse of the two.")
@@ -101,8 +99,7 @@ def overview(
         ax.set_xlabel("utility lost (points); lower is better")
         ax.set_ylabel("share of the leak that is left (%)")
         roomy(ax, 0.1, 1.0)
-        figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
-        save(figure, folder / f"overview-{track}.png")
+        save(figure, folder / f"overview-{track}.png", axes)
     caption = (f"All defenses of this track over {len(shares)} scenarios. 100 % is what the strongest attack gains "
                "over the best guess without defense, 0 % (dashed) is what guessing reaches. Means over scenarios and "
                "access levels; numbers are strengths, in brackets in how many scenarios where not in all. The grey "

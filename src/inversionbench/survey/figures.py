@@ -58,8 +58,10 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **kwarg
         yield figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a PNG without anything that changes from run to run."""
+def save(figure: Figure, path: Path, axes: Any = None) -> None:
+    """Write a PNG without anything that changes from run to run; with `axes`, beside them their common legend."""
+    if axes is not None:
+        figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
     with atomic(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})
 
@@ -131,9 +133,8 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
             ax.set_xlabel(f"{axis} (log scale)")
             roomy(ax, y=metric.step)
             control_lines(ax, rows, metric)
-        figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
         axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
-        save(figure, folder / f"curves-{scenario}.png")
+        save(figure, folder / f"curves-{scenario}.png", axes)
     caption = (f"What the attacks on {scenario} may spend, and {metric.title} without defense: "
                f"{' or '.join(kinds)}. Mean over targets and seeds; dashed lines are controls.")
     return Picture(folder / f"curves-{scenario}.png", caption, scenario, "curves")

@@ -24,7 +24,6 @@ from inversionbench.survey.figures import (
     quantity,
     roomy,
     save,
-    unique,
 )
 from inversionbench.survey.words import Quantity
 
@@ -114,8 +113,7 @@ def _panels(rows: pd.DataFrame, plain: pd.DataFrame, price: Price, path: Path) -
             else:
                 _scatter(ax, rows[rows["level"] == level], plain, price, style)
                 ax.set_title(words.label("levels", level))
-        figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
-        save(figure, path)
+        save(figure, path, axes)
 
 
 def each(defenses: pd.DataFrame, scenario: str, folder: Path, least: int = 6) -> Picture | None:

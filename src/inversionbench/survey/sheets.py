@@ -30,12 +30,16 @@ def draw(survey: Survey, folder: Path, run: Path) -> list[Picture]:
 
 
 def priors(run: Path) -> list[Picture]:
-    """The sample sheets below `priors/<dataset>/<prior>/`, with the facts that training left."""
+    """The sample sheets below `priors/<dataset>/<prior>/`, with the facts that training left; of priors that ask
+    their target (`priors/targets/<scenario>/<defense>/<strength>/<prior>/`) those of undefended targets."""
     out = []
     for sheet in sorted((run / "priors").rglob("sheet.png")):
+        *place, prior, _ = sheet.relative_to(run / "priors").parts
+        if place[0] == "targets" and place[2] != "none":
+            continue
         facts = read_json(sheet.with_name("facts.json")) if sheet.with_name("facts.json").is_file() else {}
         said = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in sorted(facts.items()) if _plain(v))
-        name = " / ".join(sheet.relative_to(run / "priors").parts[:-1])
+        name = f"{prior}, trained on {place[0]}" if place[0] != "targets" else f"{prior}, trained for {place[1]}"
         out.append(Picture(sheet, f"Samples of the prior {name}" + (f" ({said})" if said else "") + ".", "", "prior"))
     return out
 

@@ -1,0 +1,51 @@
+"""One cell by hand: a wrong key is answered with the part that is wrong, and a path is as good as a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from survey_cells import record, write_cell
+
+from inversionbench import by_hand
+from inversionbench.errors import UserError
+from inversionbench.params import Params, read
+
+KEY = "dosing_tree/mi_attribute/confidence_rounding/0.5/1"
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return read(Path(__file__).parents[1] / "workflow" / "mini.yaml", None)
+
+
+@pytest.mark.parametrize(("key", "said"), [
+    ("dosing/mi_attribute/none/0/0", "no scenario 'dosing'. Did you mean 'dosing_tree/mi_attribute/none/0/0'?"),
+    ("dosing_tree/mi_atribute/none/0/0", "no attack 'mi_atribute' in dosing_tree. Did you mean "
+                                         "'dosing_tree/mi_attribute/none/0/0'? Allowed: mi_attribute"),
+    ("dosing_tree/mi_attribute/confidence_rounding/0.1/0", "no strength '0.1' in dosing_tree/mi_attribute/"
+                                                           "confidence_rounding."),
+    ("dosing_tree/mi_attribute/none/0/7", "no seed '7' in dosing_tree/mi_attribute/none/0."),
+    ("dosing_tree/mi_attribute", "its defense is missing in dosing_tree/mi_attribute."),
+    (KEY + "/2", "nothing follows"),
+    ("gmi", "Allowed: dosing_tree, adult_tree, photos_convnet"),
+])  # fmt: skip
+def test_a_wrong_key_is_answered_with_what_may_stand_there(params: Params, key: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        by_hand.explain(params, key)
+    assert said in str(error.value)
+
+
+def test_a_path_is_as_good_as_a_key(params: Params) -> None:
+    for given in (KEY, f"results/mini/cells/{KEY}", f"../cells/{KEY}/record.json"):
+        key, (group, strength, seed) = by_hand._cell(params, given)
+        assert (key, group.defense, strength, seed) == (KEY, "confidence_rounding", 0.5, 1)
+
+
+def test_a_record_reads_without_brackets_and_endless_digits(tmp_path: Path) -> None:
+    cell = record("photos", "dlg", "dgc", 0.9, 0, utility={"accuracy": 0.10000000149011612})
+    text = by_hand.describe(write_cell(tmp_path / "cells", cell))
+    assert "utility: accuracy 0.1\n" in text
+    assert "queries_by_phase ()" not in text
+    assert "used public" in text
+    assert not set("[]{}'") & set(text.split("knowledge:")[1])
