@@ -19,7 +19,7 @@ from inversionbench.training.priors.completion import Completion, crop
 from inversionbench.training.priors.completion_target import CompletionTarget
 
 RECIPE = {"z_dim": 16, "width": 8, "critic_width": 8, "loss": "hinge", "rate": 2e-3, "critic_rate": 2e-3,
-          "batch": 32, "l1": 3.0}
+          "batch": 32, "l1": 1.0}
 SETTING = {"base": "completion", "latents": 8, "iterations": 10}
 GIVEN = scenario(protocol={"hints": 2})
 
