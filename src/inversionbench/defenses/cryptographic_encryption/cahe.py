@@ -169,8 +169,8 @@ class Cahe(Defense):
         bits = largest_plain(self.dimension, columns, _width_bound(self.identity), clients)
         per_slot = bits // field(self.offset, clients)
         if per_slot < 1:
-            raise ValueError(f"cahe: {bits} bits of plaintext hold no value of {field(self.offset, clients)} bits: fewer "
-                             "bits, a smaller clip or fewer clients")  # fmt: skip
+            raise ValueError(f"cahe: {bits} bits of plaintext hold no value of {field(self.offset, clients)} bits: "
+                             "fewer bits, a smaller clip or fewer clients")  # fmt: skip
         return bits, per_slot
 
     def bytes_sent(self, update: Update) -> int:
