@@ -66,6 +66,8 @@ def evaluate(
     }
     facts["label_blind"] = float(_blind(labels, data, seed).mean())
     facts |= state_of(scenario, data)
+    if "security" in target.released["defense"]:
+        facts["security"] = target.released["defense"]["security"]  # in words: INSECURE where it is
     if "sent_images" in target.truth:
         sent = pairwise(target.truth["sent_images"].flatten(0, 1), images, NAMES, match=True, groups=groups, seed=seed)
         facts["to_transformed"] = {n: float(np.nanmean(v)) for n, v in sent.values.items()}
