@@ -70,6 +70,8 @@ def test_good_parameters_and_derived_values():
         ("attacks.mi_attribute.defenses", ["rounding"], ["unknown defense 'rounding'", "confidence_rounding"]),
         ("defenses.confidence_rounding.strengths", [0, 0.1], ["strengths", "none of them 0"]),
         ("defenses.confidence_rounding.params", {"strength": 0.1}, ["under 'strengths'"]),
+        ("datasets.both", {"private_from": "dosing"}, ["datasets.both", "private_from and public_from"]),
+        ("datasets.both", {"private_from": "dosing", "public_from": "dosin"}, ["both.public_from", "'dosing'"]),
         ("resources.train_priors", {"gpu": 1}, ["resources", "'train_priors'", "'train_prior'"]),
         ("resources.attack", {"gpus": 1}, ["resources.attack", "'gpus'", "'gpu'"]),
         ("evaluators.imputers.options", {"sensitiv": "race"}, ["evaluators.imputers.options", "'sensitive'"]),

@@ -7,8 +7,12 @@ computes again only what its parameters or code changed.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +37,7 @@ def run(params: Params, key: str) -> str:
     scenario = here.scenarios[group.scenario]
     defense, at = cells.target_of(here, group.defense, strength)
     do = _Steps(here.folder / "stamps.json")
-    data = plan.prepare(scenario.dataset)
-    do(f"prepare {scenario.dataset}", [data], lambda: runner.prepare(here, scenario.dataset))
+    data = _data(do, plan, scenario.dataset)
     target = [data, plan.train_target(scenario.name, defense)]
     do(
         f"train-target {scenario.name}/{defense}/{text(at)}",
@@ -50,6 +53,13 @@ def run(params: Params, key: str) -> str:
     do(f"attack {group.key}", [needs, strength, seed], lambda: runner.attack(here, one))
     runner.evaluate(here, [one])
     return describe(here.folder / "cells" / key)
+
+
+def _data(do: _Steps, plan: Plan, dataset: str) -> list[Any]:
+    """Prepare a data set, after those that it combines; returns what it depends on."""
+    needs = [*(_data(do, plan, part) for part in plan.params.combined(dataset)), plan.prepare(dataset)]
+    do(f"prepare {dataset}", needs, lambda: runner.prepare(plan.params, dataset))
+    return needs
 
 
 def _prior(
@@ -82,9 +92,36 @@ class _Steps:
         if self.stamps.get(name) == depends:
             return
         print(f"{name} ...", file=sys.stderr)
-        step()
+        started = time.perf_counter()
+        with _ticking():
+            step()
+        print(f"{name}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
         self.stamps[name] = depends
         write_json(self.path, self.stamps)
+
+
+@contextmanager
+def _ticking(every: float = 1.0) -> Iterator[None]:
+    """Redraw the progress bars every so many seconds: a cell is one step of its bar, and its clock must run."""
+    if not sys.stderr.isatty() or importlib.util.find_spec("tqdm") is None:
+        yield
+        return
+    from tqdm import tqdm
+
+    done = threading.Event()
+
+    def tick() -> None:
+        while not done.wait(every):
+            for bar in list(getattr(tqdm, "_instances", ())):
+                bar.refresh()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def describe(folder: Path) -> str:
@@ -132,11 +169,11 @@ def explain(params: Params, key: str) -> str:
 def _shown(value: Any) -> str:
     """A value of a record for people: four digits, and no brackets around names.
 
-    >>> _shown({"queries": 8, "accuracy": 0.10000000149, "used": ["labels"], "none": []})
-    'queries 8, accuracy 0.1, used labels, none -'
+    >>> _shown({"queries": 8, "accuracy": 0.10000000149, "bytes": 44648.0, "used": ["labels"], "none": []})
+    'queries 8, accuracy 0.1, bytes 44648, used labels, none -'
     """
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
     if isinstance(value, dict):
         inner = {name: f"({_shown(v)})" if isinstance(v, dict) else _shown(v) for name, v in value.items() if v != {}}
         return ", ".join(f"{name} {v}" for name, v in inner.items())

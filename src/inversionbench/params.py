@@ -6,7 +6,7 @@
     tracking: {uri: null}            # null: sqlite:///<results>/mlflow.db
     resources:  RULE: {mem_mb, runtime, gpu, cpus_per_task}    # what its jobs ask of a cluster
     only: [SCENARIO, ...]            # run these scenarios and forget the others
-    datasets:   ENTRY: {source?, options of data/<source>.py}
+    datasets:   ENTRY: {source?, options of data/<source>.py} or {private_from: ENTRY, public_from: ENTRY}
     evaluators: ENTRY: {track, dataset, options}
     priors:     ENTRY: {method?, params}
     scenarios:  NAME: {track, dataset, model, training, protocol, subjects, seeds, target_seeds, judges}
@@ -47,6 +47,7 @@ SECTIONS = (
     "attacks",
     "defenses",
 )
+COMBINED = ("private_from", "public_from")
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,11 @@ class Params:
         options = dict(self.datasets[entry] or {})
         return options.pop("source", entry), options
 
+    def combined(self, entry: str) -> tuple[str, ...]:
+        """The entries whose private and whose public part make up this one; empty for a data set of its own."""
+        options = self.datasets[entry] or {}
+        return tuple(options[key] for key in COMBINED) if COMBINED[0] in options else ()
+
     @property
     def folder(self) -> Path:
         """Where this run's results are: <results>/<scale>."""
@@ -168,7 +174,7 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
     if raw.get("only"):
         attempt(_keep, raw["only"], sections)
     for name, options in sections["datasets"].items():
-        attempt(_check_dataset, name, options)
+        attempt(_check_dataset, name, options, sections["datasets"])
     scenarios = {n: attempt(_scenario, n, s, sections) for n, s in sections["scenarios"].items()}
     entries = {
         plural: {n: attempt(_entry, kind, plural, n, e or {}, sections) for n, e in sections[plural].items()}
@@ -267,8 +273,16 @@ def _known(name: str, where: str, kind: str, allowed: Mapping[str, Any]) -> None
         raise UserError(f"{where}: unknown {kind} '{name}': {suggest(name, allowed)}")
 
 
-def _check_dataset(name: str, options: Mapping[str, Any]) -> None:
+def _check_dataset(name: str, options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     given = dict(options or {})
+    if set(COMBINED) & set(given):
+        if set(given) != set(COMBINED):
+            raise UserError(f"datasets.{name}: a combined set has {' and '.join(COMBINED)}, and nothing else")
+        for key, part in given.items():
+            _known(part, f"datasets.{name}.{key}", "entry of datasets", known)
+            if set(COMBINED) & set(known[part] or {}):
+                raise UserError(f"datasets.{name}.{key}: '{part}' is a combined set itself")
+        return
     source = given.pop("source", name)
     registry.check_parameters(_described("dataset", source, f"datasets.{name}"), given, f"datasets.{name}")
 

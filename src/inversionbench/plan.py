@@ -44,7 +44,8 @@ class Plan:
     @cached_property
     def datasets(self) -> list[str]:
         used = {s.dataset for s in self.params.scenarios.values()}
-        return sorted(used | {self.params.evaluators[j]["dataset"] for j in self.judges})
+        used |= {self.params.evaluators[j]["dataset"] for j in self.judges}
+        return sorted(used.union(*(self.params.combined(d) for d in used)))
 
     @cached_property
     def judges(self) -> list[str]:
@@ -81,6 +82,10 @@ class Plan:
     def data(self, dataset: str, *parts: str) -> list[str]:
         """Files of a prepared data set: its description and some of its parts."""
         return [f"{self.folder}/data/{dataset}/{part}" for part in ("dataset.json", *parts)]
+
+    def prepare_inputs(self, dataset: str) -> list[str]:
+        """The two prepared sets behind a combined one; nothing for the others."""
+        return [path for part in self.params.combined(dataset) for path in self.data(part, *DATA_FILES[1:])]
 
     def released(self, group: Group) -> list[str]:
         return [f"{self._target(group, s)}/released" for s in group.strengths]
@@ -136,6 +141,8 @@ class Plan:
     # --- parameters and code -----------------------------------------------------------------------------
 
     def prepare(self, dataset: str) -> dict[str, str]:
+        if parts := self.params.combined(dataset):
+            return _param(parts, "inversionbench.data.prepare")
         source, options = self.params.dataset(dataset)
         method = registry.describe("dataset", source)
         config = {"options": options, "files": self._files(source, options)}

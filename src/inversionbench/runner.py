@@ -34,18 +34,24 @@ UNAVAILABLE = "unavailable.json"
 
 def prepare(params: Params, dataset: str, download: bool = False) -> None:
     """Write data/<dataset>; where the files are missing, write the reason instead."""
-    from inversionbench.data.prepare import MissingData
+    from inversionbench.data.prepare import MissingData, combine
     from inversionbench.data.prepare import prepare as write
 
-    folder = params.folder / "data" / dataset
+    folder, parts = params.folder / "data" / dataset, params.combined(dataset)
+    reason = next((reason for part in parts if (reason := _missing(params, part))), None)
     try:
-        write(*params.dataset(dataset), params.data_root, folder, download=download)
+        if parts and not reason:
+            combine(params.folder / "data" / parts[0], params.folder / "data" / parts[1], folder)
+        elif not parts:
+            write(*params.dataset(dataset), params.data_root, folder, download=download)
     except MissingData as error:
+        reason = str(error)
+    if reason:
         with atomic_folder(folder) as part:
             for name in ("private", "public", "evaluation", "heldout"):
                 (part / name).mkdir()
-            write_json(part / "dataset.json", {"name": dataset, "unavailable": str(error)})
-        print(error, file=sys.stderr)
+            write_json(part / "dataset.json", {"name": dataset, "unavailable": reason})
+        print(reason, file=sys.stderr)
 
 
 def train_target(params: Params, scenario_name: str, defense_name: str, strength: float) -> None:

@@ -1,4 +1,6 @@
 rule prepare:
+    input:
+        lambda w: PLAN.prepare_inputs(w.dataset),
     output:
         f"{OUT}/data/{{dataset}}/dataset.json",
         directory(f"{OUT}/data/{{dataset}}/private"),

@@ -112,7 +112,8 @@ def state_of(scenario: Scenario, data: Dataset) -> dict[str, float]:
 
 def _blind(labels: Tensor, data: Dataset, seed: int) -> np.ndarray:
     """Overlap per client of a guess from the public class frequencies."""
-    prior = np.bincount(data.public.y[data.public.y >= 0], minlength=data.classes)
+    known = data.public.y[data.public.y >= 0]  # none where public data come from another data set
+    prior = np.bincount(known, minlength=data.classes) if len(known) else np.ones(data.classes)
     return np.array([blind_overlap(row.numpy(), prior, np.random.default_rng(seed)) for row in labels])
 
 
