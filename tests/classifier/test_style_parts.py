@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -198,4 +199,4 @@ def test_rates_rise_and_fall():
     assert rates[:6] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
     assert rates[5:75] == pytest.approx([1.0] * 70)
     assert rates[99] < 0.01
-    assert all(a > b for a, b in zip(rates[76:], rates[77:]))
+    assert all(a > b for a, b in pairwise(rates[76:]))
