@@ -17,6 +17,7 @@ from inversionbench.attacks.federated._ops import (
 )
 from inversionbench.attacks.federated._ops_plain import (
     AveragePool,
+    Enlarge,
     FixedNorm,
     Flatten,
     GlobalAverage,
@@ -147,6 +148,12 @@ def _layer(module: nn.Module, size: Size, form: str) -> tuple[list[tuple[Op, int
             raise Unsupported(f"{module} on {hw}")
         pool = AveragePool(k, hw)
         return [(pool, 0)], (c, pool.out)
+    if isinstance(module, nn.Upsample):
+        factor = module.scale_factor
+        if module.mode != "nearest" or factor is None or factor != int(factor):  # type: ignore[arg-type]
+            raise Unsupported(f"{module}")
+        enlarge = Enlarge(int(factor), hw)  # type: ignore[arg-type]
+        return [(enlarge, 0)], (c, enlarge.out)
     if isinstance(module, nn.Flatten):
         return [(Flatten(c, hw), 0)], (c * hw[0] * hw[1], (1, 1))
     if isinstance(module, Sample):

@@ -146,6 +146,22 @@ class AveragePool(Linear):
         return out.flatten(3, 4)
 
 
+class Enlarge(Linear):
+    """Every value k x k times (nearest neighbour)."""
+
+    def __init__(self, k: int, size: Pair):
+        self.k, self.size = k, size
+        self.out = (k * size[0], k * size[1])
+
+    def apply(self, a: Tensor) -> Tensor:
+        h, w = self.size
+        wide = a[..., :, None, :, None].expand(*a.shape[:3], h, self.k, w, self.k)
+        return wide.reshape(*a.shape[:3], *self.out)
+
+    def transpose(self, d: Tensor) -> Tensor:
+        return d.unflatten(4, (self.size[1], self.k)).unflatten(3, (self.size[0], self.k)).sum((4, 6))
+
+
 class GlobalAverage(Linear):
     """(batch, trials, c, h, w) -> (batch, trials, c)."""
 

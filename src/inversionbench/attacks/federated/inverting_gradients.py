@@ -18,7 +18,7 @@ a variational bottleneck (PRECODE); see `_adaptive`. "plain" ignores the defense
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
@@ -66,7 +66,7 @@ class InvertingGradients(Attack):
         labels, source = labels_of(problem, knowledge, self.label_rule, rng)
         if view != "client":
             problem = read(oracle, view)
-        own = {k: v for k, v in asdict(self).items() if k != "label_rule"}
+        own = {f.name: getattr(self, f.name) for f in fields(Settings)}
         adaptive = self.match != "plain"
         result = invert(problem, labels, Settings(**own), rng, knowledge.defense if adaptive else None)
         result.notes |= {"labels": source, **({"adaptive": True} if adaptive else {})}
