@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from survey_cells import record, write_cell
 
-from inversionbench import by_hand
+from inversionbench import by_hand, runner
 from inversionbench.errors import UserError
 from inversionbench.params import Params, read
 
@@ -49,3 +52,19 @@ def test_a_record_reads_without_brackets_and_endless_digits(tmp_path: Path) -> N
     assert "queries_by_phase ()" not in text
     assert "used public" in text
     assert not set("[]{}'") & set(text.split("knowledge:")[1])
+
+
+def test_the_clock_of_a_bar_runs_while_its_only_step_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cell is one step: without this its bar would stand still until the end."""
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with by_hand._ticking(0.02):
+        for _ in runner.progress([0], desc="cell", file=sys.stderr):
+            before = sys.stderr.getvalue().count("0/1")
+            deadline = time.monotonic() + 5
+            while sys.stderr.getvalue().count("0/1") < before + 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert sys.stderr.getvalue().count("0/1") >= before + 3
