@@ -230,3 +230,18 @@ def test_rounds_are_filled_up():
     made = target(scenario(subjects=3), SecureAggregation(strength=8))
     assert made.released["defense"]["clients_per_sum"] == 8
     assert made.released["updates"]["client"]["body.0.weight"].shape[0] == 3
+
+
+def test_a_sum_is_attacked_as_one_large_batch():
+    """The adaptive attack finds what the naive one, which takes the sum for one client's update, does not."""
+    where = scenario(subjects=3)
+    made = target(where, SecureAggregation(strength=2))  # the second sum holds a client that nobody attacks
+    naive, adaptive = (reconstruct(where, made, name, steps=200) for name in ("inverting_gradients", "inverting_sum"))
+    assert adaptive.data.shape == naive.data.shape
+    assert adaptive.notes["clients_in_sum"] == 2
+    assert torch.equal(adaptive.labels, made.released["labels"])
+    values = [psnr(where, made, answer) for answer in (naive, adaptive)]
+    assert values[1] > values[0] + 1.5
+    alone = target(where, NONE)
+    plain, same = (reconstruct(where, alone, name, steps=20) for name in ("inverting_gradients", "inverting_sum"))
+    assert torch.equal(plain.data, same.data)  # without a sum it is the plain attack
