@@ -8,6 +8,7 @@ so and ends, it never raises and never waits for long.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -35,6 +36,8 @@ ENVIRONMENT = {
 LONGEST, KEY, BATCH, METRICS = 6000, 250, 100, 1000  # mlflow's limits: value, name, parameters and all entries per call
 ENDED = {"ok": "FINISHED", "failed": "FAILED"}  # any other status of a cell: "KILLED"
 IDENTITY = ("scenario", "dataset", "model", "attack", "method", "level", "defense", "strength", "seed")
+SHOWN = ("scenario", "attack", "defense", "strength", "seed")  # columns of the shared view
+VIEW = "leakage"  # its name in links
 TAGS = ("attack", "method", "defense", "strength", "seed", "scale", "kind", "level", "status", "scenario", "track",
         "dataset", "model")
 
@@ -69,7 +72,7 @@ def _sync(
     experiments: dict[str, Experiment] = {}
     for track in sorted({record["track"] for record in found.values()}):
         experiments[track] = _experiment(client, track, uri)
-        for name, value in _about(track).items():
+        for name, value in _about(track, experiments[track].experiment_id).items():
             client.set_experiment_tag(experiments[track].experiment_id, name, value)
     existing = _existing(client, [e.experiment_id for e in experiments.values()], scale)
     for key, record in found.items():
@@ -204,14 +207,21 @@ def _experiment(client: MlflowClient, track: str, uri: str) -> Experiment:
     return known
 
 
-def _about(track: str) -> dict[str, str]:
-    """Tags of an experiment: which of MLflow's two pages it opens on, the metric to look at, and how to look."""
+def _about(track: str, experiment: str) -> dict[str, str]:
+    """Tags of an experiment: which of MLflow's pages it opens on, a shared view with the columns that matter, and
+    how to look."""
     from inversionbench.survey import words
 
-    headline = words.metric(words.track(track).headline or "", track)
+    said = words.track(track)
+    headline = words.metric(said.headline or "", track)
+    columns = [*(f"params.`{name}`" for name in SHOWN), f"metrics.`{headline.id}`", f"metrics.`utility/{said.utility}`"]
+    view = {"selectedColumns": columns, "orderByKey": f"metrics.`{headline.id}`",
+            "orderByAsc": headline.direction == "lower"}
+    link = f"#/experiments/{experiment}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
     note = (
-        f"Headline: **{headline.title}** (`{headline.id}`), {words.arrow(headline.direction)}. One run is one cell: "
-        "attack, defense, strength, scenario, seed. Group by `attack` or `defense`, or filter, for instance "
+        f"[**Runs by what they leak**]({link}). Headline: **{headline.title}** (`{headline.id}`), "
+        f"{words.arrow(headline.direction)}. One run is one cell: attack, defense, strength, scenario, seed. "
+        "Group by `attack` or `defense`, or filter, for instance "
         "`tags.scenario = '...' and tags.kind = 'attack'`. `control/...` is what guessing and the private data itself "
         "score, `spread/...` the 95 % interval, `utility/...` the price of a defense, `curve/...` a metric by budget "
         "(its step). The tag `record_sha` is the digest of the record that a run was made from."
@@ -220,6 +230,7 @@ def _about(track: str) -> dict[str, str]:
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.experiment.primaryMetric.name": headline.id,
         "mlflow.experiment.primaryMetric.greaterIsBetter": str(headline.direction != "lower"),
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
         "mlflow.note.content": note,
     }
 

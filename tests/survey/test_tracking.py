@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -54,6 +55,11 @@ def test_runs_follow_the_records(cells: Path, tmp_path: Path) -> None:
     about = client.get_experiment(federated).tags
     assert about["mlflow.experimentKind"] == "custom_model_development"  # else the page of chat models opens
     assert about["mlflow.experiment.primaryMetric.name"] == "psnr"
+    view = json.loads(about["mlflow.sharedViewState.leakage"])
+    assert view["orderByKey"] == "metrics.`psnr`"
+    for column in view["selectedColumns"]:  # of what every run has
+        kind, _, name = column.partition(".")
+        assert name.strip("`") in getattr(run.data, kind)
     denied = runs()["portraits/rlb_mi/none/0/0"]
     assert denied.info.status == "KILLED"
     assert "agreement" not in denied.data.metrics

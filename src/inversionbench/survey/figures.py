@@ -135,8 +135,8 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
             control_lines(ax, rows, metric)
         axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
         save(figure, folder / f"curves-{scenario}.png", axes)
-    caption = (f"What the attacks on {scenario} may spend, and {metric.title} without defense: "
-               f"{' or '.join(kinds)}. Mean over targets and seeds; dashed lines are controls.")
+    caption = (f"{metric.title} of the attacks on {scenario} without defense, the more they spend of what their access "
+               f"counts ({' or '.join(kinds)}). Means over targets and seeds; dashed lines are controls.")
     return Picture(folder / f"curves-{scenario}.png", caption, scenario, "curves")
 
 
