@@ -116,3 +116,22 @@ def test_noise_of_known_scale(where, name, strength, gain):
     assert known > plain + gain
     assert answer.notes["tv"] == 0.03  # found on public images
     assert answer.cost["gradient_evaluations"] == 120 * (2 * 4 + 2 * 4)
+
+
+def test_a_mix_is_modelled_as_two_images(where):
+    defense = defended("vrm", 0.3, a=0.0)  # always 0.7 of the own image
+    plain, _ = run(where, defense, **STEPS)
+    mixed, answer = run(where, defense, "two_image", **STEPS)
+    print("vrm", plain, mixed, answer.notes["shares"])
+    assert mixed > plain + 0.3
+    assert all(abs(w - 0.7) < 0.05 or w > 0.9 for w in answer.notes["shares"])  # a partner of the same class hides
+
+
+def test_added_images_are_part_of_the_batch(where):
+    defense = defended("dcs2", 0.7, iterations=20)
+    plain, _ = run(where, defense, **STEPS)
+    larger, answer = run(where, defense, "concealed_batch", **STEPS)
+    print("dcs2", plain, larger)
+    assert answer.data.shape == (4, 1, 3, 16, 16)
+    assert answer.notes["added"] == 1
+    assert larger > plain - 1

@@ -69,7 +69,8 @@ def evaluate(
     if "security" in target.released["defense"]:
         facts["security"] = target.released["defense"]["security"]  # in words: INSECURE where it is
     if "sent_images" in target.truth:
-        sent = pairwise(target.truth["sent_images"].flatten(0, 1), images, NAMES, match=True, groups=groups, seed=seed)
+        seen = target.truth["sent_images"].flatten(0, 1).clamp(0, 1)  # codes of a private encoder leave the range
+        sent = pairwise(seen, images, NAMES, match=True, groups=groups, seed=seed)
         facts["to_transformed"] = {n: float(np.nanmean(v)) for n, v in sent.values.items()}
     gallery = _gallery(truth, images, scores, data)
     curves = _curves(truth, reconstruction, groups, seed)
