@@ -17,8 +17,8 @@ mean of w, to which truncation pulls, and mean and deviation per coordinate of P
 last rectifier) are measured on 10,000 samples of the kept mapping.
 
 Deviations: no path-length penalty and no style mixing (as in the small-image preset of StyleGAN2-ADA); mean w
-measured at the end instead of running along; a step makes its images once, for both networks; both rates fall linearly to zero from `decay_from` (a share of
-the steps) on, where that is below 1.
+measured at the end instead of running along; a step makes its images once, for both networks; both rates
+fall linearly to zero from `decay_from` (a share of the steps) on, where that is below 1.
 """
 
 from __future__ import annotations
