@@ -1,7 +1,7 @@
 """Image-iterations per second of gradient matching, one thread, beside a plain loop over the trials.
 
     uv run python benchmarks/gradient_matching.py [--iterations 100] [--trials 8] [--repeats 3] [--batches 1 4]
-        [--victims lenet convnet8 convnet16] [--compiled] [--bfloat16] [--lbfgs 6] [--json] [--check]
+        [--victims lenet convnet8 convnet16] [--compiled] [--bfloat16] [--lbfgs 6] [--json] [--out FILE] [--check]
 
 The plain loop is what one writes first: one trial after the other, torch.autograd.grad with create_graph, a sum
 over the layers for the cosine, loss.backward(), torch.optim.Adam on the signed gradient. Ours is the search that
@@ -10,6 +10,7 @@ Gradients; rates are per CPU second, best of the repeats, the forms taking turns
 the same work. Peak memory is that of the tensors alive at once (of a compiled form it is not seen). For L-BFGS
 (DLG) the plain loop is one torch.optim.LBFGS per trial.
 
+--out: all lines as one JSON file, with the processor and the versions that they were measured on.
 --check: exit status 1 if PSNR differs by more than 0.1 dB, a ratio is below 1, or the chosen form misses its
 bar: 4 for LeNet at batch 1 (7 compiled), 2 for the 16-64-channel ConvNet at batch 1, 2.5 for L-BFGS.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
 import tempfile
 import time
@@ -262,6 +264,20 @@ def _row(line: dict[str, object]) -> str:
     return f"{line['case']:22s} {line['form']:16s} {numbers}"
 
 
+def hardware() -> dict[str, str]:
+    """What the rates depend on."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if (
+        info.is_file()) else []  # fmt: skip
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": "1",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=100)
@@ -272,6 +288,7 @@ def main() -> int:
     parser.add_argument("--lbfgs", type=int, default=6, help="outer steps; 0 leaves it out")
     for flag in ("compiled", "bfloat16", "json", "check"):
         parser.add_argument(f"--{flag}", action="store_true")
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     lines: list[dict[str, object]] = []
@@ -283,6 +300,10 @@ def main() -> int:
             lines.append(line)
             print(json.dumps(line) if args.json else _row(line), flush=True)
     short = misses(lines)
+    if args.out:
+        rounded = [{k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()} for line in lines]
+        about = {"hardware": hardware(), "settings": {k: v for k, v in vars(args).items() if k != "out"}}
+        args.out.write_text(json.dumps({**about, "missed": short, "lines": rounded}, indent=1) + "\n")
     for text in short:
         print(text, file=sys.stderr)
     return int(bool(short) and args.check)
