@@ -108,7 +108,6 @@ QUANTISED = {"method": "mixed_quantization", "strength": 1}
         ([{"method": "local_dp"}], "dgc", "give it a strength"),
         ([{"method": "chain"}], "chain", "no chains"),
         ([3], "", "with 'method'"),
-        ([DP, {"method": "rve_pfl"}], "rve_pfl", "unknown defense|only one stage"),
     ],
 )
 def test_wrong_chains_are_refused(stages, varies, message):
@@ -198,3 +197,17 @@ def test_chains_are_read_from_parameters(tmp_path):
     }  # fmt: skip
     built = params.check(raw).defenses["both"].build(None, strength=0.5)
     assert [p.id for p in built.parts] == ["local_dp", "secure_aggregation"]
+
+
+def test_rounds_are_counted_to_the_undefended_accuracy():
+    """With target_accuracy 0 the undefended federation of the same seeds says where 95 % are."""
+    training = {"utility_rounds": 30, "clients": 4, "batch": 8, "rate": 0.05, "target_accuracy": 0}
+    own, pruned, masked = (
+        target(scenario(subjects=2, training=training), d).utility
+        for d in (NONE, Dgc(strength=0.999, residual=False), SecureAggregation(strength=2))
+    )
+    assert own["rounds_to_target"] <= 30 < pruned["rounds_to_target"] == 31
+    assert pruned["accuracy"] < 0.95 * own["accuracy"]
+    assert abs(masked["rounds_to_target"] - own["rounds_to_target"]) <= 5
+    assert masked["bytes_round"] > masked["bytes_dense"] > pruned["bytes_round"]
+    assert masked["bytes_down_round"] > own["bytes_down_round"] == own["bytes_dense"]

@@ -36,9 +36,12 @@ KINDS = ("dense", "sparse", "quantised", "latent", "masked")
 class Placed(Protocol):
     """What a stage or a defense says of itself."""
 
-    places: Any
-    takes: Any
-    gives: Any
+    @property
+    def places(self) -> tuple[str, ...]: ...
+    @property
+    def takes(self) -> tuple[str, ...]: ...
+    @property
+    def gives(self) -> str: ...
 
 
 def check_order(parts: Sequence[tuple[str, Placed]], where: str = "the update path") -> None:
@@ -145,7 +148,8 @@ class UpdatePath:
 
     def __init__(self, stages: Sequence[Stage]):
         self.stages = tuple(stages)
-        check_order([(type(s).__name__ if not isinstance(s, Hooked) else s.defense.id, s) for s in stages])
+        names = [s.defense.id if isinstance(s, Hooked) else type(s).__name__ for s in stages]
+        check_order(list(zip(names, stages)))
 
     def encode(self, update: Mapping[str, Tensor], ctx: Client) -> Payload:
         payload = Payload("dense", update, sum(4 * t.numel() for t in update.values()))

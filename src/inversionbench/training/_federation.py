@@ -18,7 +18,8 @@ class Federation:
     `clients` sends the gradient of `batch` of its images, drawn without replacement; the private set is split
     evenly, or by a Dirichlet distribution over classes with parameter `skew` where that is not 0. The server
     takes the mean with momentum at `rate`, which rises over `warm_up` rounds and drops to a fifth after 60 %.
-    target_accuracy: the level to which rounds are counted (95 % of what the undefended federation reaches).
+    target_accuracy: the level to which rounds are counted; 0: 95 % of what the undefended federation reaches, which
+    is then trained beside the defended one.
     """
 
     rounds: int = 0

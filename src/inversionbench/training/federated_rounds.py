@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.defenses._exchange import Round
-from inversionbench.defenses.base import Client, Defense
+from inversionbench.defenses.base import NONE, Client, Defense
 from inversionbench.models.federated import Victim
 from inversionbench.training._federation import Federation
 from inversionbench.training._protocol import Protocol
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from inversionbench.tracks.base import Progress, Scenario
 
 DROP_AT, DROP = 0.6, 0.2  # the rate drops to a fifth after 60 % of the rounds
+RELATIVE = 0.95
 LOOK = 5  # rounds between two measurements of the accuracy
 
 
@@ -172,40 +173,49 @@ def utility(
     """What a defense costs: a mean over `utility_seeds` federations trained from scratch with it.
 
     accuracy: on held-out images after the last round; accuracy_early: after a quarter of the rounds;
-    rounds_to_target: until the accuracy first reaches `target_accuracy` (one more than the number of rounds
-    where it does not); bytes_round, bytes_down_round: sent and received by one client per round; diverged: share of
-    federations that ended with values that are not finite or below twice chance.
+    rounds_to_target: until the accuracy first reaches `target_accuracy`, or where that is 0 the share `RELATIVE` of
+    what the same federation reaches without the defense (one more than the number of rounds where it does not);
+    bytes_round, bytes_down_round: sent and received by one client per round; diverged: share of federations that
+    ended with values that are not finite or below twice chance.
     """
-    from inversionbench.training.federated_target import new_model, stream
-
-    held, truth = data.heldout.images(), data.heldout.labels()
     sums: dict[str, float] = {}
     for s in progress(range(federation.utility_seeds), desc="utility"):
-        own = stream(seed, "utility set", s)
-        x, y = defense.training_set(data.private.images(), data.private.labels(), own)
-        model = new_model(scenario, defense, data.shape, data.classes, seed + s)
-        curve: dict[int, float] = {}
-        owners: list[Defense] = []
-        test = stream(seed, "utility", "deployed", s)
-
-        def look(t: int, model: Victim = model, curve: dict[int, float] = curve, owners: list[Defense] = owners,
-                 test: torch.Generator = test) -> None:  # fmt: skip
-            inputs = [own.deployed(held, test) for own in owners] if defense.personal else [held]
-            curve[t] = sum(accuracy(model, x, truth) for x in inputs) / len(inputs)
-
-        meter = Meter()
-        rng, own_rng = stream(seed, "utility", s), stream(seed, "utility", "defense", s)
-        sent = train(model, x, y, data.classes, federation, federation.utility_rounds, defense, rng, own_rng, look,
-                     meter, owners)  # fmt: skip
+        curve, meter = _federation(scenario, defense, data, federation, seed, s)
         last = curve[federation.utility_rounds]
-        reached = [t for t, a in curve.items() if a >= federation.target_accuracy]
+        goal = federation.target_accuracy
+        if not goal:
+            plain = curve if not defense.hooks else _federation(scenario, NONE, data, federation, seed, s)[0]
+            goal = RELATIVE * plain[federation.utility_rounds]
+        reached = [t for t, a in curve.items() if a >= goal]
         row = {
             "accuracy": last,
             "accuracy_early": curve[min(curve, key=lambda t: abs(t - federation.utility_rounds / 4))],
             "rounds_to_target": float(min(reached, default=federation.utility_rounds + 1)),
-            "bytes_round": sent,
+            "bytes_round": meter.up / meter.sent,
             "bytes_down_round": meter.down / meter.sent,
             "diverged": float(last < 2 / data.classes),
         }
         sums = {k: sums.get(k, 0.0) + v / federation.utility_seeds for k, v in row.items()}
     return sums
+
+
+def _federation(
+    scenario: Scenario, defense: Defense, data: Dataset, federation: Federation, seed: int, s: int
+) -> tuple[dict[int, float], Meter]:
+    """One federation from scratch: rounds -> accuracy on held-out images, and what it cost."""
+    from inversionbench.training.federated_target import new_model, stream
+
+    held, truth = data.heldout.images(), data.heldout.labels()
+    x, y = defense.training_set(data.private.images(), data.private.labels(), stream(seed, "utility set", s))
+    model = new_model(scenario, defense, data.shape, data.classes, seed + s)
+    curve: dict[int, float] = {}
+    owners: list[Defense] = []
+    meter, test = Meter(), stream(seed, "utility", "deployed", s)
+
+    def look(t: int) -> None:
+        inputs = [own.deployed(held, test) for own in owners] if defense.personal else [held]
+        curve[t] = sum(accuracy(model, x, truth) for x in inputs) / len(inputs)
+
+    rng, own_rng = stream(seed, "utility", s), stream(seed, "utility", "defense", s)
+    train(model, x, y, data.classes, federation, federation.utility_rounds, defense, rng, own_rng, look, meter, owners)
+    return curve, meter

@@ -50,7 +50,8 @@ def make_target(
     federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
     architecture = {"id": defense.id, **asdict(defense)}
     defense = defense.prepare(
-        data, lambda rng: build(scenario.model, data.shape, data.classes, rng), stream(seed, "defense", "prepare")
+        data, lambda rng: build(scenario.model, tuple(data.shape), data.classes, rng),  # type: ignore[arg-type]
+        stream(seed, "defense", "prepare")
     )
     x, y = defense.training_set(data.private.images(), data.private.labels(), stream(seed, "defense", "set"))
     model = new_model(scenario, defense, data.shape, data.classes, seed)
@@ -62,7 +63,7 @@ def make_target(
               stream(seed, "rounds", "defense"))  # fmt: skip
     decoy = choose_decoys(y, index, stream(seed, "decoys"))
     clients, decoys = _groups(x, y, index, decoy, defense, seed)
-    earlier = []
+    earlier: list[dict[str, Any]] = []
     for back in reversed(range(1, protocol.rounds)):
         before = _round(model, clients, protocol, federation.rounds + len(earlier), defense, seed, f"client -{back}")
         earlier.append(_seen_round(model, before, protocol))

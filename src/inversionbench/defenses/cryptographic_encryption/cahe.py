@@ -117,7 +117,7 @@ class Cahe(Defense):
                 added, ciphers = keys.sum(inputs)
                 if not np.array_equal(added, inputs.sum(0)):
                     raise RuntimeError("cahe: the decrypted sum is not the sum of the inputs")
-                rows[np.ix_(members, index)] = [keys.read(c, len(index)) for c in ciphers]
+                rows[np.array(members)[:, None], index] = [keys.read(c, len(index)) for c in ciphers]
             size[members] = self._size(len(index), len(members), x.shape[1])
             total[index] += added
         view: Sequence[Update] = [decode(row, like, self.bits) for row in rows]

@@ -218,7 +218,7 @@ class _Session:
         from inversionbench.defenses._fixed_point import centred
 
         if self.variant == "shares":
-            return centred(sum(s for held in self.sums for _, _, s in held) % 2**32)
+            return centred(np.sum([s for held in self.sums for _, _, s in held], axis=0) % 2**32)
         out = np.zeros(self.x.shape[1], np.int64)
         for f, held in enumerate(self.sums):
             out[self.owner == f] = sum(s for _, _, s in held)
