@@ -34,12 +34,14 @@ class Layer:
 
     def output(self, x: Tensor) -> Tensor:
         """Without the bias. x: (n, c, h, w)."""
-        return F.conv2d(self.raised(x), self.conv.weight.detach().to(x), None, self.conv.stride, self.conv.padding)
+        return F.conv2d(self.raised(x), self.conv.weight.to(x), None, self.conv.stride, self.conv.padding)
 
     def weight_gradient(self, x: Tensor, d: Tensor) -> Tensor:
         """dL/dW of every image alone, (n, out * c * k * k). x: (n, c, h, w), d: (out, h', w')."""
         k = self.conv.kernel_size
-        columns = F.unfold(self.raised(x), k, padding=self.conv.padding, stride=self.conv.stride)
+        padding = self.conv.padding
+        assert not isinstance(padding, str)  # "same" needs a stride of 1
+        columns = F.unfold(self.raised(x), k, padding=padding, stride=self.conv.stride)
         return torch.einsum("ol,njl->noj", d.flatten(1), columns).flatten(1)
 
 
@@ -49,7 +51,7 @@ def equations(layer: Layer, shape: Sequence[int], d: Tensor, chunk: int = 256) -
     columns = []
     for basis in torch.eye(n, dtype=torch.float64).view(n, *shape).split(chunk):
         columns.append(torch.cat([layer.output(basis).flatten(1), layer.weight_gradient(basis, d.double())], dim=1))
-    return torch.cat(columns).T.contiguous()
+    return torch.cat(columns).T.detach().contiguous()
 
 
 def rank(a: Tensor) -> int:

@@ -92,7 +92,8 @@ class RvePfl(Defense):
         if self.strength == 0:
             return x
         with torch.no_grad():
-            return self._code(*self._held("encoder")(x), rng)
+            mean, log_var = self._held("encoder")(x)
+            return self._code(mean, log_var, rng)
 
     def public_knowledge(self) -> dict[str, Any]:
         return {"encoder": "private to each client", "latent": "as many values as an image", "kl": self.kl}

@@ -86,7 +86,7 @@ def strided(conv: nn.Module, factor: int) -> nn.Module:
     assert isinstance(conv, nn.Conv2d)
     twin = nn.Conv2d(
         conv.in_channels, conv.out_channels, conv.kernel_size, tuple(factor * s for s in conv.stride),  # type: ignore[arg-type]
-        conv.padding, bias=conv.bias is not None,
+        conv.padding, bias=conv.bias is not None,  # type: ignore[arg-type]
     )  # fmt: skip
     twin.weight, twin.bias = conv.weight, conv.bias
     return twin
