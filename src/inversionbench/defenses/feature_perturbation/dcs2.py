@@ -15,6 +15,9 @@ batch that the server is told of is the true one: an attacker who models the add
 kind: proxies of the "same" class where the client has one (on small networks the gradients of two classes stay
 nearly opposite, so nothing can imitate: measured cosines 0.97 against -0.15), of an "other" one, or "any".
 
+Measured once (small convolutional network, four photographs, strength 0.7): inversion reaches 17.6 dB undefended, 14.0
+with 12 steps of optimisation, 14.1 with none: there it is the second image that hides, not its optimisation.
+
 strength: the mix of images and labels, 0 to 1 (0: off; published 0.7). clamp keeps z inside the image box; without it
 "different" is partly a matter of impossible pixels. Deviations: slope, far and iterations for small images; the
 constant that the objective subtracts is left out, since it moves nothing.
