@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from classifier_cells import TRACK, data, generator, judges, knowledge, quiet, scenario
+from style_cells import style_prior
 
 from inversionbench import registry
 from inversionbench.attacks.classifier._dependence import gaussian_kernel, normalised_hsic
 from inversionbench.attacks.classifier.fedinverse import FedInverse, spread
 from inversionbench.attacks.classifier.gmi import Gmi
+from inversionbench.attacks.classifier.vmi import Vmi
 from inversionbench.defenses.base import NONE, Defense
 from inversionbench.errors import UserError
 from inversionbench.evaluation.classifier import refer, score
@@ -54,6 +56,20 @@ def test_the_global_model_learns_and_leaks_with_the_rounds():
 
 def test_without_the_term_it_is_its_host():
     assert torch.equal(attacked(FedInverse(hsic=0.0, **SETTING))[0].data, attacked(Gmi(**SETTING))[0].data)
+
+
+def test_the_variational_host_takes_the_term():
+    """Without the term it is its host; with it, the same passes lead elsewhere."""
+    given, trained = at_round(20)
+    shared = {"iterations": 4, "rate": 0.02, "batch": 8, "restarts": 4, "optimiser": "adam"}
+    made = []
+    for attack in (Vmi(base="style", **shared), *(FedInverse(base="vmi", hsic=w, **shared) for w in (0.0, 50.0))):
+        asked = TRACK.oracle(given, trained.released, attack, "WB", NONE, 0)
+        known = knowledge(prior=style_prior(20), targets=torch.arange(2))
+        made.append(attack.run(asked, known, generator()).data)
+        assert asked.ledger.passes == 4 * 2 * 8
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[1], made[2])
 
 
 def test_the_term_lowers_the_dependence_and_costs_nothing():
@@ -160,5 +176,5 @@ def test_scenarios_and_recipes_are_checked():
         with pytest.raises(UserError, match=words):
             check_recipe(wrong, "training")
     with pytest.raises(ValueError, match="gmi"):
-        FedInverse(base="vmi")
+        FedInverse(base="lomma")
     assert isinstance(FedInverse(base="kedmi").host.log_variance, float)

@@ -3,7 +3,7 @@
 Survey 3.2 (generative). Wu, Bai, Song, Chen, Zhou, Xiang, Sajjanhar, "FedInverse: Evaluating Privacy Leakage
 in Federated Learning", ICLR 2024. The target is the model that an honest-but-curious client receives after
 round r (a scenario with `training.clients` and `training.rounds`); updates of others are not seen. The host
-`base` (gmi or kedmi), with its prior, is unchanged but for one more term:
+`base` (gmi, kedmi or vmi), with its prior, is unchanged but for one more term:
 
     L = host + hsic * HSIC(A, B)     for each row of a batch, which keeps the published ratio of batch means
 
@@ -12,18 +12,19 @@ A and B are halves of the images of a step, HSIC that of `_dependence`, minimise
 lowered its own value but not the distance between images, at any weight that was felt. Its value and the
 spread of the answers (mean distance of two images, per pixel) go into the notes.
 
-Defaults: host steps, hsic and sigma as released for GMI; fields shared with the hosts mean what they mean there.
+Defaults: host steps, hsic and sigma as released for GMI; fields shared with the hosts mean what they mean there
+(batch and optimiser are vmi's, which searches the style-based prior by its flow for every layer).
 
 Deviations: halves are the even and the odd rows, so that gmi's halves hold the same classes (the released
 halves hold different ones, s = 2 on MNIST); gaussian kernel only. The attacker's own share is not used: the
-hosts have no place for it. Hosts gmi and kedmi; vmi not.
+hosts have no place for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -32,13 +33,23 @@ from inversionbench.attacks.classifier._dependence import normalised_hsic
 from inversionbench.attacks.classifier._rows import home
 from inversionbench.attacks.classifier.gmi import Gmi
 from inversionbench.attacks.classifier.kedmi import Kedmi
+from inversionbench.attacks.classifier.vmi import Vmi
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from inversionbench.attacks.classifier._search import Search
     from inversionbench.models.base import Trace
     from inversionbench.oracle.base import Oracle
+
+
+@dataclass(frozen=True)
+class _SpreadVmi(Vmi):
+    """VMI with its search changed."""
+
+    change: Callable[[Any], Any] = lambda search: search
+
+    def search(self, *parts: Any) -> Any:
+        return self.change(super().search(*parts))
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class FedInverse(Attack):
     id: ClassVar[str] = "fedinverse"
     level: ClassVar[str] = "WB"
     needs: ClassVar[str] = "clients"
-    prior: ClassVar[Mapping[str, tuple[str, ...]]] = {"gmi": ("dcgan",), "kedmi": ("kedmi_gan",)}
+    prior: ClassVar[Mapping[str, tuple[str, ...]]] = {"gmi": ("dcgan",), "kedmi": ("kedmi_gan",), "vmi": ("style",)}
 
     base: str = "gmi"
     hsic: float = 0.05
@@ -59,6 +70,8 @@ class FedInverse(Attack):
     restarts: int = 10
     log_variance: float = 0.0
     answer: str = "draws"
+    batch: int = 64
+    optimiser: str = "sgd"
     keep_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -66,8 +79,13 @@ class FedInverse(Attack):
             raise ValueError(f"base: expected one of {', '.join(self.prior)}, got '{self.base}'")
 
     @property
-    def host(self) -> Gmi | Kedmi:
+    def host(self) -> Gmi | Kedmi | Vmi:
         """The attack underneath."""
+        if self.base == "vmi":
+            return _SpreadVmi(
+                base="style", iterations=self.iterations, rate=self.rate, restarts=self.restarts, batch=self.batch,
+                optimiser=self.optimiser, keep_at=self.keep_at, change=self.changed,
+            )
         shared = {
             "iterations": self.iterations, "rate": self.rate, "identity_weight": self.identity_weight,
             "realism": self.realism, "box": self.box, "restarts": self.restarts, "keep_at": self.keep_at,
@@ -77,16 +95,18 @@ class FedInverse(Attack):
         return Kedmi(**shared, log_variance=self.log_variance, answer=self.answer)  # type: ignore[arg-type]
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
-        prior = knowledge.prior
-        target = oracle.module().to(home(prior))
-        search = self.host.search(prior, target)
-        answer = self.host.solve(self.changed(search), prior, knowledge.targets, rng)
+        host, prior = self.host, knowledge.prior
+        if isinstance(host, Vmi):
+            answer = host.run(oracle, knowledge, rng)
+        else:
+            search = host.search(prior, oracle.module().to(home(prior)))
+            answer = host.solve(self.changed(search), prior, knowledge.targets, rng)
         answer.notes |= {"spread": spread(answer.data)}
         if len(answer.data) > 3:
             answer.notes["hsic"] = float(self.dependence(answer.data))
         return answer
 
-    def changed(self, search: Search) -> Search:
+    def changed(self, search: Any) -> Any:
         """The host's search with the term of this attack."""
         if not self.hsic:
             return search
