@@ -122,7 +122,6 @@ def test_a_mix_is_modelled_as_two_images(where):
     defense = defended("vrm", 0.3, a=0.0)  # always 0.7 of the own image
     plain, _ = run(where, defense, **STEPS)
     mixed, answer = run(where, defense, "two_image", **STEPS)
-    print("vrm", plain, mixed, answer.notes["shares"])
     assert mixed > plain + 0.3
     assert all(abs(w - 0.7) < 0.05 or w > 0.9 for w in answer.notes["shares"])  # a partner of the same class hides
 
@@ -131,7 +130,16 @@ def test_added_images_are_part_of_the_batch(where):
     defense = defended("dcs2", 0.7, iterations=20)
     plain, _ = run(where, defense, **STEPS)
     larger, answer = run(where, defense, "concealed_batch", **STEPS)
-    print("dcs2", plain, larger)
     assert answer.data.shape == (4, 1, 3, 16, 16)
     assert answer.notes["added"] == 1
-    assert larger > plain - 1
+    assert larger > plain + 0.3
+
+
+def test_pruned_gradients_are_learnt(where):
+    defense = defended("dgc", 0.999)
+    plain, _ = run(where, defense, **STEPS)
+    small = {"pairs": 600, "features": 512, "hidden": 96, "epochs": 8, "rate": 1e-3, "size": 32}
+    learnt, answer = run(where, defense, "learning_to_invert", **small)
+    assert answer.notes["adaptive"] is True
+    assert answer.notes["pruned_tensors"] == 4  # the weights; biases are sent dense
+    assert learnt > plain + 1
