@@ -87,7 +87,7 @@ def _steps(commands: Any) -> None:
     add("summary", _summary, "where the results of a run are", [])
 
 
-KINDS = ("attack", "defense", "metric", "dataset")
+KINDS = ("attack", "defense", "metric", "dataset", "prior")
 CELL = "SCENARIO/ATTACK/DEFENSE/STRENGTH/SEED, as in the folder names below cells/"
 
 
@@ -119,7 +119,7 @@ def _list(args: argparse.Namespace) -> None:
     lines = [(row.kind, row.id, row.name, row.id in registry.methods(row.kind)) for row in catalogue.rows()]
     lines += [
         (kind, name, "beyond the survey", True)
-        for kind in (*KINDS, "prior")
+        for kind in KINDS
         for name in registry.methods(kind)
         if (kind, name) not in listed
     ]
@@ -128,12 +128,19 @@ def _list(args: argparse.Namespace) -> None:
             print(f"{kind:8} {name:26} {'runs' if runs else '-':5} {title}")
 
 
+def _said(value: Any) -> str:
+    """A class attribute as text; a mapping is a choice by the attack's field `base`."""
+    if isinstance(value, dict):
+        return "; ".join(f"base {key}: {_said(needed)}" for key, needed in value.items())
+    return value if isinstance(value, str) else ", ".join(sorted(value))
+
+
 def _show(args: argparse.Namespace) -> None:
     from inversionbench import registry
 
-    found = [m for kind in (*KINDS, "prior") if (m := registry.methods(kind).get(args.method))]
+    found = [m for kind in KINDS if (m := registry.methods(kind).get(args.method))]
     if not found:
-        known = {name for kind in (*KINDS, "prior") for name in registry.methods(kind)}
+        known = {name for kind in KINDS for name in registry.methods(kind)}
         raise UserError(f"no method '{args.method}': {suggest(args.method, known)}")
     for method in found:
         print(f"{method.id} ({method.kind}{', ' + method.group if method.group else ''})\n")
@@ -141,7 +148,7 @@ def _show(args: argparse.Namespace) -> None:
         for name in ("level", "prior", "hooks", "tracks"):
             if method.attributes.get(name):
                 value = method.attributes[name]
-                print(f"{name}: {value if isinstance(value, str) else ', '.join(sorted(value))}")
+                print(f"{name}: {_said(value)}")
         if method.fields:
             print("parameters:")
         for name, default in method.fields.items():
@@ -263,6 +270,9 @@ def _summary(args: argparse.Namespace) -> None:
     survey = params.folder / "survey"
     if (survey / PROBLEMS).is_file():
         print(f"NOT TO BE TRUSTED:\n{(survey / PROBLEMS).read_text()}")
+    if not survey.is_dir():
+        print(f"no table yet: `snakemake --cores all` writes {survey}")
+        return
     print(f"table: {survey}/survey.md   report: {survey}/survey.html   MLflow: {params.tracking_uri}")
 
 
