@@ -40,7 +40,11 @@ def test_fields_and_defaults(kind, name):
 def test_class_attributes(kind, name):
     described, cls = registry.describe(kind, name), registry.get(kind, name)
     for attribute, value in described.attributes.items():
-        assert getattr(cls, attribute) == value, attribute
+        found = getattr(cls, attribute)
+        if isinstance(found, property):  # a chain answers for its stages; nothing is planned by it
+            assert attribute not in PLANNED, attribute
+        else:
+            assert found == value, attribute
     for attribute in PLANNED:
         if hasattr(cls, attribute):
             assert attribute in described.attributes, f"{attribute} must be a literal"
