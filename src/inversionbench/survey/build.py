@@ -31,6 +31,7 @@ from inversionbench.survey import (
     maps,
     report,
     sheets,
+    studies,
     tables,
     words,
 )
@@ -122,4 +123,4 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
                 contrasts.knowing(survey.attacks, survey.defenses, scenario, folder),
                 maps.each(survey.defenses, scenario, folder),
             ]
-    return [picture for picture in out if picture is not None]
+    return [*(picture for picture in out if picture is not None), *studies.draw(survey, folder)]
