@@ -9,7 +9,7 @@ Undefended cells only; intervals are those of the tables (95 %, attacked clients
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
     return [picture for picture in found if picture is not None]
 
 
-def groups(found: list[Record], study: Study) -> list[dict[str, float]]:
+def groups(found: Sequence[Record], study: Study) -> list[dict[str, float]]:
     """Scenarios that differ in this one thing: scenario -> value, at least two different values in each."""
     sets: dict[str, dict[str, float]] = {}
     for record in found:
@@ -84,7 +84,7 @@ def groups(found: list[Record], study: Study) -> list[dict[str, float]]:
     return [s for _, s in sorted(sets.items()) if len(set(s.values())) > 1]
 
 
-def dependence(found: list[Record], table: pd.DataFrame, study: Study, folder: Path) -> Picture | None:
+def dependence(found: Sequence[Record], table: pd.DataFrame, study: Study, folder: Path) -> Picture | None:
     """Leakage of the strongest attacks against what a study varies; controls in grey."""
     sets = groups(found, study)
     sets = [s for s in sets if len(set(s.values())) > 1 and not table[table["scenario"].isin(list(s))].empty]
@@ -135,7 +135,7 @@ def _line(ax: Any, line: pd.DataFrame, places: Mapping[float, int], shift: float
                 linewidth=1.3, linestyle="-" if cue else "--", label=words.method("attack", first.attack, first.method))
 
 
-def spread(found: list[Record], folder: Path) -> Picture | None:
+def spread(found: Sequence[Record], folder: Path) -> Picture | None:
     """How quality is spread over images, by attack and batch size."""
     names = [m for m in ("psnr", "ssim", "lpips_like") if any(m in r["metrics"] for r in found)]
     frame = _by_batch(found, names)
@@ -160,7 +160,7 @@ def spread(found: list[Record], folder: Path) -> Picture | None:
     return Picture(folder / "study-spread.png", caption, TRACK, "overview")
 
 
-def success(found: list[Record], folder: Path) -> Picture | None:
+def success(found: Sequence[Record], folder: Path) -> Picture | None:
     """Share of images above a quality, by attack and batch size."""
     names = [m for m in ("success_20", "success_30") if any(m in r["metrics"] for r in found)]
     frame = _by_batch(found, names)
@@ -181,7 +181,7 @@ def success(found: list[Record], folder: Path) -> Picture | None:
     return Picture(folder / "study-success.png", caption, TRACK, "overview")
 
 
-def labels(found: list[Record], folder: Path) -> Picture | None:
+def labels(found: Sequence[Record], folder: Path) -> Picture | None:
     """Accuracy of every rule for labels in every scenario that asks for labels alone."""
     rows = [
         {"rule": r["parameters"]["attack"].get("rule", r["attack"]), "value": r["metrics"]["label_recovery"]["mean"],
@@ -209,7 +209,7 @@ def labels(found: list[Record], folder: Path) -> Picture | None:
     return Picture(folder / "study-labels.png", caption, TRACK, "overview")
 
 
-def _by_batch(found: list[Record], metrics: list[str]) -> pd.DataFrame:
+def _by_batch(found: Sequence[Record], metrics: list[str]) -> pd.DataFrame:
     """One row per image: attack (its name), batch, metric, value; empty unless two batch sizes were attacked.
 
     From scenarios that differ in the batch alone; attacks that none of those has, from wherever they were run.
