@@ -6,20 +6,26 @@ from functools import partial
 
 import pytest
 import torch
-from classifier_cells import data, generator, knowledge, run, scenario, target
+from classifier_cells import data, generator, knowledge, quiet, run, scenario, target
+from classifier_cells import oracle as asking
+from style_cells import style_prior
 from torch import nn
 
 from inversionbench.attacks.classifier.brep_mi import BrepMi
 from inversionbench.attacks.classifier.gmi import Gmi
 from inversionbench.attacks.classifier.mi_face import MiFace
+from inversionbench.attacks.classifier.mirror import Mirror
 from inversionbench.attacks.classifier.random_prior import RandomPrior
 from inversionbench.attacks.classifier.random_search import RandomSearch
+from inversionbench.attacks.classifier.secretgen import SecretGen
 from inversionbench.defenses.base import Defense
 from inversionbench.defenses.miscellaneous.confidence_rounding import ConfidenceRounding
 from inversionbench.oracle.base import AccessDenied, BudgetExceeded, InputSpec
 from inversionbench.oracle.classifier import CHUNK, Affine, classifier_oracle
 from inversionbench.oracle.strict import _remote, classifier_from_file, served
+from inversionbench.tracks._hints import damage
 from inversionbench.tracks.classifier import network
+from inversionbench.training.priors.completion import Completion
 
 
 def net():
@@ -139,7 +145,20 @@ BLACK_BOX = {  # every black-box attack once, with a tiny budget
     "brep_mi": BrepMi(sphere=4, limit=2),
     "random_search": RandomSearch(draws=2, restarts=1),
     "mi_face": MiFace(access="BB-S", iterations=2, directions=2, difference=0.05, start="grey"),
+    "mirror": Mirror(access="BB-S", samples=8, population=4, generations=2),
+    "secretgen": SecretGen(access="BB-S", base="completion", latents=2, iterations=2),
 }
+
+
+def granted(name):
+    """What an attack knows; the priors of these two have hardly learnt anything."""
+    if name == "mirror":
+        return knowledge(prior=style_prior(steps=2))
+    if name == "secretgen":
+        recipe = Completion(z_dim=8, width=4, critic_width=4, loss="hinge", steps=2, batch=8)
+        prior = recipe.load(recipe.train(data().public, generator(), quiet))
+        return knowledge(prior=prior, **damage(data(), scenario().subjects, {"hints": 1}, 0)[0])
+    return knowledge()
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +173,12 @@ def test_black_box_attacks_run_against_another_process(name, released):
     """Same image bits, same ledger, same refusals as in one process."""
     attack = BLACK_BOX[name]
     level = attack.level if isinstance(attack.level, str) else attack.access
-    inside, asked = run(attack, defense=ConfidenceRounding(0.01))
+    asked = asking(attack, ConfidenceRounding(0.01))
+    inside = attack.run(asked, granted(name), generator())
     budget = asked.ledger.queries
     make = partial(classifier_from_file, released, level, ConfidenceRounding(0.01), 5, {"budget": budget})
     with served(make) as oracle:
-        outside = attack.run(oracle, knowledge(), generator())
+        outside = attack.run(oracle, granted(name), generator())
         assert torch.equal(outside.data, inside.data)
         assert oracle.ledger.rows == asked.ledger.rows
         call = getattr(oracle, {"LO": "labels", "BB-S": "scores"}[level])

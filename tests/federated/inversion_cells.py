@@ -52,7 +52,8 @@ def knowledge_of(s, seed=0):
 def attack(name, s, seed=0, oracle=None, **params):
     made = registry.get("attack", name)(**params)
     rng = torch.Generator().manual_seed(seed + 7)
-    return made.run(oracle or oracle_of(s, seed), knowledge_of(s, seed), rng)
+    level = made.level if isinstance(made.level, str) else made.access
+    return made.run(oracle or oracle_of(s, seed, level), knowledge_of(s, seed), rng)
 
 
 def psnr(s, result, seed=0):

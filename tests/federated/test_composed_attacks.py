@@ -12,7 +12,7 @@ ROWS = [
     ("rgcir", {}, {"batch_size": 1}, "convnet"),
     ("sgi", {"last": 0.0}, {"batch_size": 1}, "convnet"),
     ("gradinversion", {"seeds": 2, "bn": 0.0, "tv": 0.01}, {"batch_size": 1}, "convnet"),
-    ("egia", {"route": "downloads"}, {"batch_size": 1}, "convnet"),
+    ("egia", {"access": "GR-D", "route": "search"}, {"batch_size": 1}, "convnet"),
 ]
 
 

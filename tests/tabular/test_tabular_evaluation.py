@@ -97,7 +97,7 @@ def test_a_judge_of_another_column_is_no_judge():
     found = TRACK.evaluate(scenario(), answer, target(), data(), other, 0)
     assert "advantage" in found.unavailable
     with pytest.raises(UserError, match="did you mean 'sensitive'"):
-        TRACK.train_evaluator({"sensitiv": "ancestry"}, data(), 0, None)
+        TRACK.check_evaluator({"sensitiv": "ancestry"})
 
 
 def test_the_interval_of_the_gap_covers():
