@@ -3,11 +3,13 @@
 All images of a batch are matched once (linear assignment on the mean squared error), and every metric uses
 that order. Values are per image, their group is the client. Controls: what the public mean image, a random
 public image and noise score on the same batches, and the true images themselves.
+A scenario with `judges` E adds `lpips_like[E]`, a perceptual distance by its evaluators (`_perceptual`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from inversionbench.attacks.base import Reconstruction
 from inversionbench.attacks.federated._labels import RULES
 from inversionbench.attacks.federated._problem import Problem, recovered
 from inversionbench.defenses.base import NONE
+from inversionbench.evaluation._perceptual import Perception
 from inversionbench.metrics import PairScores, pairwise
 from inversionbench.metrics._controls import score_controls
 from inversionbench.metrics.base import Unavailable
@@ -36,9 +39,10 @@ CONTROLS = {"mean_image": "mean_image", "random_image": "random_image", "uniform
 
 
 def evaluate(
-    scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset, seed: int
+    scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset, seed: int,
+    evaluator: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """All numbers of one cell."""
+    """All numbers of one cell. evaluator: the state of the scenario's `judges`, where it names any."""
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     index, labels = target.truth["index"], target.truth["labels"]
     truth = data.private.images(index.flatten().numpy())
@@ -46,10 +50,10 @@ def evaluate(
     images = reconstruction.data.flatten(0, 1).clone()
     if reconstruction.failed is not None:
         images[torch.as_tensor(np.repeat(reconstruction.failed.numpy(), protocol.batch_size))] = torch.nan
-    scores = pairwise(truth, images, NAMES, match=True, groups=groups, seed=seed)
-    metrics, gone = _split(scores)
-    controls = _controls(truth, data, groups, seed)
-    unavailable = dict(gone)
+    eyes = Perception(scenario.judges, evaluator or {}, data) if scenario.judges else None
+    scores = pairwise(truth, images, match=True, groups=groups, seed=seed, **_by(eyes))
+    metrics, unavailable = _split(scores)
+    controls = _controls(truth, data, groups, seed, eyes)
     if reconstruction.notes.get("labels") == "given":
         unavailable["label_recovery"] = "the labels were given to the attacker"
     else:
@@ -65,13 +69,11 @@ def evaluate(
         "checks": target.truth["checks"],
     }
     facts["label_blind"] = float(_blind(labels, data, seed).mean())
-    facts |= state_of(scenario, data)
+    facts |= state_of(scenario, data) | (eyes.facts(truth, images, groups, seed) if eyes else {})
     if "security" in target.released["defense"]:
         facts["security"] = target.released["defense"]["security"]  # in words: INSECURE where it is
     if "sent_images" in target.truth:
-        seen = target.truth["sent_images"].flatten(0, 1).clamp(0, 1)  # codes of a private encoder leave the range
-        sent = pairwise(seen, images, NAMES, match=True, groups=groups, seed=seed)
-        facts["to_transformed"] = {n: float(np.nanmean(v)) for n, v in sent.values.items()}
+        facts["to_transformed"] = _to_transformed(target.truth["sent_images"], images, groups, seed)
     gallery = _gallery(truth, images, scores, data)
     curves = _curves(truth, reconstruction, groups, seed)
     clients = np.repeat(index[:, 0].numpy(), protocol.batch_size)  # a client is the same in two seeds if its images are
@@ -148,6 +150,13 @@ def problem_of(scenario: Scenario, target: Target) -> Problem:
     return Problem(model.bn_mode("eval_public"), protocol, update, None)
 
 
+def _to_transformed(sent: Tensor, images: Tensor, groups: np.ndarray, seed: int) -> dict[str, float]:
+    """Mean scores against what the clients trained on in place of their images (clients, batch, c, h, w)."""
+    seen = sent.flatten(0, 1).clamp(0, 1)  # codes of a private encoder leave the range
+    scores = pairwise(seen, images, NAMES, match=True, groups=groups, seed=seed)
+    return {n: float(np.nanmean(v)) for n, v in scores.values.items()}
+
+
 def _split(scores: PairScores) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Finite values per image, with the success rates; reasons for what is missing."""
     metrics = dict(scores.values)
@@ -156,11 +165,18 @@ def _split(scores: PairScores) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return metrics, {name: gone.reason for name, gone in scores.unavailable.items()}
 
 
-def _controls(truth: Tensor, data: Dataset, groups: np.ndarray, seed: int) -> dict[str, dict[str, np.ndarray]]:
+def _by(eyes: Perception | None) -> dict[str, Any]:
+    """What is measured, as arguments of `pairwise`."""
+    return {"names": (*NAMES, "lpips_like"), "features": eyes.first} if eyes else {"names": NAMES}
+
+
+def _controls(
+    truth: Tensor, data: Dataset, groups: np.ndarray, seed: int, eyes: Perception | None
+) -> dict[str, dict[str, np.ndarray]]:
     """Control -> metric -> values, all matched as the attack was."""
     rng = np.random.default_rng(seed)
     public = data.public.images()
-    scored = score_controls(truth, public, NAMES, rng, match=True, groups=groups)
+    scored = score_controls(truth, public, rng=rng, match=True, groups=groups, **_by(eyes))
     return {ours: _split(scored[theirs])[0] for theirs, ours in CONTROLS.items()}
 
 

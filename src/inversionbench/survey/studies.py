@@ -137,7 +137,8 @@ def _line(ax: Any, line: pd.DataFrame, places: Mapping[float, int], shift: float
 
 def spread(found: Sequence[Record], folder: Path) -> Picture | None:
     """How quality is spread over images, by attack and batch size."""
-    names = [m for m in ("psnr", "ssim", "lpips_like") if any(m in r["metrics"] for r in found)]
+    present = sorted({m for r in found for m in r["metrics"]})
+    names = [m for base in ("psnr", "ssim", "lpips_like") for m in present if m.partition("[")[0] == base]
     frame = _by_batch(found, names)
     if frame.empty:
         return None

@@ -1,7 +1,8 @@
 """The federated track: what a client's update gives away about its batch.
 
 target: the global model and the updates of `subjects` client batches of one round. oracle level GR. truth:
-the batches. There is no evaluator: reconstructions are compared pixel by pixel.
+the batches. Reconstructions are compared pixel by pixel; a scenario of images that names `judges`, an entry of
+`evaluators:` (options: see `training._perceptual`), also gets a perceptual distance by them, `lpips_like[entry]`.
 
 scenario.model      a network of `models.federated` with its options
 scenario.training   the federation: see `training._federation.Federation` (rounds before the attacked one, 0 =
@@ -36,6 +37,7 @@ class Federated(Track):
         "psnr": "higher",
         "ssim": "higher",
         "mse": "lower",
+        "lpips_like": "lower",
         "success_20": "higher",
         "success_30": "higher",
         "label_recovery": "higher",
@@ -98,4 +100,17 @@ class Federated(Track):
 
         if scenario.protocol.get("ask", "images") == "labels":
             return evaluate_labels(scenario, reconstruction, target, data, seed)
-        return evaluate(scenario, reconstruction, target, data, seed)
+        return evaluate(scenario, reconstruction, target, data, seed, evaluator)
+
+    def check_evaluator(self, options: Mapping[str, Any]) -> None:
+        from inversionbench.training._perceptual import check_perceptual
+
+        check_perceptual(options)
+
+    def train_evaluator(
+        self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
+    ) -> dict[str, Any]:
+        from inversionbench.training._perceptual import check_perceptual
+        from inversionbench.training.evaluators import train_evaluators
+
+        return train_evaluators(check_perceptual(options), data, seed, progress)
