@@ -64,6 +64,7 @@ def test_good_parameters_and_derived_values():
         ("datasets.dosing", {"nois": 3}, ["datasets.dosing", "'nois'", "'noise'"]),
         ("attacks.mi_attribut", {}, ["attacks.mi_attribut", "'mi_attribute'"]),
         ("attacks.mi_attribute.params", {"acces": "LO"}, ["'acces'", "'access'"]),
+        ("attacks.mi_attribute.priors", {"dcgan": "dcgan"}, ["attacks.mi_attribute.priors", "'dcgan'"]),
         ("attacks.mi_attribute.params", {"access": "BB"}, ["access 'BB'", "BB-S"]),
         ("attacks.mi_attribute.params", {"belief": 3}, ["attacks.mi_attribute.params.belief", "str"]),
         ("attacks.mi_attribute.scenarios", ["forest"], ["unknown scenario 'forest'", "tree"]),
@@ -94,6 +95,18 @@ def test_only_keeps_the_scenarios_it_names_and_what_entries_say_of_them():
     assert not params.attacks["labels"].settings
     with pytest.raises(UserError, match=r"only: unknown scenario 'tre'.*'tree'"):
         check({**raw, "only": ["tre"]})
+
+
+def test_an_attack_gets_another_entry_for_a_prior_that_it_names():
+    raw = read(ROOT / "params.yaml").raw
+    raw = merge(raw, {"only": ["faces_cnn"], "priors": {"short": {"method": "dcgan"}}})
+    attack = check(merge(raw, {"attacks": {"gmi": {"priors": {"dcgan": "short"}}}})).attacks["gmi"]
+    assert attack.roles() == {"dcgan": "short"}
+    assert attack.priors() == ("short",)
+    with pytest.raises(UserError, match=r"gmi needs a prior.*'shrt'.*'short'"):
+        check(merge(raw, {"attacks": {"gmi": {"priors": {"dcgan": "shrt"}}}}))
+    with pytest.raises(UserError, match=r"attacks.gmi.priors: unknown prior of this attack 'dcgn'.*'dcgan'"):
+        check(merge(raw, {"attacks": {"gmi": {"priors": {"dcgn": "short"}}}}))
 
 
 def test_all_problems_are_reported_at_once():

@@ -10,13 +10,14 @@
     evaluators: ENTRY: {track, dataset, options}
     priors:     ENTRY: {method?, params}
     scenarios:  NAME: {track, dataset, model, training, protocol, subjects, seeds, target_seeds, judges}
-    attacks:    ENTRY: {method?, params, settings?, scenarios?, defenses?}
+    attacks:    ENTRY: {method?, params, settings?, priors?, scenarios?, defenses?}
     defenses:   ENTRY: {method?, params, strengths, scenarios?}
 
 An entry is named by its method, or by any name with `method:` beside it. Every attack meets every scenario
 of its track and every defense that acts there; `scenarios:` and `defenses:` restrict that, `settings:` gives
-other parameters in one scenario. A scale is an overlay (`workflow/scales/<scale>.yaml`) merged into
-params.yaml key by key; null removes an entry, `only` keeps the scenarios it names.
+other parameters in one scenario, `priors:` of an attack another entry for a prior that its method names. A
+scale is an overlay (`workflow/scales/<scale>.yaml`) merged into params.yaml key by key; null removes an
+entry, `only` keeps the scenarios it names.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Entry:
     scenarios: tuple[str, ...] | None = None
     defenses: tuple[str, ...] | None = None
     strengths: tuple[float, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def described(self) -> registry.Method:
@@ -93,12 +95,18 @@ class Entry:
         own: frozenset[str] = self.described.attributes["hooks"]
         return own.union(*(stage.attributes["hooks"] for stage in self.stages))
 
-    def priors(self, scenario: str | None = None) -> tuple[str, ...]:
-        """The entries of `priors:` that an attack needs here; its field `base` chooses where a mapping stands."""
+    def roles(self, scenario: str | None = None) -> dict[str, str]:
+        """The priors that an attack needs here, as it names them -> the entries of `priors:` that it gets; its field
+        `base` chooses where a mapping stands."""
         needed = self.described.attributes.get("prior") or ()
         if isinstance(needed, Mapping):
             needed = needed[self.parameters(scenario)["base"]]
-        return (needed,) if isinstance(needed, str) else tuple(needed)
+        named = (needed,) if isinstance(needed, str) else tuple(needed)
+        return {name: self.instead.get(name, name) for name in named}
+
+    def priors(self, scenario: str | None = None) -> tuple[str, ...]:
+        """The entries of `priors:` that an attack gets here."""
+        return tuple(self.roles(scenario).values())
 
 
 @dataclass(frozen=True)
@@ -323,6 +331,7 @@ def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections
         _tuple(given.get("scenarios")),
         _tuple(given.get("defenses")),
         tuple(given.get("strengths") or ()),
+        given.get("priors") or {},
     )
     for scenario in [*(entry.scenarios or ()), *entry.settings]:
         _known(scenario, where, "scenario", sections["scenarios"])
@@ -362,6 +371,9 @@ def _check_priors(entry: Entry, priors: Mapping[str, Entry]) -> None:
             raise UserError(f"attacks.{entry.name}: base '{base}': {suggest(str(base), choice)}")
         for prior in entry.priors(scenario):
             _known(prior, f"attacks.{entry.name} needs a prior", "entry of priors", priors)
+    named = {role for scenario in [None, *entry.settings] for role in entry.roles(scenario)}
+    for role in entry.instead:
+        _known(role, f"attacks.{entry.name}.priors", "prior of this attack", dict.fromkeys(named))
 
 
 def _check_base(entry: Entry, priors: Mapping[str, Entry]) -> None:

@@ -184,6 +184,8 @@ class Plan:
             "protocol": scenario.protocol,
             "model": scenario.model,
         }
+        if instead := self.params.attacks[group.attack].instead:
+            config["priors"] = dict(instead)
         return {"config": _json(config), "code": runner.attack_code(self.params, group)}
 
     def evaluate(self, key: str) -> dict[str, str]:

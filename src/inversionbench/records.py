@@ -19,7 +19,7 @@ record.json
     utility      name -> number, of the defended target (accuracy, nll, ece, bytes, ...)
     cost         {"queries", "queries_by_phase", "passes", "gradient_evaluations", ...}: counted
     knowledge    what the attack used: {"used": [...], protocol and scenario facts}
-    parameters   {"attack", "defense", "scenario"}: every parameter, defaults included
+    parameters   {"attack", "priors", "defense", "scenario", ...}: every parameter, defaults included
     facts        what else the evaluation found out
     provenance   {"code", "data", "target", "prior", "evaluator": digests, "versions": {...}}
 """

@@ -156,13 +156,13 @@ def _shared_prior(params: Params, entry: str, dataset: str) -> Any:
 
 
 def _prior_files(params: Params, group: Group, strength: float, seed: int) -> dict[str, Path]:
-    """Entry -> file of every prior that an attack is given."""
+    """File of every prior that an attack is given, by the name that it has for the attack."""
     scenario = params.scenarios[group.scenario]
     out = {}
-    for entry in params.attacks[group.attack].priors(group.scenario):
+    for role, entry in params.attacks[group.attack].roles(group.scenario).items():
         folder = params.folder / cells.prior_folder(params, entry, group.scenario, group.defense, strength)
         aware = params.priors[entry].described.attributes.get("target_aware")
-        out[entry] = folder / (_target_file(scenario, seed) if aware else "prior.pt")
+        out[role] = folder / (_target_file(scenario, seed) if aware else "prior.pt")
     return out
 
 
@@ -194,8 +194,9 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     defense = _defense(params, group.defense, strength, group.scenario)
     released = _load(_target_folder(params, group, strength) / "released" / _target_file(scenario, seed))
     public, meta = _public(params, scenario.dataset)
-    states = {entry: _load(path) for entry, path in _prior_files(params, group, strength, seed).items()}
-    priors = {entry: params.priors[entry].build().load(state) for entry, state in states.items()}
+    entries = entry.roles(group.scenario)
+    states = {role: _load(path) for role, path in _prior_files(params, group, strength, seed).items()}
+    priors = {role: params.priors[entries[role]].build().load(state) for role, state in states.items()}
     knowledge = track.knowledge(scenario, released, public, meta, next(iter(priors.values()), None))
     if priors:
         knowledge.grant(priors=priors)
@@ -310,6 +311,10 @@ def _base_record(params: Params, group: Group, key: str, strength: float, seed: 
         "knowledge": {"used": [], **scenario.protocol},
         "parameters": {
             "attack": entry.parameters(group.scenario),
+            "priors": {
+                role: {"entry": prior, "method": params.priors[prior].method, **params.priors[prior].parameters()}
+                for role, prior in entry.roles(group.scenario).items()
+            },
             "defense": {
                 **(defense.parameters(group.scenario) if group.defense != "none" else {}),
                 "strength": strength,
