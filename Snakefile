@@ -3,6 +3,7 @@
 configfile: "params.yaml"
 
 
+import os
 import sys
 
 from inversionbench.errors import UserError
@@ -13,6 +14,7 @@ try:
     PLAN = Plan(config)
 except UserError as error:
     raise WorkflowError(str(error))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # container images set it; then every job would compile PyTorch again
 OUT = PLAN.folder
 PARAMS = PLAN.write()
 RUN = f"{sys.executable} -m inversionbench --params {PARAMS}"

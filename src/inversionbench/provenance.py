@@ -21,6 +21,7 @@ PACKAGE = "inversionbench"
 ROOT = Path(__file__).parent
 
 
+@cache
 def code_digest(*entries: str) -> str:
     """sha256 over the source of all modules of the package that the entry points reach.
 

@@ -241,9 +241,10 @@ def evaluate(params: Params, groups: Sequence[Group]) -> None:
     scenario = params.scenarios[first.scenario]
     reason = _missing(params, scenario.dataset)
     data = None if reason else _data(params, scenario.dataset)
-    evaluator = {}
+    evaluator: Any = {}
     if scenario.judges and data is not None:
-        evaluator = _load(params.folder / "evaluators" / scenario.judges / "evaluator.pt")
+        state = _load(params.folder / "evaluators" / scenario.judges / "evaluator.pt")
+        evaluator = get_track(scenario.track).load_evaluator(state)
     todo = [(group, *cell) for group in groups for cell in group.cells()]
     with atomic_folder(params.folder / "cells" / first.scenario / first.attack) as folder:
         for group, key, strength, seed in progress(todo, desc=f"{first.scenario}/{first.attack}"):

@@ -32,7 +32,7 @@ Y = torch.arange(SUBJECTS).repeat_interleave(3)
 
 def evaluated(images, y=Y, **more):
     answer = Reconstruction(images, y, **more)
-    return TRACK.evaluate(scenario(), answer, target(), data(), evaluators(), 3)
+    return TRACK.evaluate(scenario(), answer, target(), data(), TRACK.load_evaluator(evaluators()), 3)
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +127,9 @@ def test_a_judge_below_the_target_is_said_and_stops_the_run():
     state = {**evaluators(), "judges": [{**j, "accuracy": 0.1} for j in evaluators()["judges"]]}
     answer = Reconstruction(data().heldout.images(slice(0, len(Y))), Y)
     with pytest.raises(UserError, match=r"not more accurate than the target.*resnet 0.100.*allow_weaker"):
-        TRACK.evaluate(scenario(), answer, target(), data(), state, 3)
-    done = TRACK.evaluate(scenario(), answer, target(), data(), {**state, "allow_weaker": True}, 3)
+        TRACK.evaluate(scenario(), answer, target(), data(), TRACK.load_evaluator(state), 3)
+    allowed = TRACK.load_evaluator({**state, "allow_weaker": True})
+    done = TRACK.evaluate(scenario(), answer, target(), data(), allowed, 3)
     assert "not more accurate than the target" in done.facts["warning"]
     assert check_options({"allow_weaker": True})["allow_weaker"]
     assert not check_options({})["allow_weaker"]
@@ -139,7 +140,7 @@ def test_a_judge_below_the_target_is_said_and_stops_the_run():
 def test_without_known_attributes_the_score_is_unavailable_with_its_reason():
     state = {k: v for k, v in evaluators().items() if k != "attributes"}
     answer = Reconstruction(data().heldout.images(slice(0, len(Y))), Y)
-    done = TRACK.evaluate(scenario(), answer, target(), data(), state, 3)
+    done = TRACK.evaluate(scenario(), answer, target(), data(), TRACK.load_evaluator(state), 3)
     assert "attribute_recovery" not in done.metrics
     assert "no known attributes" in done.unavailable["attribute_recovery"]
 

@@ -54,7 +54,7 @@ def attacked(**options):
 @functools.cache
 def judged(**options):
     state = {**evaluators(), "allow_weaker": True}
-    return TRACK.evaluate(GIVEN, attacked(**options)[0], victim(), data(), state, 0)
+    return TRACK.evaluate(GIVEN, attacked(**options)[0], victim(), data(), TRACK.load_evaluator(state), 0)
 
 
 def test_nothing_of_the_hole_is_released_and_the_order_says_nothing():

@@ -67,6 +67,13 @@ class Scores:
 
 
 def refer(judges: Judges, private: Part) -> Reference:
+    """Looked at once for all cells that the same judges judge."""
+    if id(private) not in judges.references:
+        judges.references[id(private)] = (private, _look(judges, private))  # who holds the part keeps its id unique
+    return judges.references[id(private)][1]
+
+
+def _look(judges: Judges, private: Part) -> Reference:
     y = private.labels()
     _, features = judges.see(torch.from_numpy(np.array(private.x)))
     attributes = None

@@ -75,7 +75,7 @@ def strip(images: np.ndarray) -> Image.Image:
 def png(image: Image.Image) -> bytes:
     """PNG bytes; the same for the same pixels."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 

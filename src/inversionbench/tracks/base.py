@@ -132,6 +132,10 @@ class Track:
         """Train the evaluators of a data set; saved like `Target.released`."""
         return {}
 
+    def load_evaluator(self, state: dict[str, Any]) -> Any:
+        """The evaluators as `evaluate` wants them, from what `train_evaluator` returned; once for many cells."""
+        return state
+
     def oracle(
         self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
     ) -> Oracle:
@@ -160,7 +164,7 @@ class Track:
         reconstruction: Reconstruction,
         target: Target,
         data: Dataset,
-        evaluator: dict[str, Any],
+        evaluator: Any,
         seed: int,
     ) -> Evaluation:
         """Compare a reconstruction with the truth."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from inversionbench.defenses.base import Defense
     from inversionbench.oracle.base import Oracle
     from inversionbench.registry import Method
+    from inversionbench.training.evaluators import Judges
 
 PROTOCOL = ("budget", "decimals", "halves", "hint_labels", "hints", "siblings", "top_k")
 SERVICE = ("budget", "decimals", "top_k")  # what the oracle is built with
@@ -151,12 +152,16 @@ class Classifier(Track):
 
     def evaluate(
         self, scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset,
-        evaluator: dict[str, Any], seed: int,
+        evaluator: Judges, seed: int,
     ) -> Evaluation:
         from inversionbench.evaluation.classifier import evaluate
+
+        return evaluate(reconstruction, network(target.released), data, evaluator, seed, target.truth)
+
+    def load_evaluator(self, state: dict[str, Any]) -> Judges:
         from inversionbench.training.evaluators import Judges
 
-        return evaluate(reconstruction, network(target.released), data, Judges(evaluator), seed, target.truth)
+        return Judges(state)
 
     def check_evaluator(self, options: Mapping[str, Any]) -> None:
         check_options(options)

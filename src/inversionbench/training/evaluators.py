@@ -105,6 +105,7 @@ class Judges:
         self.nets = [load(j["model"], shape, classes, j["state"]).to(self.where) for j in state["judges"]]
         self.accuracies = [j["accuracy"] for j in state["judges"]]
         self.names = [j["model"]["name"] for j in state["judges"]]
+        self.references: dict[int, tuple[Any, Any]] = {}  # what the evaluation remembers of data sets
         self.allow_weaker = bool(state.get("allow_weaker", False))
         reader = state.get("attributes")
         self.attribute_names: list[str] = list(reader["names"]) if reader else []
