@@ -131,6 +131,8 @@ def describe(folder: Path) -> str:
     for name, m in record["metrics"].items():
         bounds = "" if m["low"] is None else f" [{m['low']:.4g}, {m['high']:.4g}]"
         lines.append(f"  {name}: {m['mean']:.4g}{bounds}, median {m['median']:.4g}, n = {m['n']}")
+    if said := record["facts"].get("guarantee"):
+        lines.append(f"  guarantee: {said}")
     lines += [f"  {name}: unavailable, {reason}" for name, reason in record["unavailable"].items()]
     for control, values in record["controls"].items():
         lines.append(f"  control {control}: {_shown(values)}")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from survey_cells import all_records, empty, record, summary
 
-from inversionbench.survey import build, checks, collect, defended, tables
+from inversionbench.survey import build, checks, collect, defended, report, tables
 from inversionbench.survey.pool import difference, pool
 
 
@@ -154,6 +154,23 @@ class TestDefenses:
         entry = line(made([*found, *own])[0], attack="dlg", metric="psnr")
         assert (entry["worse"], entry["entry"]) == ("aware", "ggi")
         assert entry["aware_mean"] == pytest.approx(entry["naive_mean"] + 2)
+
+
+    def test_what_a_defense_states_stands_in_every_row_of_it(self) -> None:
+        found = [record("photos", a, d, s, 0) for a in ("dlg", "wrong_gradient")
+                 for d, s in (("none", 0.0), ("dgc", 0.9), ("dgc", 0.99))]
+        found[1]["facts"]["guarantee"] = "epsilon 3 | INSECURE"
+        survey = build.make(found, "smoke")
+        rows = survey.defenses[survey.defenses["strength"] == 0.9]
+        assert set(rows["guarantee"]) == {"epsilon 3 | INSECURE"}
+        assert set(survey.defenses[survey.defenses["strength"] == 0.99]["guarantee"]) == {""}
+        assert set(survey.frame.loc[survey.frame["strength"] == 0.9, "guarantee"]) == {"epsilon 3 | INSECURE", ""}
+        assert "guarantee |" in report.markdown(survey)
+        assert "epsilon 3 \\| INSECURE |" in report.markdown(survey)
+        assert "epsilon 3 | INSECURE" in report.html(survey, [])
+
+    def test_where_nothing_is_stated_there_is_no_column(self, survey: build.Survey) -> None:
+        assert "guarantee" not in report.markdown(survey)
 
 
 class TestChecks:

@@ -173,6 +173,12 @@ class Defense:
         """What is proven for a client's records after `steps` steps at sampling rate `rate`. Not a hook."""
         return {}
 
+    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+        """What is proven or assumed, in words that stand beside every number: epsilon and delta with neighbours, unit
+        and accountant; a security level. parameters: values of one update. Not a hook.
+        """
+        return ()
+
     def release(self, logits: Tensor, rng: torch.Generator) -> Tensor:
         """H8. logits: (n, classes) -> released scores (n, classes)."""
         return logits.softmax(dim=1)

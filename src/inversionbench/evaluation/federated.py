@@ -70,8 +70,7 @@ def evaluate(
     }
     facts["label_blind"] = float(_blind(labels, data, seed).mean())
     facts |= state_of(scenario, data) | (eyes.facts(truth, images, groups, seed) if eyes else {})
-    if "security" in target.released["defense"]:
-        facts["security"] = target.released["defense"]["security"]  # in words: INSECURE where it is
+    facts |= _said(target.released["defense"])
     if "sent_images" in target.truth:
         facts["to_transformed"] = _to_transformed(target.truth["sent_images"], images, groups, seed)
     gallery = _gallery(truth, images, scores, data)
@@ -100,8 +99,13 @@ def evaluate_labels(
         "blind_guess": {"label_recovery": _blind(labels, data, seed)},
         "truth": {name: np.ones(len(index)) for name in metrics},
     }
-    facts = {"checks": target.truth["checks"], **state_of(scenario, data)}
+    facts = {"checks": target.truth["checks"], **state_of(scenario, data), **_said(target.released["defense"])}
     return Evaluation(metrics, index[:, 0].numpy(), controls, {}, unavailable, facts)
+
+
+def _said(public: Mapping[str, Any]) -> dict[str, str]:
+    """What the defense states of itself, in words: NOT PRIVATE and INSECURE where it is."""
+    return {name: public[name] for name in ("security", "guarantee") if name in public}
 
 
 def state_of(scenario: Scenario, data: Dataset) -> dict[str, float]:

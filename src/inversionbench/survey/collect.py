@@ -19,7 +19,7 @@ from inversionbench.files import atomic
 from inversionbench.survey import words
 
 CELL = ("key", "track", "scenario", "dataset", "model", "attack", "method", "attacker", "kind", "level", "aware",
-        "defense", "strength", "seed", "scale", "inert")
+        "defense", "strength", "guarantee", "seed", "scale", "inert")
 VALUE = ("status", "reason", "metric", "direction", "headline", "value", "low", "high", "median", "n", "values",
          "groups")
 ORIGIN = ("record", "digest", "target")
@@ -56,7 +56,8 @@ def tidy(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     "missing" with its reason; a cell that gave no answer has one row, of the headline metric, with its
     status. `utility_*`: of the target. `control_*`: mean of the row's metric over the control's subjects.
     `cost_*`: counted, never timed. `record`: path below the folder of cells. `aware`: the attack knows the
-    defense, by what it read or by what it notes (`adaptive`).
+    defense, by what it read or by what it notes (`adaptive`). `guarantee`: what the defense states of itself, in
+    words (epsilon and delta with neighbours and accountant, a security level), or nothing.
     """
     found = sorted(found, key=lambda record: record["key"])
     present: dict[str, set[str]] = {}
@@ -129,13 +130,14 @@ def _rows(record: Mapping[str, Any], present: set[str]) -> Iterator[dict[str, An
 
 def _cell(record: Mapping[str, Any]) -> dict[str, Any]:
     model = record["model"]
-    known = {c: record[c] for c in CELL if c not in ("model", "aware", "attacker", "strength")}
+    known = {c: record[c] for c in CELL if c not in ("model", "aware", "attacker", "strength", "guarantee")}
     return {
         **known,
         "attacker": attacker(record["method"]),
         "model": model if isinstance(model, str) else str(model.get("name")),
         "aware": aware(record),
         "strength": float(record["strength"]),
+        "guarantee": str(record["facts"].get("guarantee", "")),
     }
 
 

@@ -28,7 +28,7 @@ COLUMNS = [
     "worse", "mean", "low", "high", "median", "n", "units", "seeds", "status", "reason", *SIDES,
     "undefended", "difference", "difference_low", "difference_high", "pairs", "inert",
     "utility_name", "utility", "utility_min", "utility_max", "targets", "utility_undefended", "utility_difference",
-    "rebuilt", "records", "record_seeds",
+    "guarantee", "rebuilt", "records", "record_seeds",
 ]  # fmt: skip
 ORDER = ["track", "scenario", "defense", "strength", "metric", "attack", "level"]
 Choice = tuple[Pooled, Sequence[Row]]  # what was reached, and the rows it was pooled from
@@ -47,7 +47,7 @@ def defenses(frame: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
             for strength in sorted({r["strength"] for r in own}):
                 lines = list(_attackers(own, strength, plain))
                 known = {"defense": defense, "strength": strength, "rebuilt": catalogue.rebuilt("defense", defense)}
-                common = {**known, **utilities[scenario, defense, strength]}
+                common = {**known, **utilities[scenario, defense, strength], "guarantee": _stated(own, strength)}
                 out += [{**common, **line} for line in (*lines, *_strongest(lines))]  # COLUMNS drops the rows
     return pd.DataFrame(out, columns=COLUMNS).sort_values(ORDER, ignore_index=True)
 
@@ -58,6 +58,11 @@ def _groups(rows: Iterable[Row], key: Callable[[Row], Any]) -> list[tuple[Any, l
     for row in rows:
         found.setdefault(key(row), []).append(row)
     return sorted(found.items())
+
+
+def _stated(rows: Sequence[Row], strength: float) -> str:
+    """What the defense states at this strength; "" where nothing, or where its cells have no answer."""
+    return next((r["guarantee"] for r in rows if r["strength"] == strength and r["guarantee"]), "")
 
 
 def _attackers(rows: Sequence[Row], strength: float, plain: Sequence[Row]) -> Iterator[dict[str, Any]]:

@@ -80,7 +80,7 @@ def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
             ("strongest attack", "† knows the defense"),
             (metric.title, words.arrow(metric.direction)), ("change", "against no defense"),
             (use.title, f"{'lower' if use.direction == 'lower' else 'higher'} is better"), ("its change", ""),
-            COUNT, RECORDS]
+            COUNT, RECORDS, *_stated_head(rows)]
     out = []
     for row in rows.itertuples():
         out.append(("", [
@@ -89,6 +89,7 @@ def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
             Cell(words.method("attack", row.entry, row.method) + (" †" if row.worse == "aware" else "")),
             _number(row, metric), _change(row, metric), _utility(row, use),
             Cell(use.show(row.utility_difference, True), sort=row.utility_difference), _count(row), _records(row),
+            *(Cell(row.guarantee) for _ in _stated_head(rows)),
         ]))
     return Table(f"{scenario}: what every defense leaves to the strongest attack", head, out)
 
@@ -103,12 +104,13 @@ def pair_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
     head = [("defense", ""), ("strength", ""), ("attack", ""), ("access", ""),
             ("ignores it", "the attacker does not know the defense"), ("knows it", "the attacker knows the defense"),
             (f"worse: {metric.title}", words.arrow(metric.direction)), ("change", "paired, against no defense"),
-            COUNT, RECORDS]
+            COUNT, RECORDS, *_stated_head(rows)]
     out = [(("control" if row.kind == "control" else ""), [
         _defense(row), Cell(f"{row.strength:g}", sort=row.strength),
         Cell(words.method("attack", row.method)), Cell(words.label("levels", row.level)),
         _side(row, "naive", metric), _side(row, "aware", metric),
         _number(row, metric), _change(row, metric), _count(row), _records(row),
+        *(Cell(row.guarantee) for _ in _stated_head(rows)),
     ]) for row in rows.itertuples()]
     return Table(f"{scenario}: every defense against every attack", head, out)
 
@@ -142,6 +144,11 @@ def _attack(row: Any) -> Cell:
 def _defense(row: Any) -> Cell:
     name = words.method("defense", row.defense)
     return Cell(name + (" *" if row.rebuilt else ""), sort=name)
+
+
+def _stated_head(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """The column for what defenses state of themselves; none where no defense does."""
+    return [("guarantee", "proven or assumed, by the defense's own account")] if rows["guarantee"].any() else []
 
 
 def _number(row: Any, metric: Quantity) -> Cell:

@@ -72,13 +72,16 @@ def make_target(
     checks = self_check(model, protocol, done.sent, done.view, y[index])
     if not defense.hooks and max(checks["match_at_truth_undefended"]) > TRUTH:
         raise RuntimeError(f"the client is simulated wrongly: matching loss at the true data {checks}")
+    rounds = max(federation.rounds, federation.utility_rounds) + protocol.rounds
+    taken = federation.batch * federation.clients / len(y), rounds * len(protocol.steps)
+    said = defense.statements(*taken, sum(p.numel() for p in model.parameters()))
     released = {
         "state": {n: t.detach().clone() for n, t in model.state_dict().items()},
         "shape": list(data.shape),
         "classes": data.classes,
         "updates": {"client": done.view, "decoy": away.view},
         "statistics": _statistics(done.sent) if protocol.bn == "train_shared" else None,
-        "defense": defense.public_knowledge() | done.sent[0].public | done.exchange.facts,
+        "defense": defense.public_knowledge() | done.sent[0].public | done.exchange.facts | _stated(said),
         "earlier": earlier,
         "architecture": architecture,
     }
@@ -88,13 +91,16 @@ def make_target(
     if "train_transform" in defense.hooks:
         truth["sent_images"] = torch.stack([s.x for s in done.sent])
     utility = _price(model, done, checks)
-    rounds = max(federation.rounds, federation.utility_rounds) + protocol.rounds
-    utility |= defense.guarantee(federation.batch * federation.clients / len(y), rounds * len(protocol.steps))
+    utility |= defense.guarantee(*taken)
     if federation.utility_rounds:
         from inversionbench.training.federated_rounds import utility as measure
 
         utility |= measure(scenario, defense, data, federation, seed, progress)
     return Target(released, truth, utility, done.seconds)
+
+
+def _stated(said: tuple[str, ...]) -> dict[str, str]:
+    return {"guarantee": "; ".join(said)} if said else {}
 
 
 @dataclass

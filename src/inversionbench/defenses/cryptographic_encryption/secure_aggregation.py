@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     Update = dict[str, Tensor]
 
 
+SECURITY = "128 bits (X25519, ChaCha20)"
+
+
 @dataclass(frozen=True)
 class SecureAggregation(Defense):
     """clip, bits: of the fixed point. neighbours: of every client. dropouts: per group."""
@@ -116,7 +119,7 @@ class SecureAggregation(Defense):
             "clients_per_sum": max(map(len, groups)),
             "groups": groups,
             "clipped": sum(c for _, c in encoded) / (n * len(x[0])),
-            "security": "128 bits (X25519, ChaCha20)",
+            "security": SECURITY,
             "security_bits": 128.0,
         })  # fmt: skip
 
@@ -134,6 +137,13 @@ class SecureAggregation(Defense):
         if observer == "collusion" and partner != place and partner in done.survivors:
             return decode(total - x[members[partner]], like, self.bits, max(1, count - 1))
         return decode(total, like, self.bits, count)
+
+    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+        """The masks' level, and what they leave open."""
+        if self.strength == 0:
+            return ()
+        open_sum = "the client's own update is opened" if self.strength == 1 else f"the sum of {self.crowd} is opened"
+        return (f"masks: {SECURITY}; {open_sum}",)
 
     def bytes_sent(self, update: Update) -> int:
         """Masked words, two public keys, sealed shares for the neighbours, and one opened share of each client."""

@@ -6,7 +6,7 @@ All relations are those of the caller: sigma is the noise standard deviation div
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 ORDERS: tuple[float, ...] = (*(1 + k / 10 for k in range(1, 100)), *range(12, 64))
 
@@ -71,6 +71,21 @@ def epsilon_exact(sigma: float, delta: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if delta_exact(sigma, middle) > delta else (low, middle)
     return high
+
+
+def in_words(told: Mapping[str, float], spans: tuple[str, str], unit: str, neighbours: str, accountant: str) -> str:
+    """A guarantee as it stands beside a result: (epsilon, delta), what it is for, and how it was computed.
+
+    told: epsilon_total, epsilon_round, delta, private (1 or 0). spans: what the two epsilons cover.
+
+    >>> told = {"epsilon_total": 31234.5, "epsilon_round": 3.21, "delta": 1e-5, "private": 0.0}
+    >>> in_words(told, ("150 rounds", "the first"), "client", "replace the update", "RDP")
+    'epsilon 3.12e+04 in 150 rounds, 3.21 in the first, delta 1e-05; client level, neighbours: replace the update; \
+accountant: RDP; NOT PRIVATE'
+    """
+    verdict = "" if told["private"] else "; NOT PRIVATE"
+    return (f"epsilon {told['epsilon_total']:.3g} in {spans[0]}, {told['epsilon_round']:.3g} in {spans[1]}, "
+            f"delta {told['delta']:g}; {unit} level, neighbours: {neighbours}; accountant: {accountant}{verdict}")
 
 
 def delta_exact(sigma: float, epsilon: float) -> float:

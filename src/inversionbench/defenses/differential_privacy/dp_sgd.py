@@ -22,6 +22,7 @@ sigma and C is not paid for. Networks without batch norm only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.defenses.base import Defense, Step
@@ -79,6 +80,14 @@ class DpSgd(Defense):
             "private": float(total <= MEANINGFUL),
         }
 
+    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+        if self.strength == 0:
+            return ()
+        from inversionbench.defenses.differential_privacy._accounting import in_words
+
+        how = f"Opacus {self.accountant.upper()} at sampling rate {min(1.0, rate):.3g}, one step exact without sampling"
+        return (in_words(self.guarantee(rate, steps), (f"{steps} steps", "one"), "example", RELATION, how),)
+
     def public_knowledge(self) -> dict[str, Any]:
         """The mechanism, its scale and its guarantee's terms; neither noise nor lot."""
         return {
@@ -105,6 +114,7 @@ def private_mean(samples: dict[str, Tensor], clip: float, sigma: float, lot: flo
     return {name: p.grad.detach() for name, p in held.items()}  # type: ignore[union-attr]
 
 
+@cache
 def epsilon(rate: float, sigma: float, steps: int, delta: float, accountant: str = "rdp") -> float:
     """Epsilon of `steps` lots at Poisson rate `rate`, by Opacus' accountant."""
     import warnings

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MEANINGFUL = 10.0  # a total epsilon above this is not called private
+RELATION = "replace one client's update by any other"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,15 @@ class LocalDp(Defense):
             "delta": self.delta,
             "private": float(total <= MEANINGFUL),
         }
+
+    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+        if self.strength == 0:
+            return ()
+        from inversionbench.defenses.differential_privacy._accounting import in_words
+
+        told = self.spent(math.ceil(self.keep * parameters))
+        spans = f"{self.rounds} rounds", "the first"
+        return (in_words(told, spans, "client", RELATION, "RDP, one round exact Gaussian"),)
 
     def _coordinates(self, flat: Tensor, ctx: Client) -> Tensor:
         """Indices of the coordinates to send, from public information."""

@@ -147,6 +147,9 @@ class Chain(Defense):
     def guarantee(self, rate: float, steps: int) -> dict[str, float]:
         return {name: value for p in self.parts for name, value in p.guarantee(rate, steps).items()}
 
+    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+        return tuple(f"{p.id}: {said}" for p in self.parts for said in p.statements(rate, steps, parameters))
+
     def release(self, logits: Tensor, rng: torch.Generator) -> Tensor:
         own = self._having("release")
         return own[0].release(logits, rng) if own else super().release(logits, rng)
