@@ -5,8 +5,9 @@ import torch
 from federated_cells import psnr, reconstruct, scenario, target
 
 from inversionbench import registry
-from inversionbench.attacks.federated._adaptive import compared
+from inversionbench.attacks.federated._adaptive import compared, view
 from inversionbench.attacks.federated._layout import layout_of
+from inversionbench.attacks.federated._objectives import Matching
 from inversionbench.attacks.federated._posterior import Channel, Likelihood
 from inversionbench.defenses.base import NONE
 from inversionbench.errors import UserError
@@ -42,6 +43,27 @@ def test_what_is_compared():
         compared("drop_layers", seen, layout, {})
 
 
+@pytest.mark.parametrize("keep", ["magnitude", "low"])
+def test_what_is_compared_of_pruned_frequencies(keep):
+    rng = torch.Generator().manual_seed(0)
+    shapes = {"a": (6, 3, 3, 3), "b": (6,), "c": (4, 10)}
+    layout = layout_of(shapes, [(0, 2, 3, 1), None, None])  # a simulator's own order of values
+    defense = defended("pfgd", 0.8, keep=keep)
+    public = defense.public_knowledge()
+    made = [{n: torch.randn(s, generator=rng) for n, s in shapes.items()} for _ in range(2)]
+    sent = [defense.client_update(g, None) for g in made]
+    clean, seen = (layout.flatten({n: torch.stack([g[n] for g in gs]) for n in shapes}) for gs in (made, sent))
+    mask, through = compared("coefficients", seen, layout, public), view("coefficients", layout, public)
+    assert mask.shape == seen.shape
+    assert 0.2 <= float(mask.mean()) < 0.25
+    assert float(Matching(seen)(clean).min()) > 0.05
+    matching = Matching(seen, "cosine", mask, through)
+    assert float(matching(clean).max()) < 1e-6  # the true gradient fits to the last coefficient
+    assert float(matching(clean.flip(0)).min()) > 0.5  # another one does not
+    assert matching.of(slice(1, 2))(clean[1:]).tolist() == pytest.approx([0.0], abs=1e-6)
+    assert compared("coefficients", seen, layout, {}) is view("coefficients", layout, {}) is None
+
+
 @pytest.fixture(scope="module")
 def where():
     return scenario(subjects=4)
@@ -70,6 +92,18 @@ def test_pruned_entries_are_known(where, name, strength, params, gain):
     masked, _ = run(where, defense, match="mask", **STEPS)
     assert masked > plain + gain
     assert "adaptive" not in naive.notes
+
+
+def test_pruned_frequencies_are_known(where):
+    defense = defended("pfgd", 0.9)
+    plain, _ = run(where, defense, **STEPS)
+    known, answer = run(where, defense, match="coefficients", **STEPS)
+    undefended, _ = run(where, NONE, **STEPS)
+    same, _ = run(where, NONE, match="coefficients", **STEPS)
+    assert plain < undefended - 4
+    assert known > plain + 3
+    assert answer.notes["adaptive"] is True
+    assert same == undefended  # nothing to know
 
 
 def test_precode_protects_what_is_behind_its_bottleneck(where):

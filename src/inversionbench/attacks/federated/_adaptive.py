@@ -6,13 +6,15 @@ drop_layer   all but the tensor that the defense names (`layer`), whose gradient
 columns      in that tensor the entries that were sent, elsewhere all (Soteria: its zero columns are visible)
 skip_vb      the tensors in front of a variational bottleneck (`bottleneck`); the attacker's own pass leaves the
              bottleneck's noise out (PRECODE)
+coefficients the frequency coefficients that were sent, of the observed and of the dummy update (pFGD): the transform
+             is public and keeps distances, so what was set to 0 there is left out
 
 What the defense does not say (or no defense) leaves everything compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,7 +26,7 @@ from inversionbench.errors import UserError, suggest
 from inversionbench.models.bottleneck import Sample
 from inversionbench.models.federated import Victim
 
-MATCHES = ("plain", "mask", "drop_layer", "columns", "skip_vb")
+MATCHES = ("plain", "mask", "drop_layer", "columns", "skip_vb", "coefficients")
 
 
 def check(match: str) -> None:
@@ -37,6 +39,9 @@ def compared(match: str, observed: Tensor, layout: Layout, public: Mapping[str, 
     check(match)
     if match == "mask":
         return support(observed)
+    if match == "coefficients":
+        through = view(match, layout, public)
+        return through and _sent(through(observed), layout, public)
     mask = torch.ones_like(observed)
     if match == "skip_vb" and public.get("bottleneck"):
         mask[:, layout.where(public["bottleneck"][0]).start :] = 0
@@ -46,6 +51,31 @@ def compared(match: str, observed: Tensor, layout: Layout, public: Mapping[str, 
     else:
         return None
     return mask
+
+
+def view(match: str, layout: Layout, public: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
+    """What both updates (trials, size) go through before they are compared; None: as they are."""
+    if match != "coefficients" or public.get("transform") != "dct":
+        return None
+    from inversionbench.defenses.gradient_pruning.pfgd import spectra
+
+    def through(g: Tensor) -> Tensor:
+        return torch.cat([spectra(t).flatten(1) for t in layout.unflatten(g).values()], dim=1)
+
+    return through
+
+
+def _sent(observed: Tensor, layout: Layout, public: Mapping[str, Any]) -> Tensor:
+    """1 for the coefficients (trials, size) that the rule of the defense has kept, 0 for the others."""
+    from inversionbench.defenses.gradient_pruning.pfgd import Pfgd, spectra
+
+    rule = Pfgd(strength=public["sparsity"], keep=public["keep"])
+    rows = []
+    for row in observed:
+        parts = [row[place].view(spectra(torch.empty(1, *shape)).shape[1:])
+                 for place, shape in zip(layout.slices, layout.shapes)]
+        rows.append(torch.cat([rule.mask(f).flatten() for f in parts]))
+    return torch.stack(rows).to(observed.dtype)
 
 
 def quiet(model: Victim) -> Victim:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.attacks.base import Reconstruction
-from inversionbench.attacks.federated._adaptive import check, compared, quiet
+from inversionbench.attacks.federated._adaptive import check, compared, quiet, view
 from inversionbench.attacks.federated._inits import start
 from inversionbench.attacks.federated._objectives import Matching
 from inversionbench.attacks.federated._problem import Problem
@@ -49,7 +49,9 @@ def invert(
     model = quiet(problem.model) if s.match == "skip_vb" else problem.model
     client = simulator(model, problem.protocol, s.form, s.precision)
     observed = client.layout.flatten(problem.update).repeat(s.restarts, 1)
-    matching = Matching(observed, s.objective, compared(s.match, observed, client.layout, public or {}))
+    told = public or {}
+    mask, through = compared(s.match, observed, client.layout, told), view(s.match, client.layout, told)
+    matching = Matching(observed, s.objective, mask, through)
     y = problem.one_hot(labels).repeat(s.restarts, 1, 1)
     x = start(s.init, (s.restarts * problem.clients, *problem.shape[1:]), rng)
     parts = chunks(len(x), memory(problem.model, problem.protocol.batch_size), BUDGET)

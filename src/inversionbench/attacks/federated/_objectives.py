@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,23 +38,28 @@ class Matching:
 
     kind: "cosine", 1 - cosine over the whole vector (Geiping et al. 2020), 0 to 2, blind to scale; or "l2",
     the sum of squared differences (Zhu et al. 2019). mask (trials, size) of 0 and 1: compare only these
-    entries (an attacker who sees which entries a defense removed).
+    entries (an attacker who sees which entries a defense removed). view: a linear map that both updates go through
+    first; the mask is then of what comes out.
     """
 
     observed: Tensor
     kind: str = "cosine"
     mask: Tensor | None = None
+    view: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("cosine", "l2"):
             raise ValueError(f"objective: expected 'cosine' or 'l2', got '{self.kind}'")
-        target = self.observed if self.mask is None else self.observed * self.mask
+        target = self.observed if self.view is None else self.view(self.observed)
+        target = target if self.mask is None else target * self.mask
         if self.kind == "cosine":
             target = target / target.norm(dim=1, keepdim=True).clamp_min(TINY)
         object.__setattr__(self, "target", target)
 
     def __call__(self, g: Tensor) -> Tensor:
         target: Tensor = self.target  # type: ignore[attr-defined]
+        if self.view is not None:
+            g = self.view(g)
         if self.mask is not None:
             g = g * self.mask
         return Cosine.apply(g, target) if self.kind == "cosine" else (g - target).square().sum(dim=1)

@@ -13,7 +13,8 @@ Deviations: the best iterate by J is kept rather than the last; 300 steps instea
 0.5 dB more in three times the time at 32 x 32); rate and TV weight per victim, found on public images.
 match: what an attacker compares who knows the defense: "mask" only entries that were sent (pruning), "drop_layer" all
 but the layer that the defense changed and "columns" its surviving columns (Soteria), "skip_vb" the layers in front of
-a variational bottleneck (PRECODE); see `_adaptive`. "plain" ignores the defense.
+a variational bottleneck (PRECODE), "coefficients" the frequency coefficients that were sent (pFGD); see `_adaptive`.
+"plain" ignores the defense.
 """
 
 from __future__ import annotations

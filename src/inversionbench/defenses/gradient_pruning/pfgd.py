@@ -54,13 +54,14 @@ class Pfgd(Defense):
 
     def prune(self, f: Tensor) -> Tensor:
         """Coefficients of one tensor with all but the kept ones set to 0."""
-        return f * self._mask(f)
+        return f * self.mask(f)
 
     def project(self, g: Tensor, seen: Tensor) -> Tensor:
         """g with the coefficients only that were sent in `seen` (both of one shape); differentiable in g."""
-        return backward(forward(g) * self._mask(forward(seen)), g.shape)
+        return backward(forward(g) * self.mask(forward(seen)), g.shape)
 
-    def _mask(self, f: Tensor) -> Tensor:
+    def mask(self, f: Tensor) -> Tensor:
+        """True for the coefficients of one tensor that are kept."""
         import torch
 
         from inversionbench.defenses.gradient_pruning._ranks import band
@@ -97,6 +98,15 @@ def forward(g: Tensor) -> Tensor:
     if g.ndim < 3:
         return dct(g.flatten())
     return dct(dct(g.flatten(1)).T).T
+
+
+def spectra(g: Tensor) -> Tensor:
+    """`forward` of each tensor of a stack g (n, *shape): (n, values) or (n, out, rest)."""
+    from inversionbench.defenses.gradient_pruning._dct import dct
+
+    if g.ndim < 4:
+        return dct(g.flatten(1))
+    return dct(dct(g.flatten(2)).transpose(1, 2)).transpose(1, 2)
 
 
 def backward(f: Tensor, shape: tuple[int, ...]) -> Tensor:
