@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from inversionbench.params import Params
 
 SCALES = Path("workflow/scales")
-PROBLEMS = "problems.txt"  # in the survey's folder: cells that had to be equal and are not
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,6 +62,9 @@ def _people(commands: Any) -> None:
     add("check", _check, "check the parameters and say what would run", [])
     add("run", _run, "run one cell by hand, with a progress bar", [("cell", {"help": CELL})])
     add("explain", _explain, "what produced the numbers of a cell", [("cell", {"help": CELL})])
+    add("export", _export, "write a finished run as a small folder for git: tables, figures, costs, what it was",
+        [("--to", {"type": Path, "help": "folder (default: results/published/SCALE)"}),
+         ("--incomplete", {"action": "store_true", "help": "also where cells have no record"})])  # fmt: skip
     add("publish", _publish, "keep what a run made: DVC commit, and push where a remote is set", [])
     add("restore", _restore, "bring back what was published, so that nothing is computed again", [])
     add("readme", _readme, "write the coverage table into README.md", [("--check", {"action": "store_true"})])
@@ -179,6 +181,13 @@ def _explain(args: argparse.Namespace) -> None:
     print(explain(_params(args), args.cell))
 
 
+def _export(args: argparse.Namespace) -> None:
+    from inversionbench.survey.export import export
+
+    folder = _params(args).folder
+    print(export(folder, args.to or folder.parent / "published" / folder.name, args.incomplete))
+
+
 def _publish(args: argparse.Namespace) -> int:
     from inversionbench.versioning import publish
 
@@ -246,12 +255,14 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _survey(args: argparse.Namespace) -> None:
     from inversionbench.files import write_text
+    from inversionbench.survey import machine
     from inversionbench.survey.build import build
 
     params = _params(args)
     problems = build(params)
+    machine.write(params, Path())
     if problems:  # the report says it too; the run's last line must
-        write_text(params.folder / "survey" / PROBLEMS, "\n".join(problems) + "\n")
+        write_text(params.folder / "survey" / machine.PROBLEMS, "\n".join(problems) + "\n")
 
 
 def _sync(args: argparse.Namespace) -> None:
@@ -266,6 +277,8 @@ def _sync(args: argparse.Namespace) -> None:
 
 
 def _summary(args: argparse.Namespace) -> None:
+    from inversionbench.survey.machine import PROBLEMS
+
     params = _params(args)
     survey = params.folder / "survey"
     if (survey / PROBLEMS).is_file():

@@ -28,7 +28,7 @@ KINDS = ("attacks", "curves", "heat", "tradeoff", "traffic", "knowing", "each", 
 
 def markdown(survey: Survey) -> str:
     """survey.md."""
-    return _environment(False).get_template("survey.md.j2").render(**_context(survey)).rstrip("\n") + "\n"
+    return environment(False).get_template("survey.md.j2").render(**_context(survey)).rstrip("\n") + "\n"
 
 
 def html(survey: Survey, pictures: list[Picture]) -> str:
@@ -41,12 +41,12 @@ def html(survey: Survey, pictures: list[Picture]) -> str:
                 kind: [p for p in pictures if p.scenario == scenario["name"] and p.kind == kind] for kind in KINDS
             }
     priors = [p for p in pictures if p.kind == "prior"]
-    return _environment(True).get_template("survey.html.j2").render(**context, priors=priors)
+    return environment(True).get_template("survey.html.j2").render(**context, priors=priors)
 
 
 def costs(scale: str, shown: list[view.Table]) -> str:
     """costs.html: tables of what was measured by a clock."""
-    return _environment(True).get_template("costs.html.j2").render(scale=scale, tables=shown, link="../cells/")
+    return environment(True).get_template("costs.html.j2").render(scale=scale, tables=shown, link="../cells/")
 
 
 def _context(survey: Survey) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _provenance(survey: Survey) -> list[tuple[str, str]]:
 
 
 @cache
-def _environment(escape: bool) -> Environment:
+def environment(escape: bool) -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     env = Environment(loader=PackageLoader("inversionbench.survey", "templates"), autoescape=escape,
