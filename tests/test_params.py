@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inversionbench.errors import UserError
-from inversionbench.params import check, merge, read
+from inversionbench.params import _yaml, check, merge, read
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,6 +122,12 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path):
     path.write_text("scale: a\nscale: b\n")
     with pytest.raises(UserError, match="'scale' stands twice"):
         read(path)
+
+
+def test_an_entry_may_take_over_another_and_change_one_thing(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
+    assert _yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
 
 
 def test_overlay_merges_and_null_removes():

@@ -29,7 +29,7 @@ ATTACKS = {
     "random_prior": RandomPrior(base="style", restarts=RESTARTS),
     "random_search": RandomSearch(base="style", draws=20, restarts=RESTARTS),
     "ppa": Ppa(**START, **SEARCH, candidates=8, restarts=RESTARTS, transforms=8),
-    "if_gmi": IfGmi(**START, steps=(30, 10, 10), rate=0.03, restarts=RESTARTS),
+    "if_gmi": IfGmi(**START, steps=(30, 10, 10), rate=0.03, feature_rate=0.03, restarts=RESTARTS),
     "mirror": Mirror(samples=200, steps=40, rate=0.1, restarts=RESTARTS, psi=1.0, keep_at=(5,)),
     "mirror_scores": Mirror(access="BB-S", samples=200, population=16, generations=12, psi=1.0, keep_at=(3, 6)),
     "dmmia": Dmmia(**START, **SEARCH, candidates=8, restarts=RESTARTS, transforms=8, batch=8, prototypes=8),
@@ -135,7 +135,7 @@ def test_radius_zero_is_stage_zero_and_wider_balls_fit_the_target_better():
     free = result("if_gmi")[1].notes
     assert free["held_share"] == [0.0] * 3
     assert free["loss_at_end"][-1] < shut.notes["loss_at_end"][-1]
-    tight = attack_style(replace(ATTACKS["if_gmi"], radii=(0.01, 0.01), steps=(5, 5, 5), rate=0.1))[0]
+    tight = attack_style(replace(ATTACKS["if_gmi"], radii=(0.01, 0.01), steps=(5, 5, 5), rate=0.1, feature_rate=0.1))[0]
     assert tight.notes["held_share"] == [0.0, 1.0, 1.0]
 
 
@@ -145,6 +145,19 @@ def test_the_stage_is_fixed_beforehand():
     assert [steps for steps, _ in result("if_gmi")[1].checkpoints] == [30, 40, 50]
     with pytest.raises(UserError, match="3 blocks"):
         attack_style(replace(ATTACKS["if_gmi"], steps=(1, 1, 1, 1)))
+
+
+def test_one_stage_with_a_choice_is_ppa_and_features_change_it():
+    ppa = result("ppa")[1]
+    same = IfGmi(**START, steps=(20,), rate=0.04, candidates=8, restarts=RESTARTS, transforms=8)
+    one = attack_style(same)[0]
+    assert torch.allclose(one.data, ppa.data, atol=2e-3)  # the ball around the start rounds
+    assert torch.allclose(one.scores, ppa.scores, atol=1e-3)
+    more = attack_style(replace(same, steps=(20, 5), feature_rate=0.01))[0]
+    assert torch.equal(more.labels, ppa.labels)
+    assert more.notes["loss_at_end"][1] < more.notes["loss_at_end"][0]
+    with pytest.raises(ValueError, match="candidates"):
+        replace(same, candidates=2)
 
 
 # ---- mirror

@@ -16,7 +16,12 @@ beforehand (-1: the last). The released script reports the stage that its evalua
 attacker can know; here every stage is a checkpoint and the answer does not depend on an evaluator. carry_rgb:
 keep the colours of the earlier blocks; the released code drops them, so its image jumps at each stage.
 
-Deviations: carry_rgb by default; all candidates of a class are kept, as published. Noise inputs stay fixed.
+rate is that of stage 0, feature_rate that of all later ones (published: 0.005 for both, with codes of 512
+dimensions; smaller codes want a larger rate, features do not). candidates: of each class, of which PPA's choice
+(`transforms` strong crops) keeps `restarts` at the end; 0, as published: no choice. With candidates and one
+stage this is PPA, so that the two differ in the features alone.
+
+Deviations: carry_rgb by default. Noise inputs stay fixed.
 The notes hold the target's mean loss at the first and last step of each stage, and the share of rows whose
 features were held back by their ball at the end of it.
 """
@@ -33,9 +38,9 @@ from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._crops import Crop, Cropped
 from inversionbench.attacks.classifier._losses import IDENTITY
 from inversionbench.attacks.classifier._rows import rows
-from inversionbench.attacks.classifier._search import Search, in_blocks
+from inversionbench.attacks.classifier._search import Search, in_blocks, whole
 from inversionbench.attacks.classifier._styles import Code, Features, painter, style_prior
-from inversionbench.attacks.classifier.ppa import BETAS, start
+from inversionbench.attacks.classifier.ppa import BETAS, choose, start
 from inversionbench.errors import UserError
 from inversionbench.training.loop import draw_seed
 
@@ -49,7 +54,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IfGmi(Attack):
-    """rate: of Adam in all stages. The rest as in the module and in PPA."""
+    """Parameters as in the module and in PPA."""
 
     id: ClassVar[str] = "if_gmi"
     level: ClassVar[str] = "WB"
@@ -60,6 +65,9 @@ class IfGmi(Attack):
     restarts: int = 50
     steps: tuple[int, ...] = (70, 25, 25, 25)
     rate: float = 0.005
+    feature_rate: float = 0.005
+    candidates: int = 0
+    transforms: int = 100
     style_radii: tuple[float, ...] = (1.95, 3.91, 5.86, 7.81)
     radii: tuple[float, ...] = (0.244, 0.0916, 0.0305)
     crop: tuple[float, float] = (0.9, 1.0)
@@ -74,6 +82,8 @@ class IfGmi(Attack):
         if not stages or len(self.style_radii) < stages or len(self.radii) < stages - 1:
             raise ValueError(f"steps: {stages} stages need {stages} style_radii and {max(stages - 1, 0)} radii, got "
                              f"{len(self.style_radii)} and {len(self.radii)}")  # fmt: skip
+        if self.candidates and self.candidates < self.restarts:
+            raise ValueError(f"candidates: expected 0 or at least the {self.restarts} restarts, got {self.candidates}")
         if not -1 <= self.report < stages:
             raise ValueError(f"report: expected a stage from 0 to {stages - 1}, or -1 for the last; got {self.report}")
 
@@ -83,15 +93,20 @@ class IfGmi(Attack):
             raise UserError(f"if_gmi.steps: the prior has {prior.style.n_blocks} blocks, so at most that many stages; "
                             f"got {len(self.steps)}")  # fmt: skip
         target = oracle.module().to(prior.p_mean.device)
-        w, notes = start(prior, target, knowledge.targets, self.samples, self.psi, self.restarts, rng)
-        y = rows(knowledge.targets, self.restarts)
+        each = self.candidates or self.restarts
+        w, notes = start(prior, target, knowledge.targets, self.samples, self.psi, each, rng)
+        y = rows(knowledge.targets, each)
         walk = _Walk(self, prior, target, draw_seed(rng))
-        _, stages = in_blocks(y, lambda part, labels: walk.run(w[part], labels.to(w.device)))
+        _, stages = in_blocks(y, lambda part, labels: walk.run(w[part], labels.to(w.device)), whole(each))
         count = self.report % len(stages)
-        return Reconstruction(
-            stages[count][1], y, checkpoints=stages[: count + 1],
-            notes={**notes, **walk.notes(), "stage": count},
-        )  # fmt: skip
+        images, stages = stages[count][1], stages[: count + 1]
+        notes |= {**walk.notes(), "stage": count}
+        if not self.candidates:
+            return Reconstruction(images, y, checkpoints=stages, notes=notes)
+        keep, score = choose(target, images, y, each, self.restarts, self.transforms, rng)
+        notes |= {"score_of_all": float(score.mean()), "score_of_kept": float(score[keep].mean())}
+        stages = [(step, x[keep]) for step, x in stages]
+        return Reconstruction(images[keep], y[keep], scores=score[keep][:, None], checkpoints=stages, notes=notes)
 
 
 @dataclass
@@ -109,7 +124,7 @@ class _Walk:
         a, style = self.attack, self.prior.style
         code = Code(w, radius=a.style_radii[0] * w.shape[1])
         views, track, kept = Cropped(Crop(a.crop), self.seed), [], {}
-        image, losses = self._search(code, painter(style), a.steps[0], y, views)
+        image, losses = self._search(code, painter(style), a.steps[0], y, views, a.rate)
         w, x, img, done = code.w.detach(), None, None, a.steps[0]
         track.append((*losses, 0.0))
         kept[done] = image
@@ -120,7 +135,7 @@ class _Walk:
             radii = a.radii[stage - 1] * x[0].numel(), a.style_radii[stage] * w.shape[1]
             img = img if a.carry_rgb else None
             features = Features(style, stage, w, x, img, radii)
-            image, losses = self._search(features, features.paint, a.steps[stage], y, views)
+            image, losses = self._search(features, features.paint, a.steps[stage], y, views, a.feature_rate)
             w, x = (p.detach() for p in features.draw())
             track.append((*losses, features.bound))
             done += a.steps[stage]
@@ -128,7 +143,7 @@ class _Walk:
         self.tracks.append(track)
         return image, kept
 
-    def _search(self, latent, paint, steps, y, views) -> tuple[Tensor, tuple[float, float]]:  # type: ignore[no-untyped-def]
+    def _search(self, latent, paint, steps, y, views, rate) -> tuple[Tensor, tuple[float, float]]:  # type: ignore[no-untyped-def]
         """Clamped images after one stage, and the mean loss at its first and last step."""
         seen: list[float] = []
 
@@ -139,7 +154,7 @@ class _Walk:
 
         search = Search(
             generator=paint, target=self.target, identity=identity,
-            optimiser=partial(torch.optim.Adam, lr=self.attack.rate, betas=BETAS), iterations=steps, views=views,
+            optimiser=partial(torch.optim.Adam, lr=rate, betas=BETAS), iterations=steps, views=views,
         )  # fmt: skip
         image = search.run(latent, y)[0].clamp(0, 1)
         return image, (seen[0], seen[-1])
