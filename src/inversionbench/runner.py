@@ -68,7 +68,9 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
             return
         for seed in range(scenario.target_seeds):
             with _Clock() as clock:
-                target = track.train_target(scenario, defense, data, seed_of(scenario_name, "target", seed), progress)
+                # by the data set, not the scenario: what differs in one thing is measured on the same images
+                draw = seed_of(scenario.dataset, "target", seed)
+                target = track.train_target(scenario, defense, data, draw, progress)
             _save(released / f"{seed}.pt", target.released)
             _save(truth / f"{seed}.pt", {"truth": target.truth, "utility": target.utility})
             _timing(params, clock, "targets", scenario_name, defense_name, text(strength), str(seed), **target.seconds)

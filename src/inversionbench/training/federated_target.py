@@ -202,7 +202,7 @@ def global_model(scenario: Scenario, defense: Defense, released: dict[str, Any])
 
 
 def choose(y: Tensor, subjects: int, protocol: Protocol, rng: torch.Generator) -> Tensor:
-    """Indices (subjects, batch) of different private images.
+    """Indices (subjects, batch) of different private images; a larger batch holds the images of a smaller one.
 
     Raises `UserError` where the private set is too small or has too few classes for distinct labels.
     """
@@ -212,7 +212,7 @@ def choose(y: Tensor, subjects: int, protocol: Protocol, rng: torch.Generator) -
         raise UserError(f"{subjects} subjects and decoys of {batch} images need {2 * subjects * batch} private "
                         f"images, there are {len(y)}: fewer subjects or a smaller batch")  # fmt: skip
     if protocol.classes == "any":
-        return torch.tensor(order[: subjects * batch]).view(subjects, batch)
+        return torch.tensor(order[: subjects * batch]).view(batch, subjects).T.contiguous()
     classes = int(y.max()) + 1
     if batch > classes:
         raise UserError(f"protocol.classes: distinct needs at most {classes} images per batch, got {batch}")
