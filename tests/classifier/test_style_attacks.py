@@ -153,7 +153,7 @@ def test_one_stage_with_a_choice_is_ppa_and_features_change_it():
     one = attack_style(same)[0]
     assert torch.allclose(one.data, ppa.data, atol=2e-3)  # the ball around the start rounds
     assert torch.allclose(one.scores, ppa.scores, atol=1e-3)
-    more = attack_style(replace(same, steps=(20, 5), feature_rate=0.01))[0]
+    more = attack_style(replace(same, steps=(20, 20), feature_rate=0.03))[0]
     assert torch.equal(more.labels, ppa.labels)
     assert more.notes["loss_at_end"][1] < more.notes["loss_at_end"][0]
     with pytest.raises(ValueError, match="candidates"):

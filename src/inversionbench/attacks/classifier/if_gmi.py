@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -94,13 +94,13 @@ class IfGmi(Attack):
                             f"got {len(self.steps)}")  # fmt: skip
         target = oracle.module().to(prior.p_mean.device)
         each = self.candidates or self.restarts
-        w, notes = start(prior, target, knowledge.targets, self.samples, self.psi, each, rng)
+        w, begun = start(prior, target, knowledge.targets, self.samples, self.psi, each, rng)
         y = rows(knowledge.targets, each)
         walk = _Walk(self, prior, target, draw_seed(rng))
         _, stages = in_blocks(y, lambda part, labels: walk.run(w[part], labels.to(w.device)), whole(each))
         count = self.report % len(stages)
         images, stages = stages[count][1], stages[: count + 1]
-        notes |= {**walk.notes(), "stage": count}
+        notes: dict[str, Any] = {**begun, **walk.notes(), "stage": count}
         if not self.candidates:
             return Reconstruction(images, y, checkpoints=stages, notes=notes)
         keep, score = choose(target, images, y, each, self.restarts, self.transforms, rng)
