@@ -143,3 +143,11 @@ def test_shipped_parameters_are_valid(scale):
     params = read(ROOT / "params.yaml", ROOT / f"workflow/scales/{scale}.yaml" if scale else None)
     assert params.scale == (scale or "laptop")
     assert params.scenarios
+
+
+def test_scales_stack_in_the_order_given():
+    path, first, second = Path("params.yaml"), *(Path("workflow/scales") / f"defenses{n}.yaml" for n in ("", "_grid"))
+    both = read(path, first, second)
+    assert both.scale == "defenses_grid"
+    assert both.attacks["pfgd_coefficients"].method == "inverting_gradients"  # from the first alone
+    assert len(both.defenses["dgc"].strengths) > len(read(path, first).defenses["dgc"].strengths)

@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"inversionbench {__version__}")
     parser.add_argument("--params", default="params.yaml", help="parameters (default: params.yaml)")
-    parser.add_argument("--scale", help="a scale of workflow/scales, merged into the parameters (default: laptop)")
+    parser.add_argument("--scale", help="a scale of workflow/scales, merged into the parameters; A+B merges both "
+                        "(default: laptop)")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _people(commands)
     _steps(commands)
@@ -106,12 +107,11 @@ def _adder(commands: Any) -> Any:
 def _params(args: argparse.Namespace) -> Params:
     from inversionbench.params import read
 
-    overlay = None
-    if args.scale and args.scale != "laptop":
-        overlay = SCALES / f"{args.scale}.yaml"
-        if not overlay.is_file():
-            raise UserError(f"no scale '{args.scale}': {suggest(args.scale, [p.stem for p in SCALES.glob('*.yaml')])}")
-    return read(args.params, overlay)
+    names = [] if args.scale in (None, "laptop") else args.scale.split("+")
+    for name in names:
+        if not (SCALES / f"{name}.yaml").is_file():
+            raise UserError(f"no scale '{name}': {suggest(name, [p.stem for p in SCALES.glob('*.yaml')])}")
+    return read(args.params, *(SCALES / f"{name}.yaml" for name in names))
 
 
 def _list(args: argparse.Namespace) -> None:

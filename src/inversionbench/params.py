@@ -154,12 +154,12 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return out
 
 
-def read(path: str | Path, overlay: str | Path | None = None) -> Params:
-    """Read and check params.yaml (or the JSON that a run wrote), with a scale's overlay."""
+def read(path: str | Path, *overlays: str | Path) -> Params:
+    """Read and check params.yaml (or the JSON that a run wrote), with the overlays of a scale, in their order."""
     raw = _yaml(Path(path))
-    if overlay:
+    for overlay in overlays:
         raw = merge(raw, _yaml(Path(overlay)))
-    return check(raw, str(overlay or path))
+    return check(raw, str((path, *overlays)[-1]))
 
 
 def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
