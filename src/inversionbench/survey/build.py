@@ -2,6 +2,7 @@
 
     cells.parquet   the tidy frame, one row per cell and metric
     attacks.csv     attacks without defense     defenses.csv   defenses against attacks     curves.csv
+    changes.csv     pairs of entries that differ in one thing, where there are any
     metrics.json    flat headline numbers, for DVC
     survey.md       the tables for reading      survey.html    the report, one file
     figures/        what the report shows
@@ -21,6 +22,7 @@ import pandas as pd
 from inversionbench.errors import UserError
 from inversionbench.files import atomic_folder, write_text
 from inversionbench.survey import (
+    changes,
     checks,
     collect,
     contrasts,
@@ -102,6 +104,9 @@ def write(survey: Survey, folder: Path, run: Path) -> None:
     tables.write(folder / "attacks.csv", survey.attacks)
     tables.write(folder / "defenses.csv", survey.defenses)
     tables.write(folder / "curves.csv", survey.curves)
+    if len(changed := changes.measured(survey)):
+        by_seed = changed["by_seed"].map(lambda values: " ".join(f"{v:.6g}" for v in values))
+        tables.write(folder / "changes.csv", changed.assign(by_seed=by_seed))
     tables.write_headlines(folder / "metrics.json", survey.attacks, survey.defenses)
     pictures = [*draw(survey, folder / "figures"), *sheets.draw(survey, folder / "figures", run)]
     write_text(folder / "survey.md", report.markdown(survey))
@@ -123,4 +128,5 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
                 contrasts.knowing(survey.attacks, survey.defenses, scenario, folder),
                 maps.each(survey.defenses, scenario, folder),
             ]
-    return [*(picture for picture in out if picture is not None), *studies.draw(survey, folder)]
+    return [*(picture for picture in out if picture is not None), *changes.draw(survey, folder),
+            *studies.draw(survey, folder)]

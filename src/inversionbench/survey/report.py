@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inversionbench import __version__
-from inversionbench.survey import checks, figures, glance, view, words
+from inversionbench.survey import changes, checks, figures, glance, view, words
 from inversionbench.survey.figures import Picture
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def _track(survey: Survey, name: str, scenarios: list[str]) -> dict[str, Any]:
     return {
         "about": said,
         "controls": [(words.label("controls", c), words.note("controls", c)) for c in controls],
+        "changes": changes.table(changes.measured(survey)) if name == changes.TRACK else None,
         "scenarios": [_scenario(survey, scenario) for scenario in scenarios],
     }
 

@@ -1,0 +1,298 @@
+"""What one changed thing does: pairs of undefended entries that differ in one parameter, and their difference.
+
+Pairs are derived from records, never listed. Two entries of one method on one scenario make a pair if exactly one
+thing differs: a parameter of the attack or of a prior's training. Parameters that only say how the same passes are
+spent (`BUDGET`) do not count beside another one, where the passes are equal. Two scenarios make a pair for every
+attack that both have, if nothing but the public data differs: the private images are the same.
+
+A difference is paired by seed and attacked target; its 95 % interval resamples targets. It is called shown where
+that interval excludes 0 and all seeds, two at least, say the same sign: an effect of one seed's target is none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from inversionbench.survey import words
+from inversionbench.survey.figures import COLOURS, GREY, Picture, canvas, control_levels, cues, save
+from inversionbench.survey.pool import Row, difference, pool
+from inversionbench.survey.view import Cell, Table
+
+if TYPE_CHECKING:
+    from inversionbench.survey.build import Survey
+
+TRACK = "classifier"
+METRICS = ("agreement", "knn_distance")
+BUDGET = frozenset({"attack.iterations", "attack.steps", "attack.restarts", "attack.draws"})
+SILENT = frozenset({"attack.keep_at"})  # changes what is kept, not what is found
+EQUAL = 0.05  # passes that differ by less are equal
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that differs. before, after: (scenario, entry); old, new: the value of `thing` in each."""
+
+    before: tuple[str, str]
+    after: tuple[str, str]
+    method: str
+    thing: str
+    old: Any
+    new: Any
+
+    @property
+    def said(self) -> str:
+        """The change in words."""
+        name = self.thing.split(".", 1)[-1].replace(".", ": ").replace("_", " ")
+        return f"{name} {_value(self.old)} \N{RIGHTWARDS ARROW} {_value(self.new)}"
+
+
+def find(records: Sequence[Record]) -> list[Change]:
+    """All pairs of undefended, answered attacks of the track that differ in one thing."""
+    cells: dict[tuple[str, str], Record] = {}
+    for r in records:
+        if r["track"] == TRACK and r["defense"] == "none" and r["status"] == "ok" and r["kind"] == "attack":
+            cells.setdefault((r["scenario"], r["attack"]), r)
+    found = [*_by_parameter(cells), *_by_data(cells)]
+    return sorted(found, key=lambda c: (c.method, c.thing, c.before, _order(c.old), c.after))
+
+
+def _by_parameter(cells: Mapping[tuple[str, str], Record]) -> Iterator[Change]:
+    """Pairs within a scenario. Of values that are numbers, neighbours only."""
+    changes = []
+    for (here, a), (there, b) in itertools.combinations(sorted(cells), 2):
+        first, second = cells[here, a], cells[there, b]
+        if here != there or first["method"] != second["method"]:
+            continue
+        thing = one_thing(first, second)
+        if thing is None:
+            continue
+        old, new = (_settings(r).get(thing) for r in (first, second))
+        pair = [((here, a), old), ((here, b), new)]
+        (before, old), (after, new) = sorted(pair, key=lambda side: _order(side[1]))
+        changes.append(Change(before, after, first["method"], thing, old, new))
+    for c in changes:
+        between = [d for d in changes if d.thing == c.thing and d.before == c.before and d.new != c.new
+                   and _number(d.new) and _number(c.old) and c.old < d.new < c.new]  # fmt: skip
+        if not between:
+            yield c
+
+
+def _by_data(cells: Mapping[tuple[str, str], Record]) -> Iterator[Change]:
+    """The same entry on two scenarios whose private images and settings are equal and whose public data differ."""
+    for (here, a), (there, b) in itertools.permutations(sorted(cells), 2):
+        first, second = cells[here, a], cells[there, b]
+        public = (second["parameters"].get("dataset") or {}).get("public_from")
+        private = (second["parameters"].get("dataset") or {}).get("private_from")
+        if a != b or public is None or private != first["dataset"]:
+            continue
+        if _differing(first, second) - SILENT == {"dataset"} and _targets(first) == _targets(second):
+            yield Change((here, a), (there, b), first["method"], "data.public data", first["dataset"], public)
+
+
+def _targets(record: Record) -> list[str]:
+    return sorted({str(g) for g in record["groups"]})
+
+
+def one_thing(a: Record, b: Record) -> str | None:
+    """The only setting that differs, or None."""
+    things = _differing(a, b) - SILENT
+    if things - BUDGET and _equal_passes(a, b):
+        things -= BUDGET
+    return next(iter(things)) if len(things) == 1 else None
+
+
+def _differing(a: Record, b: Record) -> set[str]:
+    """Names of settings that differ; where the attack chose another prior, its training is no second thing."""
+    first, second = _settings(a), _settings(b)
+    names = {n for n in first.keys() | second.keys() if first.get(n) != second.get(n)}
+    return {n for n in names if not (n.startswith("priors.") and "attack.base" in names)}
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    """Flat settings: attack.<parameter>, <prior>.<parameter>, scenario, dataset."""
+    given = record["parameters"]
+    out: dict[str, Any] = {f"attack.{k}": v for k, v in given.get("attack", {}).items()}
+    for role, prior in (given.get("priors") or {}).items():
+        out |= {f"priors.{role}.{k}": v for k, v in prior.items() if k != "entry"}
+    return {**out, "scenario": given.get("scenario"), "dataset": given.get("dataset")}
+
+
+def _equal_passes(a: Record, b: Record) -> bool:
+    m, n = (r["cost"].get("passes", 0) for r in (a, b))
+    return abs(m - n) <= EQUAL * max(m, n)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by size (switches too: off before on), everything else by name."""
+    return (0, float(value), "") if isinstance(value, (bool, int, float)) else (1, 0.0, str(value))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value(v) for v in value)
+    return f"{value:g}" if _number(value) else str(value).replace("_", " ")
+
+
+# --- measured ------------------------------------------------------------------------------------------
+
+
+def measured(survey: Survey) -> pd.DataFrame:
+    """One row per change and metric: both means, the difference with interval, by seed, and whether it is shown."""
+    plain = survey.frame[(survey.frame["defense"] == "none") & survey.frame["metric"].isin(METRICS)]
+    rows = {key: part.to_dict("records") for key, part in plain.groupby(["scenario", "attack", "metric"])}
+    out = []
+    for change in find(survey.records):
+        for metric in METRICS:
+            before, after = (rows.get((*side, metric), []) for side in (change.before, change.after))
+            out.append({
+                "scenario": change.after[0], "method": change.method, "before": change.before[1],
+                "after": change.after[1], "said": change.said, "metric": metric,
+                "mean_before": pool(before).mean, "mean_after": pool(after).mean, **_compared(after, before),
+            })  # fmt: skip
+    return pd.DataFrame(out)
+
+
+def _compared(after: Sequence[Row], before: Sequence[Row]) -> dict[str, Any]:
+    whole = difference(after, before)
+    by_seed = [difference([r], [q]).mean for r in after for q in before if r["seed"] == q["seed"]]
+    signs = {np.sign(d) for d in by_seed}
+    clear = not math.isnan(whole.low) and (whole.low > 0 or whole.high < 0)
+    return {
+        "difference": whole.mean, "low": whole.low, "high": whole.high, "pairs": whole.pairs, "by_seed": by_seed,
+        "shown": bool(clear and len(by_seed) > 1 and len(signs) == 1),
+    }  # fmt: skip
+
+
+HEAD = (
+    ("attack", ""), ("one thing changed", ""), ("before", ""), ("after", ""), ("difference", "after minus before"),
+    ("by seed", ""), ("KNN distance before", ""), ("KNN distance after", ""), ("its difference", ""), ("by seed", ""),
+)  # fmt: skip
+
+
+def table(rows: pd.DataFrame) -> Table | None:
+    """All changes, the headline and the KNN distance side by side; None without any."""
+    if rows.empty:
+        return None
+    first = words.metric(METRICS[0], TRACK)
+    out = []
+    for _, part in rows.groupby(["method", "scenario", "before", "after", "said"], sort=False):
+        sides = {r.metric: r for r in part.itertuples()}
+        row = sides[METRICS[0]]
+        cells = [Cell(_title(row), note=f"{row.before} against {row.after} on {row.scenario}"), Cell(row.said)]
+        for metric in METRICS:
+            cells += _cells(sides[metric], words.metric(metric, TRACK))
+        out.append(("", cells))
+    head = [(t.replace("before", f"{first.title}, before") if t == "before" else t, note) for t, note in HEAD]
+    return Table("one thing changed at a time, without defense", head, out)
+
+
+def _cells(row: Any, metric: words.Quantity) -> list[Cell]:
+    verdict = "" if row.shown else "not shown: the interval holds 0, or seeds disagree"
+    seeds = ", ".join(metric.show(d, True) for d in row.by_seed)
+    return [
+        Cell(metric.show(row.mean_before), sort=row.mean_before),
+        Cell(metric.show(row.mean_after), sort=row.mean_after),
+        Cell(metric.show(row.difference, True) + ("" if row.shown else " (not shown)"), metric.span(row.low, row.high),
+             row.difference, verdict, style="" if row.shown else "absent"),
+        Cell(seeds),
+    ]  # fmt: skip
+
+
+def _title(row: Any) -> str:
+    return f"{words.method('attack', row.before, row.method)}, {row.scenario}"
+
+
+# --- drawn ---------------------------------------------------------------------------------------------
+
+
+def draw(survey: Survey, folder: Path) -> list[Picture]:
+    """The differences of all changes, and for each scenario the headline against the KNN distance."""
+    rows = measured(survey)
+    found = [] if rows.empty else [differences(rows, folder)]
+    scenarios = [s for track, names in survey.scenarios if track == TRACK for s in names]
+    planes = (plane(survey.curves, survey.attacks, s, folder) for s in scenarios)
+    return [*found, *(p for p in planes if p is not None)]
+
+
+def differences(rows: pd.DataFrame, folder: Path) -> Picture:
+    """One line per change, one panel per metric: difference, interval, and each seed's own."""
+    keys = list(dict.fromkeys(zip(rows["method"], rows["scenario"], rows["before"], rows["after"], rows["said"])))
+    place = {key: i for i, key in enumerate(keys)}
+    with canvas(11.5, 1.4 + 0.36 * len(keys), 1, len(METRICS), sharey=True) as (figure, axes):
+        for ax, name in zip(axes[0], METRICS):
+            metric = words.metric(name, TRACK)
+            for row in rows[rows["metric"] == name].itertuples():
+                y = place[row.method, row.scenario, row.before, row.after, row.said]
+                mean, low, high = (v * metric.factor for v in (row.difference, row.low, row.high))
+                up = (row.difference > 0) == (metric.direction == "higher")
+                colour = (COLOURS[3] if up else COLOURS[0]) if row.shown else GREY
+                ax.errorbar(mean, y, xerr=np.nan_to_num([[mean - low], [high - mean]]).clip(min=0), color=colour,
+                            marker="o", markersize=6, capsize=2.5, linewidth=1.3,
+                            markerfacecolor=colour if row.shown else "white")  # fmt: skip
+                seeds = np.array(row.by_seed) * metric.factor
+                ax.scatter(seeds, np.full(len(seeds), y + 0.26), color=GREY, marker="|", s=30)
+            ax.axvline(0, color="#222222", linewidth=0.9)
+            ax.set_xlabel(f"change of {metric.title}\n{words.arrow(metric.direction)}")
+        axes[0, 0].set_yticks(range(len(keys)), [f"{_name(k)}\n{k[4]}" for k in keys], fontsize=7)
+        axes[0, 0].set_ylim(len(keys) - 0.4, -0.6)
+        save(figure, folder / f"changes-{TRACK}.png")
+    caption = ("What one changed thing does without defense: after minus before, paired by seed and target, with 95 % "
+               "intervals over targets; strokes below are single seeds. Red leaks more, blue less; hollow grey: not "
+               "shown, because the interval holds 0 or the seeds disagree.")
+    return Picture(folder / f"changes-{TRACK}.png", caption, TRACK, "overview")
+
+
+def _name(key: tuple[str, ...]) -> str:
+    return f"{words.method('attack', key[2], key[0])}, {key[1]}"
+
+
+def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
+    """The headline against the KNN distance as attacks go on: whether both improve together."""
+    main, other = METRICS
+    here = points[(points["scenario"] == scenario) & (points["defense"] == "none") & points["metric"].isin(METRICS)]
+    if here.empty:
+        return None
+    wide = here.pivot_table("value", ["attack", "method", "budget"], "metric").dropna().reset_index()
+    wide = wide[wide.groupby("attack")["budget"].transform("nunique") > 1] if set(METRICS) <= set(wide) else wide[:0]
+    if wide.empty:
+        return None
+    x, y = words.metric(other, TRACK), words.metric(main, TRACK)
+    style = cues(set(wide["attack"]))
+    with canvas(8.6, 4.6) as (figure, axes):
+        ax = axes[0, 0]
+        for (attack, method), line in wide.sort_values("budget").groupby(["attack", "method"]):
+            marker, colour = style[attack]
+            ax.plot(line[other] * x.factor, line[main] * y.factor, color=colour, linewidth=1, marker=marker,
+                    markersize=4, label=words.method("attack", attack, method))
+            last = line.iloc[-1]
+            ax.scatter(last[other] * x.factor, last[main] * y.factor, color=[colour], marker=marker, s=70, zorder=3,
+                       edgecolor="#222222")  # fmt: skip
+        rows = attacks[attacks["scenario"] == scenario]
+        levels = {m: control_levels(rows[rows["metric"] == m]) for m in METRICS}
+        for name in sorted(levels[main].keys() & levels[other].keys()):
+            at = levels[other][name] * x.factor, levels[main][name] * y.factor
+            ax.scatter(*at, color=GREY, marker="x", s=36)
+            ax.annotate(words.label("controls", name), at, (5, 3), textcoords="offset points", fontsize=7, color=GREY)
+        ax.set_xscale("log")
+        ax.set_xlabel(f"{x.title} (log scale); {words.arrow(x.direction)}")
+        ax.set_ylabel(f"{y.title}; {words.arrow(y.direction)}")
+        save(figure, folder / f"plane-{scenario}.png", axes)
+    caption = (f"{y.title} against {x.title} on {scenario}, from the first kept images of each attack to its answer "
+               "(framed); crosses are controls. A line that goes up and to the left improves by both; one that goes up "
+               "and to the right convinces the judges by images further from any private photograph.")
+    return Picture(folder / f"plane-{scenario}.png", caption, scenario, "curves")
