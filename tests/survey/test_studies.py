@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from survey_cells import record, summary
 
-from inversionbench.survey import build, studies
+from inversionbench.survey import build, spreads, studies
 
 
 def cell(scenario, attack="dlg", psnr=20.0, rounds=0, **protocol):
@@ -36,17 +36,21 @@ def more_attacks(monkeypatch):
     monkeypatch.setitem(survey_cells.ATTACKS, "photos", {**survey_cells.ATTACKS["photos"], **rows})
 
 
+def groups(found, study):
+    return [dict(family.values) for family in studies.families(found, study)]
+
+
 BATCHES = [cell(f"b{b}", psnr=26 - b, batch_size=b) for b in (1, 4, 8)]
 
 
 def test_scenarios_belong_together_when_one_thing_differs():
     batch, steps, epochs = studies.STUDIES
     odd = [cell("hidden", batch_size=4, labels="hidden"), cell("trained", rounds=20, batch_size=4)]
-    assert studies.groups([*BATCHES, *odd], batch) == [{"b1": 1, "b4": 4, "b8": 8}]
-    assert studies.groups(BATCHES, steps) == studies.groups(BATCHES, epochs) == []
-    assert studies.groups([*BATCHES, *odd], epochs) == [{"b4": 0.0, "trained": 4.0}]
+    assert groups([*BATCHES, *odd], batch) == [{"b1": 1, "b4": 4, "b8": 8}]
+    assert groups(BATCHES, steps) == groups(BATCHES, epochs) == []
+    assert groups([*BATCHES, *odd], epochs) == [{"b4": 0.0, "trained": 4.0}]
     local = [cell(f"u{8 // n}", batch_size=8, sends="delta", local_batch=n) for n in (8, 4, 1)]
-    assert studies.groups([*local, *BATCHES], steps) == [{"u1": 1, "u2": 2, "u8": 8}]
+    assert groups([*local, *BATCHES], steps) == [{"u1": 1, "u2": 2, "u8": 8}]
 
 
 def test_a_figure_for_every_dependence_that_the_run_has(tmp_path: Path):
@@ -63,18 +67,58 @@ def test_a_figure_for_every_dependence_that_the_run_has(tmp_path: Path):
 
 
 def test_lines_hold_the_attacks_that_span_the_study():
-    table = build.make([*BATCHES, cell("b1", "inverting_gradients", 30.0, batch_size=1)], "federated").attacks
+    once = [cell("b1", "inverting_gradients", 30.0, batch_size=1)]
+    table = build.make([*BATCHES, *once], "federated").attacks
     rows = studies._strongest(table[table["metric"] == "psnr"], {"b1": 1, "b4": 4, "b8": 8})
-    assert rows.loc[rows["attack"] == "dlg", ["x", "mean"]].to_numpy().tolist() == [[1, 25], [4, 22], [8, 18]]
-    assert set(rows["attack"]) == {"dlg", "inverting_gradients"}
+    assert rows[["attack", "x", "mean"]].to_numpy().tolist() == [["dlg", 1, 25], ["dlg", 4, 22], ["dlg", 8, 18]]
 
 
-def test_values_of_images_come_from_one_study():
-    odd = cell("hidden", psnr=5.0, batch_size=4, labels="hidden")
-    frame = studies._by_batch([*BATCHES, odd], ["psnr"])
-    assert sorted(set(frame["batch"])) == [1, 4, 8]
-    assert frame["value"].min() > 10
-    assert studies._by_batch([BATCHES[0]], ["psnr"]).empty
+HIDDEN = [cell(f"h{b}", psnr=5.0, batch_size=b, labels="hidden") for b in (1, 4)]
+
+
+def test_families_have_panels_of_their_own_and_say_what_they_are(tmp_path: Path, monkeypatch):
+    drawn = []
+    save = studies.save
+    monkeypatch.setattr(studies, "save", lambda figure, path: (drawn.append(figure), save(figure, path)))
+    studies.draw(build.make([*BATCHES, *HIDDEN], "federated"), tmp_path)
+    wide, hidden = drawn[0].axes
+    assert [ax.get_title("left") for ax in (wide, hidden)] == ["convnet", "convnet, labels hidden"]
+    for ax, low, high in ((wide, 18, 25), (hidden, 5, 5)):  # every panel shows its own data whole
+        assert ax.get_ylim()[0] < low <= high < ax.get_ylim()[1]
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mean image", "DLG"]
+
+
+def test_families_are_never_pooled():
+    frame = spreads.images([*BATCHES, *HIDDEN], ["psnr"])
+    means = frame.groupby(["block", "batch"])["value"].mean().to_dict()
+    assert means == {("convnet", 1): 25, ("convnet", 4): 22, ("convnet", 8): 18,
+                     ("convnet, labels hidden", 1): 5, ("convnet, labels hidden", 4): 5}  # fmt: skip
+    assert spreads.images([BATCHES[0]], ["psnr"]).empty
+
+
+def test_an_attack_that_no_family_has_stands_with_its_scenario():
+    alone = cell("wire", "inverting_gradients", 15.0, batch_size=1, observer="eavesdropper")
+    known = cell("wire", "dlg", 15.0, batch_size=1, observer="eavesdropper")
+    frame = spreads.images([*BATCHES, alone, known], ["psnr"])
+    names = set(zip(frame["block"], frame["attack"]))
+    assert names == {("convnet", "DLG"), (spreads.ELSEWHERE, "Inverting Gradients, wire")}
+
+
+def test_shares_have_a_line_for_each_attack_below_its_block():
+    frame = spreads.images([*BATCHES, *HIDDEN], ["success_20"])
+    table, ticks = spreads._shares(frame, [1, 4, 8])
+    assert ticks == {0: ("convnet", True), 1: ("DLG", False), 2: ("convnet, labels hidden", True), 3: ("DLG", False)}
+    assert table.loc[1].tolist() == pytest.approx([100, 100 * 5 / 6, 0])  # lowest images: 23, 20 and 16 dB
+    assert table.loc[3].fillna(-1).tolist() == [0, 0, -1]
+
+
+def test_exact_images_do_not_flatten_the_others(tmp_path: Path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(spreads, "save", lambda figure, path: drawn.append(figure))
+    spreads.spread([*BATCHES, cell("b1", "inverting_gradients", 60.0, batch_size=1)], tmp_path)
+    ax = drawn[0].axes[0]
+    assert ax.get_xlim()[1] < 45
+    assert ax.get_xticklabels()[-1].get_text() == "≥ 40"
 
 
 def test_one_setting_of_everything_draws_nothing(survey: build.Survey, tmp_path: Path):

@@ -115,14 +115,15 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
     kinds = sorted(set(here["axis"]))
     if not kinds:
         return None
-    style = cues(set(here["attack"]))
+    style = cues(set(here.loc[here["kind"] == "attack", "attack"]))
     with canvas(2.8 + 4 * len(kinds), 3.9, 1, len(kinds), sharey=True) as (figure, axes):
         for ax, axis in zip(axes[0], kinds):
             for (attack, method), line in here[here["axis"] == axis].groupby(["attack", "method"]):
                 mean = line.groupby("budget")["value"].mean()
-                marker, colour = style[attack]
+                marker, colour = style.get(attack, ("x", GREY))
                 ax.plot(mean.index, mean * metric.factor, color=colour, marker=marker, markersize=5,
-                        label=words.method("attack", attack, method))
+                        linestyle="-" if attack in style else "--", label=words.method("attack", attack, method))
+                _last(ax, mean, rows[rows["attack"] == attack].iloc[0], colour, metric)
             least = here.loc[(here["axis"] == axis) & (here["budget"] > 0), "budget"].min()
             ax.set_xscale("symlog", linthresh=least)  # a budget of 0 is the start of an attack
             ax.set_xlim(left=0 if (here["budget"] == 0).any() else least * 0.8)
@@ -136,8 +137,17 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
         axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
         save(figure, folder / f"curves-{scenario}.png", axes)
     caption = (f"{metric.title} of the attacks on {scenario} without defense, the more they spend of what their access "
-               f"counts ({' or '.join(kinds)}). Means over targets and seeds; dashed lines are controls.")
+               f"counts ({' or '.join(kinds)}). Means over targets and seeds, at the last point with its 95 % interval "
+               "where it is what the table shows; grey and dashed: controls.")
     return Picture(folder / f"curves-{scenario}.png", caption, scenario, "curves")
+
+
+def _last(ax: Any, mean: pd.Series, row: Any, colour: Any, metric: Quantity) -> None:
+    """The table's interval at the end of a curve, unless the attack went on to choose among several answers."""
+    if abs(mean.iloc[-1] - row["mean"]) * metric.factor < metric.step and not np.isnan(row["low"]):
+        low, high = (abs(row[name] - row["mean"]) * metric.factor for name in ("low", "high"))
+        ax.errorbar(mean.index[-1], row["mean"] * metric.factor, yerr=[[low], [high]], color=colour, capsize=2.5,
+                    linewidth=1.1)
 
 
 def headline_rows(table: pd.DataFrame, scenario: str) -> pd.DataFrame:
