@@ -96,7 +96,11 @@ class RvePfl(Defense):
             return self._code(mean, log_var, rng)
 
     def public_knowledge(self) -> dict[str, Any]:
-        return {"encoder": "private to each client", "latent": "as many values as an image", "kl": self.kl}
+        """The kind of the encoder; not its weights."""
+        if self.strength == 0:
+            return {}
+        return {"encoder": "private", "width": self.width, "hidden": self.hidden, "kl": self.kl,
+                "spread": self.strength}  # fmt: skip
 
     def _code(self, mean: Tensor, log_var: Tensor, rng: torch.Generator) -> Tensor:
         """What the shared network is fed: values that its normalisation turns into z."""
