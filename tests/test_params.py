@@ -140,13 +140,16 @@ def test_overlay_merges_and_null_removes():
 
 @pytest.mark.parametrize("scale", [None, *sorted(p.stem for p in (ROOT / "workflow/scales").glob("*.yaml"))])
 def test_shipped_parameters_are_valid(scale):
-    params = read(ROOT / "params.yaml", ROOT / f"workflow/scales/{scale}.yaml" if scale else None)
+    below = ["defenses"] if scale == "defenses_grid" else []  # an overlay on an overlay
+    names = [*below, scale] if scale else []
+    params = read(ROOT / "params.yaml", *(ROOT / f"workflow/scales/{name}.yaml" for name in names))
     assert params.scale == (scale or "laptop")
     assert params.scenarios
 
 
 def test_scales_stack_in_the_order_given():
-    path, first, second = Path("params.yaml"), *(Path("workflow/scales") / f"defenses{n}.yaml" for n in ("", "_grid"))
+    scales = ROOT / "workflow/scales"
+    path, first, second = ROOT / "params.yaml", scales / "defenses.yaml", scales / "defenses_grid.yaml"
     both = read(path, first, second)
     assert both.scale == "defenses_grid"
     assert both.attacks["pfgd_coefficients"].method == "inverting_gradients"  # from the first alone
