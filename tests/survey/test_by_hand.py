@@ -19,7 +19,7 @@ KEY = "dosing_tree/mi_attribute/confidence_rounding/0.5/1"
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return read(Path(__file__).parents[1] / "workflow" / "mini.yaml", None)
+    return read(Path(__file__).parents[1] / "workflow" / "mini.yaml")
 
 
 @pytest.mark.parametrize(("key", "said"), [
@@ -64,7 +64,7 @@ def test_the_clock_of_a_bar_runs_while_its_only_step_does(monkeypatch: pytest.Mo
     with by_hand._ticking(0.02):
         for _ in runner.progress([0], desc="cell", file=sys.stderr):
             before = sys.stderr.getvalue().count("0/1")
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60  # on a busy machine
             while sys.stderr.getvalue().count("0/1") < before + 3 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert sys.stderr.getvalue().count("0/1") >= before + 3

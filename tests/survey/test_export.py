@@ -195,7 +195,7 @@ def test_a_run_that_is_none_or_not_to_be_trusted_is_refused(
 def test_the_command_writes_beside_the_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                            capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     read = parameters.read
-    monkeypatch.setattr(parameters, "read", lambda path, overlay=None: read(path))
+    monkeypatch.setattr(parameters, "read", lambda path, *overlays: read(path))
     assert main(["export"]) == 0
     assert capsys.readouterr().out == "results/published/smoke\n"
     assert (tmp_path / "results/published/smoke/README.md").is_file()

@@ -63,7 +63,7 @@ class Survey:
         """(track, its scenarios), in the order of `words.yaml`."""
         pairs = {(r["track"], r["scenario"]) for r in self.records}
         tracks = sorted({track for track, _ in pairs}, key=lambda t: (words.place(t), t))
-        return [(track, sorted(s for t, s in pairs if t == track)) for track in tracks]
+        return [(track, sorted((s for t, s in pairs if t == track), key=words.natural)) for track in tracks]
 
 
 def build(params: Params) -> list[str]:

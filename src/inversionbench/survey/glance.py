@@ -4,6 +4,7 @@ the best defense for little utility."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -16,15 +17,20 @@ from inversionbench.survey.words import Quantity
 PRICES = (2, 5)  # points of utility that a defense may cost
 
 
-def table(attacks: pd.DataFrame, defenses: pd.DataFrame) -> Table:
-    """One line per scenario and access level with an answered attack, by track."""
+def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, str] | None = None) -> Table:
+    """One line per scenario and access level with an answered attack, by track.
+
+    settings: what each scenario is, in a few words.
+    """
+    settings = settings or {}
     prices = () if defenses.empty else PRICES
     head = [("scenario", ""), ("access", ""), ("strongest attack", "without defense"),
             ("above guessing", "the best guess without the target"), ("ceiling", "the private data itself"),
             *((f"best defense for ≤ {p} points", f"least leakage that costs at most {p} points of utility")
               for p in prices)]
     real = attacks[attacks["headline"].astype(bool) & (attacks["kind"] == "attack") & attacks["mean"].notna()]
-    order = sorted(real.groupby(["track", "scenario", "level"]), key=lambda g: (words.place(g[0][0]), g[0]))
+    order = sorted(real.groupby(["track", "scenario", "level"]),
+                   key=lambda g: (words.place(g[0][0]), g[0][0], words.natural(g[0][1]), g[0][2]))
     rows: list[tuple[str, list[Cell]]] = []
     for (track, scenario, level), part in order:
         metric = words.metric(part.iloc[0]["metric"], track)
@@ -32,7 +38,7 @@ def table(attacks: pd.DataFrame, defenses: pd.DataFrame) -> Table:
         name = words.method("attack", best["attack"], best["method"])
         top = end(part, "ceiling", metric.direction)
         rows.append(("", [
-            Cell(scenario), Cell(words.label("levels", level)),
+            Cell(scenario, settings.get(scenario, "")), Cell(words.label("levels", level)),
             Cell(f"{name}: {metric.show(best['mean'])} {metric.unit}".strip(), metric.span(best["low"], best["high"])),
             _above(best, part, metric),
             Cell(metric.show(top[1]), words.label("controls", top[0])) if top else Cell(),

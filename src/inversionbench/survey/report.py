@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def _context(survey: Survey) -> dict[str, Any]:
         "absent": survey.absent,
         "problems": checks.problems(survey.checks),
         "verdicts": Counter(c.verdict for c in survey.checks),
-        "glance": glance.table(survey.attacks, survey.defenses),
+        "glance": glance.table(survey.attacks, survey.defenses, {r["scenario"]: setting(r) for r in survey.records}),
         "tracks": [_track(survey, name, scenarios) for name, scenarios in survey.scenarios],
         "provenance": _provenance(survey),
         "parameters": json.dumps(survey.parameters, indent=1, sort_keys=True) if survey.parameters else "",
@@ -92,6 +93,7 @@ def _scenario(survey: Survey, name: str) -> dict[str, Any]:
         "model": part.iloc[0]["model"],
         "headline": headline,
         "seeds": sorted({r["seed"] for r in survey.records if r["scenario"] == name}),
+        "short": setting(first),
         "setting": json.dumps(first["parameters"].get("scenario", {}), indent=1, sort_keys=True),
         "attacks": view.attack_table(survey.attacks, name),
         "defenses": view.defense_table(survey.defenses, name),
@@ -102,6 +104,20 @@ def _scenario(survey: Survey, name: str) -> dict[str, Any]:
         "rebuilt": bool(part["rebuilt"].any() or defended["rebuilt"].any()),
         "pictures": {},
     }
+
+
+def setting(record: Mapping[str, Any]) -> str:
+    """A scenario in a few words: its model, and what its protocol and training say.
+
+    >>> setting({"model": "mlp", "parameters": {"scenario": {"protocol": {"batch_size": 4, "labels": "hidden"}}}})
+    'mlp, batch size 4, labels hidden'
+    """
+    given = record["parameters"].get("scenario", {})
+    model = given.get("model") or {"name": record["model"]}
+    said = {k: v for part in (model, given.get("protocol") or {}, given.get("training") or {}) for k, v in part.items()}
+    plain = [f"{k} {v}".replace("_", " ") for k, v in said.items()
+             if k != "name" and isinstance(v, (str, int, float)) and not k.startswith("utility")]
+    return ", ".join([str(model.get("name", record["model"])), *plain])
 
 
 def _provenance(survey: Survey) -> list[tuple[str, str]]:

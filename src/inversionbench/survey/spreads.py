@@ -113,7 +113,7 @@ def _box(ax: Any, values: pd.Series, place: float, colour: Any, control: bool) -
         part.set(color="#555555", linewidth=0.8)
 
 
-def _name(ax: Any, ticks: Mapping[float, tuple[str, bool]]) -> None:
+def _name(ax: Any, ticks: Mapping[Any, tuple[str, bool]]) -> None:
     """Names of attacks beside the lines, those of blocks on their empty lines."""
     plain = {line: name for line, (name, block) in ticks.items() if not block}
     ax.set_yticks(list(plain), list(plain.values()), fontsize=8, rotation=0)
@@ -164,10 +164,17 @@ def _heat(ax: Any, table: pd.DataFrame) -> None:
                 linewidths=0.5, cbar=False, annot_kws={"fontsize": 8})  # fmt: skip
 
 
+def _rule(record: Record) -> str:
+    """The rule, and the entry that uses it where that has another name."""
+    rule = str(record["parameters"]["attack"].get("rule", record["attack"])).replace("_", " ")
+    entry = words.method("attack", record["attack"], record["method"]).partition("(")[2].rstrip(")")
+    return rule if entry in ("", rule) else f"{rule} ({entry})"
+
+
 def labels(found: Sequence[Record], folder: Path) -> Picture | None:
     """Accuracy of every rule for labels in every scenario that asks for labels alone."""
     rows = [
-        {"rule": r["parameters"]["attack"].get("rule", r["attack"]), "value": r["metrics"]["label_recovery"]["mean"],
+        {"rule": _rule(r), "value": r["metrics"]["label_recovery"]["mean"],
          "batch": protocol_of(r).batch_size, "epochs": STUDIES[2].value(r),
          "blind": r["controls"].get("blind_guess", {}).get("label_recovery", np.nan)}
         for r in found if "label_recovery" in r["metrics"]

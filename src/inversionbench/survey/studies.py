@@ -75,7 +75,7 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
     shown = {study: _families(images, rows, study) for study in STUDIES}
     every = pd.concat([rows.iloc[:0], *(own for part in shown.values() for _, own in part)])
     style = cues(set(every.loc[every["kind"] == "attack", "attack"]))  # an attack looks the same in every study
-    found = [dependence(part, style, study, folder) for study, part in shown.items() if part]
+    found: list[Picture | None] = [dependence(part, style, study, folder) for study, part in shown.items() if part]
     found += [spreads.spread(images, folder), spreads.success(images, folder)]
     found += [spreads.labels([r for r in plain if "psnr" not in {*r["metrics"], *r["unavailable"]}], folder)]
     return [picture for picture in found if picture is not None]

@@ -7,6 +7,7 @@ words and digits around it stand in `words.yaml` beside this file.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -86,6 +87,16 @@ def place(of: str) -> int:
     """Where a track stands in the order of words.yaml; unknown ones last."""
     order = list(words()["tracks"])
     return order.index(of) if of in order else len(order)
+
+
+def natural(name: str) -> list[tuple[str, int]]:
+    """A key that sorts names with numbers by the numbers.
+
+    >>> sorted(["b16", "b2", "a"], key=natural)
+    ['a', 'b2', 'b16']
+    """
+    parts = [*re.split(r"(\d+)", name), "0"]
+    return [(text, int(number)) for text, number in zip(parts[::2], parts[1::2])]
 
 
 @cache
