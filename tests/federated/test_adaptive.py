@@ -1,5 +1,7 @@
 """Attacks that know the defense against the same attack that does not: each must gain on its defense."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from federated_cells import psnr, reconstruct, scenario, target
@@ -11,6 +13,7 @@ from inversionbench.attacks.federated._objectives import Matching
 from inversionbench.attacks.federated._posterior import Channel, Likelihood
 from inversionbench.defenses.base import NONE
 from inversionbench.errors import UserError
+from inversionbench.survey.collect import attacker
 from inversionbench.training._protocol import Protocol
 
 
@@ -41,6 +44,20 @@ def test_what_is_compared():
     assert compared("drop_layer", seen, layout, {}) is None  # nothing is known
     with pytest.raises(UserError, match="drop_layer"):
         compared("drop_layers", seen, layout, {})
+
+
+def test_who_knows_a_defense_is_a_form_of_an_attack_that_does_not():
+    """The survey sets an adaptive attack against the attack that it declares to adapt."""
+    known = {name: m for name, m in registry.methods("attack").items() if m.group == "federated"}
+    adaptive = {name for name, m in known.items() if "adapts" in m.attributes}
+    assert {"skip_bottleneck", "bayes", "two_image", "invert_transform", "surrogate_encoder"} <= adaptive
+    for name in adaptive:
+        partner = known[attacker(name)]
+        assert "adapts" not in partner.attributes
+        assert partner.attributes["level"] == known[name].attributes["level"]
+    reads = {name for name, m in known.items() if "knowledge.defense" in Path(m.path).read_text()}
+    own = {n for n in reads if "match" in known[n].fields}  # the attack itself, by a setting
+    assert reads - adaptive - own == {"learning_to_invert"}  # knows it always: it has no naive form
 
 
 @pytest.mark.parametrize("keep", ["magnitude", "low"])
