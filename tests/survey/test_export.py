@@ -153,7 +153,7 @@ def test_figures_are_smaller_and_stay_what_they_are(run: Path, tmp_path: Path) -
 
 def test_what_is_too_large_is_left_out_and_said(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = len((run / "survey/defenses.csv").read_text().splitlines()) - 1
-    room = 40_000 + sum((run / "survey" / name).stat().st_size for name in ("attacks.csv", "survey.md"))
+    room = 40_000 + export.README + sum((run / "survey" / name).stat().st_size for name in ("attacks.csv", "survey.md"))
     monkeypatch.setattr(export, "LARGEST", 30_000)
     monkeypatch.setattr(export, "ALL", room)
     out = export.export(run, tmp_path / "published", called=tmp_path)
@@ -163,6 +163,18 @@ def test_what_is_too_large_is_left_out_and_said(run: Path, tmp_path: Path, monke
     page = (out / "README.md").read_text()
     assert f"rows of defenses.csv beyond the headline metric ({whole} in all)" in page
     assert "to keep the folder small" in page
+    shown, drawn = ({p.stem for p in (folder / "figures").glob("gallery-p*-*.png")} for folder in (out, run / "survey"))
+    assert len(shown) < len(drawn)
+
+
+def test_galleries_of_the_strongest_attack_go_first(run: Path) -> None:
+    ranks = export._ranks(export.read(run))
+    assert [name for name, rank in ranks.items() if rank == 0] == [
+        "gallery-photos-inverting_gradients", "gallery-portraits-plg_mi"]  # fmt: skip
+    best, other = "gallery-photos-inverting_gradients", "gallery-portraits-plg_mi"
+    names = ["gallery-photos-dlg", "study-x", other, best, "heat-a"]
+    paths = export._ordered({Path(f"{name}.png") for name in names}, ranks)
+    assert [path.stem for path in paths] == ["study-x", "heat-a", best, other, names[0]]
 
 
 def test_an_incomplete_run_is_refused_unless_told(
@@ -243,6 +255,8 @@ def test_the_machine_is_described_and_changes_are_seen(tmp_path: Path) -> None:
     assert found["changed"] == []
     (tmp_path / "params.yaml").write_text("a: 2\n")
     assert machine.commit(tmp_path) == {**found, "changed": ["params.yaml"]}
+    (tmp_path / "inner").mkdir()
+    assert machine.commit(tmp_path / "inner")["commit"] is None  # what lies around a folder is not its commit
 
 
 def test_records_of_other_code_are_counted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ COSTS = ("costs.csv", "costs_attacks.csv", "costs_training.csv")
 ORDER = ("study", "overview", "attacks", "curves", "tradeoff", "knowing", "traffic", "each", "heat", "gallery")
 NOTES = "notes.md"
 LARGEST = 2**20  # bytes of a file
-ALL = 1_500_000  # bytes of the folder
+ALL, README = 1_500_000, 20_000  # bytes of the folder, and what of them is kept for its README
 LINK = re.compile(r"\[(\d+)\]\(\.\./cells/[^)]*\)")
 
 
@@ -156,12 +156,12 @@ def _figures(run: Run, out: Path) -> list[str]:
     real = [name for name, s in run.params.scenarios.items() if not _embedded(run.params, s.dataset)]
     paths = sorted((run.folder / "survey" / "figures").glob("*.png"))
     private = [p for p in paths if p.name.startswith(tuple(f"gallery-{name}-" for name in real))]
-    room = ALL - sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    room = ALL - README - sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     shown, large = [], []
-    for path in _ordered(set(paths) - set(private), list(run.params.scenarios)):
+    for path in _ordered(set(paths) - set(private), _ranks(run)):
         small = _smaller(path)
         if len(small) > room:
-            large.append(path.stem)
+            large.append(path.stem.partition("-")[0])
             continue
         room -= len(small)
         (out / "figures" / path.name).write_bytes(small)
@@ -169,21 +169,27 @@ def _figures(run: Run, out: Path) -> list[str]:
     if private:
         run.left_out.append(f"{len(private)} galleries of data that is not embedded (its terms, its people)")
     if large:
-        run.left_out.append(f"{len(large)} figures, to keep the folder small: {', '.join(sorted(large))}")
+        counts = ", ".join(f"{n} of kind {kind}" for kind, n in sorted(Counter(large).items()))
+        run.left_out.append(f"{len(large)} figures, to keep the folder small ({counts}); they are in the run's report")
     return shown
 
 
-def _ordered(paths: set[Path], scenarios: Sequence[str]) -> list[Path]:
-    """Figures by kind; galleries last and of all scenarios in turn, so that each has some where not all have room."""
-    turns: Counter[str] = Counter()
-    out = []
-    for path in sorted(paths):
-        kind, _, rest = path.stem.partition("-")
-        scenario = max((s for s in scenarios if f"{rest}-".startswith(f"{s}-")), key=len, default="")
-        turn = turns[scenario] if kind == "gallery" else 0
-        turns[scenario] += kind == "gallery"
-        out.append((ORDER.index(kind) if kind in ORDER else len(ORDER) - 1.5, turn, path))
-    return [path for *_, path in sorted(out)]
+def _ranks(run: Run) -> dict[str, int]:
+    """gallery-<scenario>-<attack> -> how many attacks on the scenario leak more."""
+    table = pd.read_csv(run.folder / "survey" / "attacks.csv")
+    table = table[table["headline"].astype(bool) & (table["kind"] == "attack") & table["mean"].notna()]
+    ranks: dict[str, int] = {}
+    for scenario, rows in table.groupby("scenario"):
+        order = rows.sort_values("mean", ascending=rows.iloc[0]["direction"] == "lower")
+        ranks |= {f"gallery-{scenario}-{attack}": i for i, attack in enumerate(order["attack"])}
+    return ranks
+
+
+def _ordered(paths: set[Path], ranks: dict[str, int]) -> list[Path]:
+    """Figures by kind; galleries last, those of the strongest attack of each scenario before the others."""
+    kinds = {path: path.stem.partition("-")[0] for path in paths}
+    places = {kind: i for i, kind in enumerate(ORDER)}
+    return sorted(paths, key=lambda path: (places.get(kinds[path], -1), ranks.get(path.stem, len(ranks)), path.name))
 
 
 def _smaller(path: Path) -> bytes:
@@ -253,8 +259,9 @@ def _wall(made: Sequence[calls.Call]) -> str:
         return "not known: no log of a whole call of Snakemake"
     cores = ", ".join(str(n) for n in sorted({call.cores for call in made}))
     count = f"{len(made)} calls" if len(made) > 1 else "one call"
+    said = f"{cores} core" + "s" * (cores != "1")
     jobs = sum(call.jobs for call in made)
-    return f"{_time(sum(call.seconds for call in made))} in {count} of Snakemake on {cores} cores, {jobs} jobs"
+    return f"{_time(sum(call.seconds for call in made))} in {count} of Snakemake on {said}, {jobs} jobs"
 
 
 def _trained(run: Run) -> Iterator[dict[str, Any]]:

@@ -38,7 +38,8 @@ def write(params: Params, folder: Path, late: bool = False) -> None:
 def commit(root: Path) -> dict[str, Any]:
     """The commit that `root` stands at, and which files that can change a number differ from it."""
     head = _said("git", "-C", str(root), "rev-parse", "HEAD").strip()
-    if not head:
+    top = _said("git", "-C", str(root), "rev-parse", "--show-toplevel").strip()
+    if not head or Path(top).resolve() != root.resolve():  # another repository may lie around a folder
         return {"commit": None, "changed": []}
     status = _said("git", "-C", str(root), "status", "--porcelain", "--", *WATCHED)
     return {"commit": head, "changed": sorted(line[3:] for line in status.splitlines())}
