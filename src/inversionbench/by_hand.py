@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,9 @@ def _ticking(every: float = 1.0) -> Iterator[None]:
 
     def tick() -> None:
         while not done.wait(every):
-            for bar in list(getattr(tqdm, "_instances", ())):
-                bar.refresh()
+            with suppress(AttributeError, RuntimeError):  # a bar that is being made is listed before it is whole
+                for bar in list(getattr(tqdm, "_instances", ())):
+                    bar.refresh()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()

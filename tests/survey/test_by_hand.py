@@ -68,3 +68,27 @@ def test_the_clock_of_a_bar_runs_while_its_only_step_does(monkeypatch: pytest.Mo
             while sys.stderr.getvalue().count("0/1") < before + 3 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert sys.stderr.getvalue().count("0/1") >= before + 3
+
+
+def test_a_bar_that_is_being_made_does_not_stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tqdm lists a bar before it has its attributes; on a busy machine the clock met such a bar, and died."""
+    from tqdm import tqdm
+
+    asked = []
+
+    class Half:
+        def refresh(self) -> None:
+            asked.append(self)
+            raise AttributeError("disable")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(tqdm, "_instances", [Half()], raising=False)
+    with by_hand._ticking(0.01):
+        deadline = time.monotonic() + 60
+        while len(asked) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert len(asked) >= 3
