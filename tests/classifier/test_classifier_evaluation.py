@@ -69,6 +69,9 @@ def test_the_truth_is_the_ceiling_and_what_knows_nothing_the_floor(truth):
     assert truth.facts["chance"] == 1 / PEOPLE
     anchors = truth.facts["knn_anchors"]  # the scale of the distance: another photograph, another person
     assert anchors["same_person"] < 0.5 * anchors["other_person"]
+    parts = truth.facts["knn_parts"]  # photographs have features as long as photographs, and point their way
+    assert 0.8 < parts["length"] < 1.2
+    assert parts["cosine"] > 0.9
 
 
 def test_agreement_needs_both(truth):

@@ -34,7 +34,7 @@ from inversionbench.errors import UserError
 from inversionbench.evaluation._extraction import knowledge_extraction
 from inversionbench.metrics.attack_accuracy import agreement, hits
 from inversionbench.metrics.feature_distance import feature_distance
-from inversionbench.metrics.knn_distance import knn_distance
+from inversionbench.metrics.knn_distance import knn_distance, length_and_direction
 from inversionbench.metrics.psnr import psnr
 from inversionbench.models.completion import hole
 from inversionbench.tracks.base import Evaluation
@@ -143,6 +143,8 @@ def evaluate(
     facts = _facts(judges, target, data, x, y, reference, int(broken.sum()))
     anchors = {"same_person": "private_heldout", "other_person": "other_person"}
     facts["knn_anchors"] = {k: float(controls[v]["knn_distance"].mean()) for k, v in anchors.items()}
+    parts = length_and_direction(scores.features, y, reference.features, reference.classes)
+    facts["knn_parts"] = {name: float(part.mean()) for name, part in zip(("length", "cosine"), parts)}
     if photos is not None:
         mean = torch.from_numpy(data.public.x.mean((0, 2, 3), dtype=np.float64) / 255).float().view(1, -1, 1, 1)
         facts["hole_psnr_of_mean"] = float(in_the_hole(mean.expand_as(photos), photos)["hole_psnr"].mean())

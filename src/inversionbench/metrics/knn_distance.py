@@ -38,6 +38,30 @@ def knn_distance(features: Any, target: Any, private_features: Any, private_clas
     return out
 
 
+def length_and_direction(
+    features: Any, target: Any, private_features: Any, private_classes: Any
+) -> tuple[Tensor, Tensor]:
+    """The two parts that make a distance large: too long features, and features that point elsewhere.
+
+    Arguments as in `knn_distance`. Returns (length, cosine), float64 (n,) each: length of a reconstruction's
+    features over the mean length of the class's private ones (above 1: the evaluator is surer than of any
+    photograph), and the cosine with the private image of the class that points most alike.
+
+    >>> private = torch.tensor([[3.0, 4.0], [5.0, 0.0], [0.0, 1.0]])
+    >>> length_and_direction(torch.tensor([[10.0, 0.0]]), [0], private, [0, 0, 1])
+    (tensor([2.], dtype=torch.float64), tensor([1.], dtype=torch.float64))
+    """
+    f, own, p, theirs = checked(SPEC.id, features, target, private_features, private_classes)
+    f, p = f.double(), p.double()
+    length, cosine = f.norm(dim=1), torch.empty(len(f), dtype=torch.float64, device=f.device)
+    for label in own.unique():
+        private = p[theirs == label]
+        length[own == label] /= private.norm(dim=1).mean().clamp_min(1e-12)
+        directions = torch.nn.functional.normalize(f[own == label]) @ torch.nn.functional.normalize(private).T
+        cosine[own == label] = directions.amax(dim=1)
+    return length, cosine
+
+
 def normalised(value: Any, same: float, other: float) -> Tensor:
     """(d - same) / (other - same): 0 is as near as held-out private images of the class, 1 as other classes.
 
