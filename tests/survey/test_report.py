@@ -166,6 +166,23 @@ def test_build_shows_what_was_planned(cells: Path, tmp_path: Path, monkeypatch: 
         build.make([], "smoke")
 
 
+def test_a_scenario_is_told_in_a_few_words_and_in_the_order_of_its_number() -> None:
+    def told(scenario: str, **parts: object) -> dict:
+        made = record("photos", "dlg", "none", 0.0, 0, parameters={"scenario": parts, "attack": {}})
+        return {**made, "key": f"{scenario}/dlg/none/0/0", "scenario": scenario, "folder": "nowhere", "timing": {}}
+
+    parts = {"model": {"name": "convnet", "widths": [8, 16]}, "protocol": {"batch_size": 4, "rounds": 3},
+             "training": {"rounds": 94, "utility_rounds": 5}}  # fmt: skip
+    one = told("photos_b16", **parts)
+    assert report.setting(one) == "convnet, batch size 4, rounds 3, training rounds 94"
+    made = build.make([one, told("photos_b2"), told("photos_a")], "smoke")
+    assert made.scenarios == [("federated", ["photos_a", "photos_b2", "photos_b16"])]
+    page = report.html(made, [])
+    places = [page.index(f">{name}") for name in ("photos_a", "photos_b2", "photos_b16")]
+    assert places == sorted(places)
+    assert page.count("convnet, batch size 4, rounds 3, training rounds 94") == 2  # at a glance, and with its tables
+
+
 class TestFigures:
     def test_every_scenario_has_its_figures(self, folder: Path) -> None:
         names = {p.stem for p in (folder / "figures").glob("*.png")}

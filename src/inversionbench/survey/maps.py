@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 from inversionbench.survey import words
 from inversionbench.survey.defended import STRONGEST
@@ -203,6 +203,7 @@ def _scatter(ax: Any, rows: pd.DataFrame, plain: pd.DataFrame, price: Price, sty
     if price.log:
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))  # plain numbers within a decade
     roomy(ax, 0.0 if price.log else use.step, metric.step)
     control_lines(ax, plain, metric, side="left")
     ax.set_xlabel(price.title)

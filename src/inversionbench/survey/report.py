@@ -114,8 +114,8 @@ def setting(record: Mapping[str, Any]) -> str:
     """
     given = record["parameters"].get("scenario", {})
     model = given.get("model") or {"name": record["model"]}
-    said = {k: v for part in (model, given.get("protocol") or {}, given.get("training") or {}) for k, v in part.items()}
-    plain = [f"{k} {v}".replace("_", " ") for k, v in said.items()
+    parts = {"": {**model, **(given.get("protocol") or {})}, "training ": given.get("training") or {}}
+    plain = [f"{part}{k} {v}".replace("_", " ") for part, said in parts.items() for k, v in said.items()
              if k != "name" and isinstance(v, (str, int, float)) and not k.startswith("utility")]
     return ", ".join([str(model.get("name", record["model"])), *plain])
 
