@@ -67,6 +67,14 @@ def test_more_passes_are_a_thing_of_their_own():
     assert said([*cells("kedmi", 0.9, 250.0), *both]) == {}
 
 
+def test_other_stages_are_a_thing_and_their_lengths_a_budget():
+    two, long, odd = ({"steps": s, **more} for s, more in
+                      (([60, 10], {}), ([60], {"box": 2.0}), ([120, 20], {"box": 2.0})))
+    first = cells("kedmi", 0.9, 250.0, **two)
+    assert said([*first, *cells("kedmi_long", 0.9, 250.0, **long)]) == {}
+    assert list(said([*first, *cells("kedmi_odd", 0.9, 250.0, **odd)]).values()) == ["box 1 \N{RIGHTWARDS ARROW} 2"]
+
+
 def test_a_chosen_prior_is_one_thing():
     shared = cells("kedmi_shared", 0.5, 250.0, priors={"dcgan": {"entry": "dcgan", "steps": 2000}}, base="dcgan")
     assert list(said([*cells("kedmi", 0.9, 250.0), *shared])) == [("kedmi_shared", "kedmi")]

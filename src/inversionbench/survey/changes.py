@@ -33,7 +33,7 @@ TRACK = "classifier"
 METRICS = ("agreement", "knn_distance")
 BUDGET = frozenset({"attack.iterations", "attack.steps", "attack.restarts", "attack.draws"})
 SILENT = frozenset({"attack.keep_at"})  # changes what is kept, not what is found
-EQUAL = 0.05  # passes that differ by less are equal
+EQUAL = 0.1  # passes that differ by less are equal
 Record = Mapping[str, Any]
 
 
@@ -105,8 +105,9 @@ def _targets(record: Record) -> list[str]:
 def one_thing(a: Record, b: Record) -> str | None:
     """The only setting that differs, or None."""
     things = _differing(a, b) - SILENT
-    if things - BUDGET and _equal_passes(a, b):
-        things -= BUDGET
+    spent = {t for t in things & BUDGET if _same_form(_settings(a).get(t), _settings(b).get(t))}
+    if things - spent and _equal_passes(a, b):
+        things -= spent
     return next(iter(things)) if len(things) == 1 else None
 
 
@@ -124,6 +125,11 @@ def _settings(record: Record) -> dict[str, Any]:
     for role, prior in (given.get("priors") or {}).items():
         out |= {f"priors.{role}.{k}": v for k, v in prior.items() if k != "entry"}
     return {**out, "scenario": given.get("scenario"), "dataset": given.get("dataset")}
+
+
+def _same_form(old: Any, new: Any) -> bool:
+    """Whether two budgets differ in numbers alone: other stages of a search are another search."""
+    return len(np.atleast_1d(old)) == len(np.atleast_1d(new))
 
 
 def _equal_passes(a: Record, b: Record) -> bool:
@@ -193,7 +199,8 @@ def table(rows: pd.DataFrame) -> Table | None:
     for _, part in rows.groupby(["method", "scenario", "before", "after", "said"], sort=False):
         sides = {r.metric: r for r in part.itertuples()}
         row = sides[METRICS[0]]
-        cells = [Cell(_title(row), note=f"{row.before} against {row.after} on {row.scenario}"), Cell(row.said)]
+        place = f"{row.before} against {row.after} on {row.scenario}"
+        cells = [Cell(_name((row.method, row.scenario, row.before)), note=place), Cell(row.said)]
         for metric in METRICS:
             cells += _cells(sides[metric], words.metric(metric, TRACK))
         out.append(("", cells))
@@ -203,18 +210,13 @@ def table(rows: pd.DataFrame) -> Table | None:
 
 def _cells(row: Any, metric: words.Quantity) -> list[Cell]:
     verdict = "" if row.shown else "not shown: the interval holds 0, or seeds disagree"
-    seeds = ", ".join(metric.show(d, True) for d in row.by_seed)
     return [
         Cell(metric.show(row.mean_before), sort=row.mean_before),
         Cell(metric.show(row.mean_after), sort=row.mean_after),
         Cell(metric.show(row.difference, True) + ("" if row.shown else " (not shown)"), metric.span(row.low, row.high),
              row.difference, verdict, style="" if row.shown else "absent"),
-        Cell(seeds),
+        Cell(", ".join(metric.show(d, True) for d in row.by_seed)),
     ]  # fmt: skip
-
-
-def _title(row: Any) -> str:
-    return f"{words.method('attack', row.before, row.method)}, {row.scenario}"
 
 
 # --- drawn ---------------------------------------------------------------------------------------------
@@ -258,7 +260,7 @@ def differences(rows: pd.DataFrame, folder: Path) -> Picture:
 
 
 def _name(key: tuple[str, ...]) -> str:
-    return f"{words.method('attack', key[2], key[0])}, {key[1]}"
+    return f"{words.method('attack', key[2], key[0])}, {key[1]}"  # method, scenario, entry
 
 
 def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
