@@ -1,7 +1,8 @@
 """A finished run -> a small folder that can stand in git: tables, costs, figures and what the run was.
 
     README.md       commit, machine, versions, cells, costs, digests of the data: all read from the run's files
-    survey.md       the tables            attacks.csv, defenses.csv, metrics.json, params.json, costs*.csv
+    survey.md       the tables            attacks.csv, defenses.csv, changes.csv, metrics.json, params.json,
+                                                costs*.csv
     figures/        the figures, in fewer colours; galleries of embedded data alone, because terms of other data
                     sets seldom allow pictures and people stand in some of them
 
@@ -33,11 +34,13 @@ from inversionbench.survey.costs import KINDS
 FILES = {
     "[survey.md](survey.md)": "the tables for reading",
     "attacks.csv, defenses.csv": "every number with interval, n and seeds",
+    "changes.csv": "pairs of attacks that differ in one thing, where there are such",
     "metrics.json": "headline numbers, flat",
     "params.json": "every parameter",
     "costs*.csv": "counted work, seconds and memory by cell, by attack and of training",
     "figures/": "the figures",
 }
+TABLES = ("attacks.csv", "defenses.csv", "changes.csv")
 COSTS = ("costs.csv", "costs_attacks.csv", "costs_training.csv")
 ORDER = ("study", "overview", "attacks", "curves", "tradeoff", "knowing", "traffic", "each", "heat", "gallery")
 NOTES = "notes.md"
@@ -117,11 +120,9 @@ def _tables(run: Run, out: Path) -> None:
     text = LINK.sub(r"\1", (survey / "survey.md").read_text())
     text = text.replace("Records are linked by seed.", "The last column names the seeds.")
     write_text(out / "survey.md", _clean(run, text.replace("| records |", "| seeds |")))
-    for name in ("attacks.csv", "defenses.csv"):
-        _table(run, survey / name, out)
-    for name in COSTS:
-        if (run.folder / "timings" / name).is_file():
-            _table(run, run.folder / "timings" / name, out)
+    for path in (*(survey / name for name in TABLES), *(run.folder / "timings" / name for name in COSTS)):
+        if path.is_file():
+            _table(run, path, out)
     shutil.copyfile(survey / "metrics.json", out / "metrics.json")
     mine = {"data": {"root": None}, "tracking": {"uri": None}}  # where one machine keeps its data
     write_json(out / "params.json", {**run.params.raw, **{k: v for k, v in mine.items() if k in run.params.raw}})
