@@ -74,6 +74,19 @@ def test_the_truth_is_the_ceiling_and_what_knows_nothing_the_floor(truth):
     assert parts["cosine"] > 0.9
 
 
+def test_the_spread_tells_many_photographs_from_one_repeated(truth):
+    labels = data().heldout.labels()
+    rows = [(labels == c).nonzero()[:8, 0] for c in range(SUBJECTS)]
+    y = torch.arange(SUBJECTS).repeat_interleave(8)
+    many, one = (
+        evaluated(data().heldout.images(torch.cat(chosen).numpy()), y).facts["prdc"]
+        for chosen in (rows, [r[:1].expand(8) for r in rows])
+    )
+    assert many["classes"] == SUBJECTS
+    assert many["coverage"] > 2 * one["coverage"]
+    assert "more than 3 images" in truth.facts["prdc"]["unavailable"]  # 3 of each person are too few
+
+
 def test_agreement_needs_both(truth):
     both = truth.metrics["agreement"]
     assert (both == truth.metrics["top1"] * truth.metrics["second"]).all()
@@ -108,6 +121,8 @@ def test_failures_count_and_are_never_dropped():
     assert [budget for budget, _ in done.curves["agreement"]] == [5, 9]
     assert (done.curves["top1"][0][1] == done.metrics["top1"]).all()
     assert "target_top1" not in done.curves
+    for control, values in whole.controls.items():  # the same ones, whatever the attack handed in
+        assert all((values[name] == done.controls[control][name]).all() for name in values), control
 
 
 def test_attribute_recovery_is_zero_for_what_knows_nothing_on_average():

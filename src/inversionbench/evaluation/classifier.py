@@ -3,7 +3,8 @@
 Headline: `agreement`, the share of reconstructions that both evaluators recognise. Beside it: each evaluator
 alone (`top1`, `second`, `top5`), the target's own opinion (`target_top1`; far above the evaluators', it means
 adversarial noise and not inversion), `knn_distance` and `feature_distance` in the first evaluator's features,
-and on data with known attributes `attribute_recovery`.
+and on data with known attributes `attribute_recovery`. Among the facts: precision, recall, density and coverage
+within the attacked classes (`prdc`, in the same features).
 
 attribute_recovery of an image x of person p, with the reader's standardised attributes a(x), the true ones
 t(p), and weights w = the share of each attribute's variance that the reader explains on people it never saw:
@@ -33,8 +34,10 @@ from torch import Tensor, nn
 from inversionbench.errors import UserError
 from inversionbench.evaluation._extraction import knowledge_extraction
 from inversionbench.metrics.attack_accuracy import agreement, hits
+from inversionbench.metrics.base import Unavailable
 from inversionbench.metrics.feature_distance import feature_distance
 from inversionbench.metrics.knn_distance import knn_distance, length_and_direction
+from inversionbench.metrics.prdc import prdc_per_class
 from inversionbench.metrics.psnr import psnr
 from inversionbench.models.completion import hole
 from inversionbench.tracks.base import Evaluation
@@ -125,7 +128,8 @@ def evaluate(
     rng = torch.Generator().manual_seed(seed)
     hints = truth if truth and reconstruction.notes.get("of") == "hints" else None
     y = hints["hint_labels"] if hints else reconstruction.labels
-    reference = refer(judges, data.private)
+    reference, classes = refer(judges, data.private), y.unique()
+    controls = _controls(judges, reference, target, data, classes, rng)  # first: every attack gets the same ones
     failed = reconstruction.failed if reconstruction.failed is not None else torch.zeros(len(y), dtype=torch.bool)
     x, broken = _presentable(reconstruction.data, failed, rng)
     scores = score(judges, reference, x, y, target)
@@ -133,18 +137,18 @@ def evaluate(
     photos = data.private.images(hints["hint_rows"].numpy()) if hints else None
     if photos is not None:
         values |= in_the_hole(x, photos) | {"label_recovery": (reconstruction.labels == y).double().numpy()}
-    classes = y.unique()
     curves: dict[str, list[tuple[int, np.ndarray]]] = {}
     for budget, images in reconstruction.checkpoints:
         shown, bad = _presentable(images, failed, rng)
         for name, value in score(judges, reference, shown, y).values.items():
             curves.setdefault(name, []).append((budget, _without(value, bad, name)))
-    controls = _controls(judges, reference, target, data, classes, rng)
     facts = _facts(judges, target, data, x, y, reference, int(broken.sum()))
     anchors = {"same_person": "private_heldout", "other_person": "other_person"}
     facts["knn_anchors"] = {k: float(controls[v]["knn_distance"].mean()) for k, v in anchors.items()}
     parts = length_and_direction(scores.features, y, reference.features, reference.classes)
     facts["knn_parts"] = {name: float(part.mean()) for name, part in zip(("length", "cosine"), parts)}
+    spread = prdc_per_class(reference.features, reference.classes, scores.features, y)
+    facts["prdc"] = {"unavailable": spread.reason} if isinstance(spread, Unavailable) else spread
     if photos is not None:
         mean = torch.from_numpy(data.public.x.mean((0, 2, 3), dtype=np.float64) / 255).float().view(1, -1, 1, 1)
         facts["hole_psnr_of_mean"] = float(in_the_hole(mean.expand_as(photos), photos)["hole_psnr"].mean())
