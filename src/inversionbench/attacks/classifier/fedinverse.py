@@ -7,12 +7,12 @@ round r (a scenario with `training.clients` and `training.rounds`); updates of o
 
     L = host + hsic * HSIC(A, B)     for each row of a batch, which keeps the published ratio of batch means
 
-A and B are halves of the images of a step, HSIC that of `_dependence`, minimised. sigma 0: median heuristic;
-5, the released default, rewards collapse. The intention is more diverse images; on small portraits the term
-lowered its own value but not the distance between images, at any weight that was felt. Its value and the
-spread of the answers (mean distance of two images, per pixel) go into the notes.
+A and B are halves of the images of a step, HSIC that of `_dependence`, minimised. sigma 0: median heuristic, as in
+the released commands; 5, the default of the released code, rewards collapse. The intention is more diverse images;
+on small portraits the term lowered its own value but not the distance between images, at any weight that was
+felt. Its value and the spread of the answers (mean distance of two images, per pixel) go into the notes.
 
-Defaults: host steps, hsic and sigma as released for GMI; fields shared with the hosts mean what they mean there
+Defaults: host steps and hsic as released for GMI; fields shared with the hosts mean what they mean there
 (batch and optimiser are vmi's, which searches the style-based prior by its flow for every layer).
 
 Deviations: halves are the even and the odd rows, so that gmi's halves hold the same classes (the released
@@ -61,7 +61,7 @@ class FedInverse(Attack):
 
     base: str = "gmi"
     hsic: float = 0.05
-    sigma: float = 5.0
+    sigma: float = 0.0
     iterations: int = 2000
     rate: float = 0.02
     identity_weight: float = 100.0
