@@ -15,8 +15,9 @@ from inversionbench.attacks.base import Knowledge
 from inversionbench.data.base import Dataset, Part
 from inversionbench.data.faces import Faces
 from inversionbench.defenses.base import NONE
+from inversionbench.evaluation.classifier import refer, score
 from inversionbench.tracks.base import Scenario
-from inversionbench.tracks.classifier import Classifier
+from inversionbench.tracks.classifier import Classifier, network
 from inversionbench.training.evaluators import Judges
 from inversionbench.training.priors.base import Prior
 
@@ -116,6 +117,12 @@ def knowledge(**more) -> Knowledge:
     released = target().released
     known = TRACK.knowledge(scenario(), released, data().public, data().meta, prior())
     return Knowledge(**{**known.__dict__["_granted"], **more})
+
+
+def scores(images, y) -> dict[str, float]:
+    """Means of all metrics of images that claim to show classes y."""
+    values = score(judges(), refer(judges(), data().private), images, y, network(target().released)).values
+    return {name: value.mean() for name, value in values.items()}
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -103,7 +103,7 @@ def test_batches_are_balanced_paid_for_and_repeatable():
     made = attack.run(asked, knowledge(), generator())
     assert asked.ledger.passes == (3 + 2) * (2 * len(targets) + classes - len(targets))
     assert made.labels.tolist() == targets.repeat_interleave(2).tolist()
-    assert [step for step, _ in made.checkpoints] == [2, 3]
+    assert [budget for budget, _ in made.checkpoints] == [6, 8]  # 4 and 5 steps of 18 rows for 12 answers
     assert torch.equal(made.checkpoints[-1][1], made.data)
     assert torch.equal(attack.run(oracle(attack), knowledge(), generator()).data, made.data)
     assert not torch.equal(attack.run(oracle(attack), knowledge(), generator(1)).data, made.data)

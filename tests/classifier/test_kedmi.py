@@ -37,7 +37,7 @@ def test_one_pass_per_class_and_step_and_draws_of_each_class():
     answer, oracle = run(ATTACK)
     assert oracle.ledger.passes == CLASSES * 120
     assert answer.labels.tolist() == [k for k in range(CLASSES) for _ in range(4)]
-    assert [budget for budget, _ in answer.checkpoints] == [40, 120]
+    assert [budget for budget, _ in answer.checkpoints] == [10, 30]  # passes per answer
     assert torch.equal(answer.checkpoints[-1][1], answer.data)
     assert len(answer.checkpoints[0][1]) == len(answer.data)
     assert answer.data.unflatten(0, (CLASSES, 4)).std(1).mean() > 0.005  # draws of a class differ

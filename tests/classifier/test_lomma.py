@@ -77,6 +77,7 @@ def test_every_host_runs_reproducibly_and_counts_students_apart(name):
     assert answer.labels.tolist() == [k for k in range(CLASSES) for _ in range(4)]
     searched = asked.ledger.passes - len(data().public)
     assert answer.cost["student_passes"] == 2 * searched
+    assert abs(answer.checkpoints[-1][0] - asked.ledger.passes / len(answer.data)) <= 1
     assert scores(answer)["target_top1"] > 3 / data().classes
 
 

@@ -7,9 +7,10 @@ from itertools import pairwise
 
 import pytest
 import torch
-from classifier_cells import data, generator, judges, knowledge, oracle, scenario, target
+from classifier_cells import data, generator, judges, knowledge, oracle, scenario, scores, target
 from style_cells import attack_style, style_prior
 
+from inversionbench.attacks.classifier._rows import first_of_class
 from inversionbench.attacks.classifier.dmmia import Dmmia
 from inversionbench.attacks.classifier.if_gmi import IfGmi
 from inversionbench.attacks.classifier.mirror import Mirror
@@ -17,7 +18,6 @@ from inversionbench.attacks.classifier.ppa import Ppa
 from inversionbench.attacks.classifier.random_prior import RandomPrior
 from inversionbench.attacks.classifier.random_search import RandomSearch
 from inversionbench.errors import UserError
-from inversionbench.evaluation.classifier import refer, score
 from inversionbench.oracle.base import AccessDenied, InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
 from inversionbench.tracks.classifier import network
@@ -35,11 +35,6 @@ ATTACKS = {
     "dmmia": Dmmia(**START, **SEARCH, candidates=8, restarts=RESTARTS, transforms=8, batch=8, prototypes=8),
 }
 DONE: dict = {}
-
-
-def scores(images, y):
-    values = score(judges(), refer(judges(), data().private), images, y, network(target().released)).values
-    return {name: value.mean() for name, value in values.items()}
 
 
 def result(name):
@@ -67,8 +62,11 @@ def test_same_seed_same_bits_other_seed_other_bits_and_images(name):
     assert answer.data.shape == (count, *data().shape)
     assert answer.labels.bincount().tolist() == [count // SUBJECTS] * SUBJECTS
     assert 0 <= answer.data.min() <= answer.data.max() <= 1
-    if answer.checkpoints:
-        assert torch.equal(answer.checkpoints[-1][1], answer.data)
+    if answer.checkpoints:  # curves end at the answer, at what was paid for each row of it
+        budget, last = answer.checkpoints[-1]
+        assert torch.equal(last, answer.data)
+        ledger = result(name)[2].ledger
+        assert budget == -(-(ledger.passes + ledger.queries) // len(answer.data))
 
 
 def test_another_prior_is_refused():
@@ -107,6 +105,16 @@ def test_ppa_keeps_what_survives_crops():
     assert result("ppa")[0]["agreement"] >= scores(images.data, images.labels)["agreement"] - 0.05
 
 
+def test_ppa_curves_hold_what_was_known_then():
+    """Before the choice: the candidates that began best, at what all candidates had cost by then."""
+    budget, x = attack_style(replace(ATTACKS["ppa"], keep_at=(5,)))[0].checkpoints[0]
+    stopped = attack_style(replace(ATTACKS["ppa"], steps=5, select="all"))[0].data
+    assert torch.equal(x, stopped[first_of_class(SUBJECTS, 8, RESTARTS)])
+    assert budget == -(-2 * 200 // (SUBJECTS * RESTARTS)) + 5 * 8 // RESTARTS
+    with pytest.raises(UserError, match="no critic"):
+        attack_style(replace(ATTACKS["ppa"], realism=1.0))
+
+
 def test_ppa_ends_classes_at_a_goal_and_pays_less():
     _, asked = attack_style(replace(ATTACKS["ppa"], goal=0.5))
     searched = sum(row.inputs for row in asked.ledger.rows if row.phase == "search")
@@ -139,10 +147,13 @@ def test_radius_zero_is_stage_zero_and_wider_balls_fit_the_target_better():
     assert tight.notes["held_share"] == [0.0, 1.0, 1.0]
 
 
-def test_the_stage_is_fixed_beforehand():
-    one = attack_style(replace(ATTACKS["if_gmi"], report=1))[0]
-    assert torch.equal(one.data, result("if_gmi")[1].checkpoints[1][1])
-    assert [steps for steps, _ in result("if_gmi")[1].checkpoints] == [30, 40, 50]
+def test_the_depth_decides_and_no_evaluator_does():
+    """A shallower search answers with its own last stage, which is the deeper one's checkpoint."""
+    two = attack_style(replace(ATTACKS["if_gmi"], steps=(30, 10)))[0]
+    assert torch.equal(two.data, result("if_gmi")[1].checkpoints[1][1])
+    assert len(result("if_gmi")[1].checkpoints) == 3
+    with pytest.raises(ValueError, match="at least one step"):
+        replace(ATTACKS["if_gmi"], steps=(30, 0))
     with pytest.raises(UserError, match="3 blocks"):
         attack_style(replace(ATTACKS["if_gmi"], steps=(1, 1, 1, 1)))
 

@@ -13,7 +13,7 @@ from inversionbench.attacks.classifier._candidates import best_for, robustness
 from inversionbench.attacks.classifier._crops import Crop, Cropped
 from inversionbench.attacks.classifier._genetic import Genetic
 from inversionbench.attacks.classifier._prototypes import Memory, log_inter, log_intra
-from inversionbench.attacks.classifier._styles import Code, Features, box, p_space, painter, w_space
+from inversionbench.attacks.classifier._styles import Code, Features, Painter, box, p_space, w_space
 from inversionbench.attacks.classifier.mirror import RampedAdam
 from inversionbench.errors import UserError
 from inversionbench.models.base import Trace
@@ -84,7 +84,7 @@ def test_truncation_is_in_every_call_and_not_in_the_code(prior):
     w = prior.style.style(torch.randn(2, 6, generator=gen(5)))
     ws = w[:, None].repeat(1, prior.style.num_ws, 1)
     ws[:, :2] = prior.style.w_mean + 0.5 * (ws[:, :2] - prior.style.w_mean)
-    assert torch.allclose(painter(prior.style, 0.5, 2)(w), to_pixels(prior.style.synthesis(ws)), atol=1e-6)
+    assert torch.allclose(Painter(prior.style, 0.5, 2)(w), to_pixels(prior.style.synthesis(ws)), atol=1e-6)
 
 
 def test_a_stage_starts_at_the_image_of_the_last_and_stays_in_its_balls(prior):
@@ -93,7 +93,7 @@ def test_a_stage_starts_at_the_image_of_the_last_and_stays_in_its_balls(prior):
     ws = w[:, None].expand(-1, style.num_ws, -1)
     x, img = style.run_blocks(ws, 0, 1)
     stage = Features(style, 1, w, x, img, (2.0, 0.5))
-    assert torch.equal(stage.paint(stage.draw()), painter(style)(w))
+    assert torch.equal(stage.paint(stage.draw()), Painter(style)(w))
     for p, size in zip(stage.parameters, (0.3, 0.0001)):
         p.data += size * torch.randn(p.shape, generator=gen(7))
     stage.project()
@@ -102,7 +102,7 @@ def test_a_stage_starts_at_the_image_of_the_last_and_stays_in_its_balls(prior):
     assert (moved[1] < 2.0).all()
     assert stage.bound == 0.0
     dropped = Features(style, 1, w, x, None, (2.0, 0.5))
-    assert not torch.allclose(dropped.paint(dropped.draw()), painter(style)(w), atol=1e-3)
+    assert not torch.allclose(dropped.paint(dropped.draw()), Painter(style)(w), atol=1e-3)
 
 
 def test_candidates_are_the_best_of_each_class():

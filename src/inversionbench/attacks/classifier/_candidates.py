@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from inversionbench.attacks.classifier._crops import Crop
+from inversionbench.attacks.classifier._search import fitting
 from inversionbench.attacks.classifier._styles import Painter
 from inversionbench.errors import UserError
 from inversionbench.oracle.classifier import WhiteBox
 from inversionbench.training.priors.style import StylePrior
 
-BLOCK = 256  # images at once
+BLOCK = 256  # images that the target sees at once
 Ask = Callable[[Tensor], Tensor]  # images (n, c, h, w) in [0, 1] -> softmax scores (n, classes)
 
 
@@ -37,7 +38,7 @@ def by_passes(target: WhiteBox) -> Ask:
 def scores_of(paint: Painter, w: Tensor, ask: Ask, mirrored: bool) -> Tensor:
     """Scores (n, classes) of the images of codes, clamped; `mirrored`: mean of those and of their mirror images."""
     out = []
-    for part in w.split(BLOCK):
+    for part in w.split(fitting(paint.style.resolution)):
         x = paint(part).clamp(0, 1)
         got = ask(x)
         out.append((got + ask(x.flip(-1))) / 2 if mirrored else got)
@@ -62,8 +63,9 @@ def robustness(target: WhiteBox, x: Tensor, y: Tensor, crop: Crop, times: int, r
     where = next(target.parameters()).device
     total = torch.zeros(len(x))
     for _ in range(times):
-        view = crop(x, rng)
-        scores = torch.cat([target(part.to(where)).softmax(1).cpu() for part in view.split(BLOCK)])
+        drawn = crop.draw(x.shape[-2], x.shape[-1], rng)
+        views = (crop.cut(part.to(where), drawn) for part in x.split(BLOCK))
+        scores = torch.cat([target(view).softmax(1).cpu() for view in views])
         total += scores.gather(1, y[:, None])[:, 0] / times
     return total
 

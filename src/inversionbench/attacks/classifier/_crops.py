@@ -29,7 +29,12 @@ class Crop:
 
     def __call__(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """x: (n, c, h, w) to one view of the same shape."""
-        top, left, height, width, mirrored = self.draw(x.shape[-2], x.shape[-1], rng)
+        return self.cut(x, self.draw(x.shape[-2], x.shape[-1], rng))
+
+    @staticmethod
+    def cut(x: Tensor, where: tuple[int, int, int, int, bool]) -> Tensor:
+        """The view of x (n, c, h, w) that was drawn."""
+        top, left, height, width, mirrored = where
         view = x[..., top : top + height, left : left + width]
         if view.shape != x.shape:
             view = F.interpolate(view, x.shape[-2:], mode="bilinear", align_corners=False, antialias=True)

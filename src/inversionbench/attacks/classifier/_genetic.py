@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.attacks.classifier._candidates import Ask, scores_of
+from inversionbench.attacks.classifier._search import fitting
 from inversionbench.attacks.classifier._styles import Painter, p_space, w_space
 
 
@@ -87,4 +88,5 @@ class Genetic:
     @torch.no_grad()
     def image(self, w: Tensor) -> Tensor:
         """Images of the best of each class, in [0, 1], on the CPU."""
-        return self.paint(w[:, 0]).clamp(0, 1).cpu()
+        best = w[:, 0].split(fitting(self.paint.style.resolution))
+        return torch.cat([self.paint(part).clamp(0, 1).cpu() for part in best])

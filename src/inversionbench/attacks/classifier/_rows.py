@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+from inversionbench.attacks.classifier._search import fitting
 from inversionbench.training.priors.base import Prior
+
+if TYPE_CHECKING:
+    from inversionbench.oracle.base import Oracle
 
 
 def rows(targets: Tensor, restarts: int) -> Tensor:
@@ -19,16 +25,30 @@ def rows(targets: Tensor, restarts: int) -> Tensor:
     return targets.repeat_interleave(restarts)
 
 
+def spent(oracle: Oracle, answers: int) -> int:
+    """What has been asked of the target so far, queries and passes, for each answer: where a curve stands."""
+    return -(-(oracle.ledger.queries + oracle.ledger.passes) // answers)
+
+
 def home(prior: Prior) -> torch.device:
     """Where a prior's networks are."""
     return next(prior.generator.parameters()).device
 
 
 @torch.no_grad()
-def picture(prior: Prior, z: Tensor, block: int = 256) -> Tensor:
+def picture(prior: Prior, z: Tensor) -> Tensor:
     """Images (n, c, h, w) of latents (n, z_dim), on the CPU."""
-    where = home(prior)
+    where, block = home(prior), fitting(getattr(prior.generator, "resolution", 1))
     return torch.cat([prior.generator(part.to(where)).cpu() for part in z.split(block)])
+
+
+def first_of_class(classes: int, each: int, keep: int) -> Tensor:
+    """The first `keep` of the `each` rows of every class.
+
+    >>> first_of_class(2, 3, 2)
+    tensor([0, 1, 3, 4])
+    """
+    return torch.arange(classes * each).view(classes, each)[:, :keep].flatten()
 
 
 def best_of_class(score: Tensor, restarts: int) -> Tensor:

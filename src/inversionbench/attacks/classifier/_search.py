@@ -29,7 +29,8 @@ from inversionbench.attacks.classifier._stop import Stop, Watch, follow, rows_of
 from inversionbench.models.base import Trace
 from inversionbench.oracle.classifier import WhiteBox
 
-CHUNK = 256  # rows optimised at once: bounds the memory
+CHUNK = 256  # rows optimised at once, and
+PIXELS = 2**23  # pixels of their images as the generator makes them: both bound the memory
 Term = Callable[[Tensor, Trace], Tensor]  # (images, the target's view of them) -> (rows,)
 
 
@@ -233,6 +234,19 @@ def in_blocks(
     return torch.cat(images), checkpoints
 
 
-def whole(each: int) -> int:
-    """Rows of a block that holds whole classes of `each` rows, at least one."""
-    return max(CHUNK // each, 1) * each
+def fitting(side: int) -> int:
+    """Images of `side` pixels that are made at once.
+
+    >>> fitting(64), fitting(1024)
+    (256, 8)
+    """
+    return max(1, min(CHUNK, PIXELS // side**2))
+
+
+def whole(each: int, side: int) -> int:
+    """Rows of a block: whole classes of `each` rows, or as many rows as fit where a class does not.
+
+    >>> whole(50, 64), whole(50, 1024)
+    (250, 8)
+    """
+    return fitting(side) // each * each or fitting(side)

@@ -7,7 +7,7 @@ must feel, and be able to leave, values outside [0, 1]; what is handed over is c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 
 import torch
@@ -20,8 +20,6 @@ from inversionbench.models.style import SLOPE, StyleGenerator, to_pixels
 from inversionbench.training.priors.base import Prior
 from inversionbench.training.priors.style import StylePrior
 
-Painter = Callable[[Tensor], Tensor]  # codes (n, w_dim) -> images (n, c, h, w), about [0, 1]
-
 
 def style_prior(prior: Prior) -> StylePrior:
     """The prior, if it is style-based."""
@@ -31,14 +29,18 @@ def style_prior(prior: Prior) -> StylePrior:
     return prior
 
 
-def painter(style: StyleGenerator, psi: float = 1.0, cutoff: int | None = None) -> Painter:
-    """Images of codes; with psi < 1 the layers before `cutoff` see the truncated code, at every call."""
+@dataclass(frozen=True)
+class Painter:
+    """Codes (n, w_dim) to images (n, c, h, w), about [0, 1]; with psi < 1 the layers before `cutoff` see the
+    truncated code, at every call."""
 
-    def paint(w: Tensor) -> Tensor:
-        ws = w[:, None].expand(-1, style.num_ws, -1)
-        return to_pixels(style.synthesis(style.truncate(ws, psi, cutoff)))
+    style: StyleGenerator
+    psi: float = 1.0
+    cutoff: int | None = None
 
-    return paint
+    def __call__(self, w: Tensor) -> Tensor:
+        ws = w[:, None].expand(-1, self.style.num_ws, -1)
+        return to_pixels(self.style.synthesis(self.style.truncate(ws, self.psi, self.cutoff)))
 
 
 def p_space(w: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
-from inversionbench.attacks.classifier._rows import picture, rows
+from inversionbench.attacks.classifier._rows import picture, rows, spent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ class BrepMi(Attack):
         prior = knowledge.prior
         y = rows(knowledge.targets, self.restarts)
         z, found = self.starts(oracle, prior, y, rng)
-        shared = -(-oracle.ledger.queries // len(y))  # of the starts: every draw served all rows
+        shared = spent(oracle, len(y))  # every draw served all rows
         first = picture(prior, z)
         answer, radius, kept = self.repel(oracle, prior, z, y, found, rng)
         return Reconstruction(

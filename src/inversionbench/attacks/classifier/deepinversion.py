@@ -97,7 +97,9 @@ class DeepInversion(Attack):
             for step in kept:
                 kept[step][mine] = at[step]
         n = len(wanted)
-        checkpoints = [*((step, kept[step][:n]) for step in sorted(kept)), (self.iterations, images[:n])]
+        kept[self.iterations] = images
+        passes = len(y) / n  # for each answer and step, those of the companions with them
+        checkpoints = [(round(passes * (self.coarse + step)), kept[step][:n]) for step in sorted(kept)]
         notes = {"bn_distance": sum(ends) / parts} if watch else {}
         return Reconstruction(images[:n], wanted, checkpoints=checkpoints, notes=notes)
 

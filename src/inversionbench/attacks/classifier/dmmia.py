@@ -87,12 +87,9 @@ class Dmmia(Attack):
         for first in range(0, len(y), self.candidates):
             of_class = slice(first, first + self.candidates)
             images.append(self.one_class(prior, target, memory, seed, w[of_class], y[of_class].to(w.device)))
-        x = torch.cat(images)
-        keep, score = choose(target, x, y, self.candidates, self.restarts, self.transforms, rng)
-        notes |= {"score_of_all": float(score.mean()), "score_of_kept": float(score[keep].mean())}
-        return Reconstruction(
-            x[keep], y[keep], scores=score[keep][:, None], checkpoints=[(self.steps, x[keep])], notes=notes
-        )
+        answer = choose(oracle, target, torch.cat(images), y, self.candidates, self.restarts, self.transforms, rng)
+        answer.notes |= notes
+        return answer
 
     def one_class(
         self, prior: StylePrior, target: WhiteBox, memory: Memory | None, seed: int, w: Tensor, y: Tensor
@@ -107,7 +104,7 @@ class Dmmia(Attack):
                 search = replace(search, terms=(memory,), after=memory.update)
             return search.run(Code(w[part]), labels)
 
-        return in_blocks(y, block, self.batch)[0].clamp(0, 1)
+        return in_blocks(y, block, self.batch)[0]
 
     def memory(self, rng: torch.Generator) -> Memory:
         """Both memories, empty."""

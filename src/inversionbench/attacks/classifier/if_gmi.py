@@ -11,10 +11,10 @@ Adam. After every step each moves back into the l1 ball around its value at the 
 steps: of each stage; their number is how deep the search goes (published for faces: 70 and seven times 25, or
 50 and seven times 10, in 9 blocks). style_radii, radii: mean absolute change allowed per element of w in stage
 0, 1, ... and of f_1, f_2, ...: the published radii (1000, 2000, 3000, ...) divided by the published sizes (512
-for w; 8192, 32768, 131072, ... for features). report: the stage whose images are the answer, fixed
-beforehand (-1: the last). The released script reports the stage that its evaluation model likes best, which no
-attacker can know; here every stage is a checkpoint and the answer does not depend on an evaluator. carry_rgb:
-keep the colours of the earlier blocks; the released code drops them, so its image jumps at each stage.
+for w; 8192, 32768, 131072, ... for features). The answer is the last stage's image, so the depth is fixed
+beforehand; the released script reports the stage that its evaluation model likes best, which no attacker can
+know. Every stage is a checkpoint. carry_rgb: keep the colours of the earlier blocks; the released code drops
+them, so its image jumps at each stage.
 
 rate is that of stage 0, feature_rate that of all later ones (published: 0.005 for both, with codes of 512
 dimensions; smaller codes want a larger rate, features do not). candidates: of each class, of which PPA's choice
@@ -30,17 +30,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._crops import Crop, Cropped
 from inversionbench.attacks.classifier._losses import IDENTITY
-from inversionbench.attacks.classifier._rows import rows
+from inversionbench.attacks.classifier._rows import rows, spent
 from inversionbench.attacks.classifier._search import Search, in_blocks, whole
-from inversionbench.attacks.classifier._styles import Code, Features, painter, style_prior
-from inversionbench.attacks.classifier.ppa import BETAS, choose, start
+from inversionbench.attacks.classifier._styles import Code, Features, Painter, style_prior
+from inversionbench.attacks.classifier.ppa import BETAS, choose, curve, start
 from inversionbench.errors import UserError
 from inversionbench.training.loop import draw_seed
 
@@ -73,19 +73,18 @@ class IfGmi(Attack):
     crop: tuple[float, float] = (0.9, 1.0)
     identity: str = "poincare"
     carry_rgb: bool = True
-    report: int = -1
 
     def __post_init__(self) -> None:
         stages = len(self.steps)
+        if min(self.steps, default=0) < 1:
+            raise ValueError(f"steps: expected at least one step in every stage, got {self.steps}")
         if self.identity not in IDENTITY:
             raise ValueError(f"identity: expected one of {', '.join(IDENTITY)}, got '{self.identity}'")
-        if not stages or len(self.style_radii) < stages or len(self.radii) < stages - 1:
-            raise ValueError(f"steps: {stages} stages need {stages} style_radii and {max(stages - 1, 0)} radii, got "
+        if len(self.style_radii) < stages or len(self.radii) < stages - 1:
+            raise ValueError(f"steps: {stages} stages need {stages} style_radii and {stages - 1} radii, got "
                              f"{len(self.style_radii)} and {len(self.radii)}")  # fmt: skip
         if self.candidates and self.candidates < self.restarts:
             raise ValueError(f"candidates: expected 0 or at least the {self.restarts} restarts, got {self.candidates}")
-        if not -1 <= self.report < stages:
-            raise ValueError(f"report: expected a stage from 0 to {stages - 1}, or -1 for the last; got {self.report}")
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = style_prior(knowledge.prior)
@@ -97,16 +96,16 @@ class IfGmi(Attack):
         w, begun = start(prior, target, knowledge.targets, self.samples, self.psi, each, rng)
         y = rows(knowledge.targets, each)
         walk = _Walk(self, prior, target, draw_seed(rng))
-        _, stages = in_blocks(y, lambda part, labels: walk.run(w[part], labels.to(w.device)), whole(each))
-        count = self.report % len(stages)
-        images, stages = stages[count][1], stages[: count + 1]
-        notes: dict[str, Any] = {**begun, **walk.notes(), "stage": count}
+        classes, block = len(knowledge.targets), whole(each, prior.style.resolution)
+        shared = spent(oracle, classes * self.restarts)
+        images, stages = in_blocks(y, lambda part, labels: walk.run(w[part], labels.to(w.device)), block)
+        path = curve(stages, shared, classes, each, self.restarts)
         if not self.candidates:
-            return Reconstruction(images, y, checkpoints=stages, notes=notes)
-        keep, score = choose(target, images, y, each, self.restarts, self.transforms, rng)
-        notes |= {"score_of_all": float(score.mean()), "score_of_kept": float(score[keep].mean())}
-        stages = [(step, x[keep]) for step, x in stages]
-        return Reconstruction(images[keep], y[keep], scores=score[keep][:, None], checkpoints=stages, notes=notes)
+            return Reconstruction(images, y, checkpoints=path, notes={**begun, **walk.notes()})
+        answer = choose(oracle, target, images, y, each, self.restarts, self.transforms, rng)
+        answer.checkpoints = [*path[:-1], *answer.checkpoints]
+        answer.notes |= {**begun, **walk.notes()}
+        return answer
 
 
 @dataclass
@@ -124,7 +123,7 @@ class _Walk:
         a, style = self.attack, self.prior.style
         code = Code(w, radius=a.style_radii[0] * w.shape[1])
         views, track, kept = Cropped(Crop(a.crop), self.seed), [], {}
-        image, losses = self._search(code, painter(style), a.steps[0], y, views, a.rate)
+        image, losses = self._search(code, Painter(style), a.steps[0], y, views, a.rate)
         w, x, img, done = code.w.detach(), None, None, a.steps[0]
         track.append((*losses, 0.0))
         kept[done] = image

@@ -14,7 +14,8 @@ The paper's two switches: base `kedmi_gan` or `dcgan` (P1 and its critic as real
 Parameters: iterations, rate, identity_weight, restarts, log_variance 1 as published. box: every sample is
 clamped to [-box, box] before the generator; 0, as published, clamps nothing (the released loop clamps after
 use), LOMMA's fork has 1. momentum belongs to `point`. Equal passes: one Gaussian costs one pass per class and
-step, a point one per image and step. keep_at: iterations at which answers are drawn, for curves.
+step, a point one per image and step. keep_at: iterations at which answers are drawn, for curves; these stand at
+passes per answer.
 
 As published the search leaves the prior (sigma starts at 1.65 and mu is free): images turn white or black, and
 the target is sure of them. Set box and a smaller log_variance where few steps are made.
@@ -145,6 +146,8 @@ class Kedmi(Attack):
             return found
 
         images, kept = in_blocks(targets, block)
-        kept.append((self.iterations, images))
         y = targets if self.answer == "mean" else rows(targets, self.restarts)
-        return Reconstruction(images, y, checkpoints=kept, notes={"mean_sigma": float(torch.cat(sigma).mean())})
+        each = len(y) // len(targets)  # draws of a class share its passes
+        checkpoints = [(-(-step // each), at) for step, at in [*kept, (self.iterations, images)]]
+        notes = {"mean_sigma": float(torch.cat(sigma).mean())}
+        return Reconstruction(images, y, checkpoints=checkpoints, notes=notes)

@@ -16,8 +16,9 @@ best and draws the others' parents in proportion to the scores; a child takes ea
 parent with probability s1 / (s1 + s2), and with probability `mutation` per coordinate moves in P space by up to
 `mutation_size` deviations. It ends at score `goal` or after `generations`. One answer per class.
 
-Parameters as published, but samples (100,000) and steps (20,000 at most). goal under WB: a class leaves once
-all its rows are scored so high (0: never). clip: without, for comparison. keep_at: steps or generations.
+Parameters as published, but samples (100,000), steps (20,000 at most) and goal (0.95 in the genetic search).
+goal: a class leaves once all its rows are scored so high (0: never). clip: without, for comparison. keep_at: steps
+or generations, for curves.
 
 Deviations: crossover by scores (the released code weighs by logarithms of scores, which are negative and so
 favour the worse parent); a mutation is drawn for each child, not once per generation; the best image of each
@@ -38,10 +39,10 @@ from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._candidates import Ask, best_for, by_passes, codes, scores_of
 from inversionbench.attacks.classifier._genetic import Genetic
 from inversionbench.attacks.classifier._losses import cross_entropy
-from inversionbench.attacks.classifier._rows import rows
+from inversionbench.attacks.classifier._rows import rows, spent
 from inversionbench.attacks.classifier._search import Search, in_blocks, whole
 from inversionbench.attacks.classifier._stop import Stop
-from inversionbench.attacks.classifier._styles import Code, box, painter, style_prior
+from inversionbench.attacks.classifier._styles import Code, Painter, box, style_prior
 from inversionbench.training.loop import draw_seed
 
 if TYPE_CHECKING:
@@ -100,12 +101,13 @@ class Mirror(Attack):
         w, score = self._starts(prior, w, by_passes(target), targets, self.restarts)
         target.phase = "search"
         y, seed = rows(targets, self.restarts), draw_seed(rng)
+        begun = spent(oracle, len(y))
         limits = box(prior, self.kappa if self.clip else inf)
         outside = []
 
         def block(part: slice, labels: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
             search = Search(
-                generator=painter(prior.style, self.psi, self.cutoff), target=target, identity=cross_entropy,
+                generator=Painter(prior.style, self.psi, self.cutoff), target=target, identity=cross_entropy,
                 optimiser=partial(RampedAdam, rate=self.rate, steps=self.steps), iterations=self.steps,
                 weight=self.weight, views=_Mirrored(seed), stop=Stop(goal=self.goal), best=True,
                 keep_at=[i for i in self.keep_at if i < self.steps],
@@ -115,8 +117,8 @@ class Mirror(Attack):
             outside.append(_outside(code.w.detach(), prior, self.kappa))
             return out
 
-        images, kept = in_blocks(y, block, whole(self.restarts))
-        checkpoints = [(step, x.clamp(0, 1)) for step, x in kept] + [(self.steps, images.clamp(0, 1))]
+        images, kept = in_blocks(y, block, whole(self.restarts, prior.style.resolution))
+        checkpoints = [(begun + step, x.clamp(0, 1)) for step, x in [*kept, (self.steps, images)]]
         notes = {"score_of_starts": float(score.mean()), "outside_share": float(torch.cat(outside).mean())}
         return Reconstruction(images.clamp(0, 1), y, checkpoints=checkpoints, notes=notes)
 
@@ -129,15 +131,15 @@ class Mirror(Attack):
         limits = box(prior, self.kappa if self.clip else inf)
         w = w.clamp(*limits)  # before they are scored: a score belongs to the code that stays
         start, fitness = self._starts(prior, w, partial(ask, phase="init"), targets, self.population)
-        shared = -(-oracle.ledger.queries // len(targets))
+        begun = spent(oracle, len(targets))
         search = Genetic(
-            paint=painter(prior.style, self.psi, self.cutoff), ask=ask, limits=limits,
+            paint=Painter(prior.style, self.psi, self.cutoff), ask=ask, limits=limits,
             spread=self.mutation_size * prior.p_std, mutation=self.mutation, goal=self.goal, rng=rng,
         )  # fmt: skip
         shape = len(targets), self.population
         found = search.run(start.view(*shape, -1), fitness.view(shape), targets.to(w.device), self.generations,
                            self.keep_at)  # fmt: skip
-        checkpoints = [(shared + n * (self.population - 1), x) for n, x in found.kept]
+        checkpoints = [(begun + n * (self.population - 1), x) for n, x in found.kept]
         notes = {
             "score_of_starts": float(fitness.view(shape)[:, 0].mean()), "generations": found.generations.tolist(),
             "outside_share": float(_outside(found.codes, prior, self.kappa).mean()),
@@ -150,8 +152,7 @@ class Mirror(Attack):
         self, prior: StylePrior, w: Tensor, ask: Ask, targets: Tensor, each: int
     ) -> tuple[Tensor, Tensor]:
         """Codes (classes * each, w_dim) of the best samples, class by class, and their scores."""
-        paint = painter(prior.style, self.psi, self.cutoff)
-        scores = scores_of(paint, w, ask, mirrored=False)
+        scores = scores_of(Painter(prior.style, self.psi, self.cutoff), w, ask, mirrored=False)
         chosen = best_for(scores, targets, each)
         return w[chosen.flatten()], scores.T[targets.to(w.device)].gather(1, chosen).flatten()
 

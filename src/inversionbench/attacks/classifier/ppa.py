@@ -14,6 +14,7 @@ Parameters as published for faces (CelebA: 70 steps, 5000 samples; FaceScrub 50 
 dimensions; smaller spaces want 0.01 and more. identity: poincare, or another loss for comparison. realism:
 weight of softplus(-D(x)), 0 as published. select: "robust", or "all" candidates without a choice. goal: a class
 leaves the search once the target scores all its candidates' views at least so high (0: never, as published).
+keep_at: steps whose images are kept for curves: those of the candidates that began best, nothing being chosen yet.
 
 Deviations: all layers of the samples are truncated, not the first 8 of 18 (the published code then takes the
 code of the first layer for all layers, which is the same); one crop per step for all images, as there.
@@ -32,10 +33,11 @@ from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._candidates import best_for, best_rows, by_passes, codes, robustness, scores_of
 from inversionbench.attacks.classifier._crops import Crop, Cropped
 from inversionbench.attacks.classifier._losses import IDENTITY
-from inversionbench.attacks.classifier._rows import rows
+from inversionbench.attacks.classifier._rows import first_of_class, rows, spent
 from inversionbench.attacks.classifier._search import Search, in_blocks, whole
 from inversionbench.attacks.classifier._stop import Stop
-from inversionbench.attacks.classifier._styles import Code, painter, style_prior
+from inversionbench.attacks.classifier._styles import Code, Painter, style_prior
+from inversionbench.errors import UserError
 from inversionbench.training.loop import draw_seed
 
 if TYPE_CHECKING:
@@ -83,32 +85,33 @@ class Ppa(Attack):
         target = oracle.module().to(prior.p_mean.device)
         w, notes = start(prior, target, knowledge.targets, self.samples, self.psi, self.candidates, rng)
         y = rows(knowledge.targets, self.candidates)
-        seed = draw_seed(rng)
+        keep = self.candidates if self.select == "all" else self.restarts
+        begun, seed = spent(oracle, len(knowledge.targets) * keep), draw_seed(rng)
 
         def block(part: slice, labels: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
             return self.search(prior, target, seed).run(Code(w[part]), labels.to(w.device))
 
-        images, kept = in_blocks(y, block, whole(self.candidates))
-        images, kept = images.clamp(0, 1), [(step, x.clamp(0, 1)) for step, x in kept]
+        images, kept = in_blocks(y, block, whole(self.candidates, prior.style.resolution))
+        path = curve(kept, begun, len(knowledge.targets), self.candidates, keep)
         if self.select == "all":
-            return Reconstruction(images, y, checkpoints=[*kept, (self.steps, images)], notes=notes)
-        keep, score = choose(target, images, y, self.candidates, self.restarts, self.transforms, rng)
-        kept = [(step, x[keep]) for step, x in kept]
-        notes |= {"score_of_all": float(score.mean()), "score_of_kept": float(score[keep].mean())}
-        return Reconstruction(
-            images[keep], y[keep], scores=score[keep][:, None],
-            checkpoints=[*kept, (self.steps, images[keep])], notes=notes,
-        )  # fmt: skip
+            images = images.clamp(0, 1)
+            return Reconstruction(images, y, checkpoints=[*path, (spent(oracle, len(y)), images)], notes=notes)
+        answer = choose(oracle, target, images, y, self.candidates, keep, self.transforms, rng)
+        answer.checkpoints = [*path, *answer.checkpoints]
+        answer.notes |= notes
+        return answer
 
     def search(self, prior: StylePrior, target: WhiteBox, seed: int) -> Search:
         """This attack's setting of the common loop. seed: of the crops."""
+        if self.realism and prior.critic is None:
+            raise UserError("ppa.realism: this prior has no critic; set realism to 0")
 
         def realism(x: Tensor, seen: Trace) -> Tensor:
             assert prior.critic is not None
             return self.realism * F.softplus(-prior.critic(x))
 
         return Search(
-            generator=painter(prior.style), target=target, identity=IDENTITY[self.identity],
+            generator=Painter(prior.style), target=target, identity=IDENTITY[self.identity],
             optimiser=partial(torch.optim.Adam, lr=self.rate, betas=BETAS), iterations=self.steps,
             terms=(realism,) if self.realism else (), views=Cropped(Crop(self.crop), seed),
             keep_at=[i for i in self.keep_at if i < self.steps], stop=Stop(goal=self.goal),
@@ -122,17 +125,30 @@ def start(
     target.phase = "init"
     with torch.no_grad():
         w = codes(prior, samples, rng, psi)
-    scores = scores_of(painter(prior.style), w, by_passes(target), mirrored=True)
+    scores = scores_of(Painter(prior.style), w, by_passes(target), mirrored=True)
     target.phase = "search"
     chosen = best_for(scores, targets, each)
     own = scores.T[targets.to(scores.device)].gather(1, chosen)
     return w[chosen.flatten()], {"score_of_starts": float(own.mean())}
 
 
+def curve(
+    kept: list[tuple[int, Tensor]], begun: int, classes: int, each: int, keep: int
+) -> list[tuple[int, Tensor]]:
+    """What the search would answer if stopped at the kept steps, at passes per answer: the candidates that began
+    best, for nothing has been chosen yet. begun: passes per answer before the first step."""
+    first = first_of_class(classes, each, keep)
+    return [(begun + round(step * each / keep), x[first].clamp(0, 1)) for step, x in kept]
+
+
 def choose(
-    target: WhiteBox, x: Tensor, y: Tensor, each: int, keep: int, times: int, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Step 3: the rows to keep (classes * keep,), and the score of every row (rows,)."""
+    oracle: Oracle, target: WhiteBox, x: Tensor, y: Tensor, each: int, keep: int, times: int, rng: torch.Generator
+) -> Reconstruction:
+    """Step 3: of the `each` candidates x of every class the `keep` that crops change least."""
     target.phase = "select"
+    x.clamp_(0, 1)  # in place: all candidates of all classes
     score = robustness(target, x, y, STRONG, times, rng)
-    return best_rows(score, each, keep), score
+    best = best_rows(score, each, keep)
+    notes = {"score_of_all": float(score.mean()), "score_of_kept": float(score[best].mean())}
+    path = [(spent(oracle, len(best)), x[best])]
+    return Reconstruction(x[best], y[best], scores=score[best][:, None], checkpoints=path, notes=notes)
