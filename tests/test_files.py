@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from inversionbench.files import atomic, atomic_folder, read_json, write_json, write_text
+from inversionbench.files import atomic, atomic_folder, read_json, visible, write_json, write_text
 
 
 def everything(folder):
@@ -139,6 +139,19 @@ def test_leftovers_of_a_dead_run_are_not_mixed_in(tmp_path):
     with atomic_folder(path) as part:
         (part / "new.txt").write_text("new")
     assert everything(path) == ["new.txt"]
+
+
+def test_what_a_kill_left_is_swept_and_what_another_process_writes_is_not(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid in (gone.pid, os.getppid()):
+        write_text(tmp_path / f".cell.{pid}.part" / "record.json", "half")
+    write_text(tmp_path / f".cells.{gone.pid}.part" / "record.json", "of another folder")
+    interrupted(atomic_folder(tmp_path / "cell"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f".cell.{os.getppid()}.part", f".cells.{gone.pid}.part", "cell"
+    ]
+    assert visible(tmp_path, "*.*") == [tmp_path / "cell" / "new.txt"]
 
 
 def test_equal_values_give_equal_bytes(tmp_path):

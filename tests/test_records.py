@@ -86,6 +86,12 @@ def test_write_and_load(tmp_path):
     assert {k: back[k] for k in record()} == record()
 
 
+def test_half_a_folder_left_by_a_kill_holds_no_records(tmp_path):
+    for name in ("attack", ".attack.4711.part"):
+        records.write(tmp_path / "cells" / "s" / name / "none" / "0" / "0", record())
+    assert records.find(tmp_path) == [tmp_path / "cells" / "s" / "attack" / "none" / "0" / "0"]
+
+
 def test_a_bad_record_writes_nothing(tmp_path):
     with pytest.raises(ValueError):
         records.write(tmp_path / "c", record(status="?"), {})

@@ -30,6 +30,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """The same for a folder: filled under a temporary name, then put in the place of `path`."""
     path = Path(path)
+    _sweep(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     shutil.rmtree(part, ignore_errors=True)
@@ -51,6 +52,29 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def visible(root: Path, pattern: str) -> list[Path]:
+    """Files below `root` that match, sorted, without those in what a kill left half done (hidden names)."""
+    return sorted(p for p in root.rglob(pattern) if not any(n.startswith(".") for n in p.relative_to(root).parts))
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes of this machine left of `path`."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        pid, _, rest = left.name.removeprefix(f".{path.name}.").partition(".")
+        if rest in ("part", "old") and pid.isdecimal() and not _runs(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, for another user
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:

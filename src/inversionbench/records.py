@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from inversionbench.files import read_json, write_json
+from inversionbench.files import read_json, visible, write_json
 
 SCHEMA = 1
 REQUIRED = [
@@ -125,4 +125,4 @@ def load(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
 
 def find(root: Path) -> list[Path]:
     """All cell folders below `root`, sorted."""
-    return sorted(path.parent for path in root.rglob("record.json"))
+    return [path.parent for path in visible(root, "record.json")]

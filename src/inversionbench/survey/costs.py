@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from inversionbench import cells
-from inversionbench.files import read_json, write_text
+from inversionbench.files import read_json, visible, write_text
 from inversionbench.survey import report, tables, words
 from inversionbench.survey.view import Cell, Table
 
@@ -89,7 +89,7 @@ def training(timings: Path) -> pd.DataFrame:
     training says of its clients (`seconds_*`)."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for kind in KINDS:
-        for path in sorted((timings / kind).rglob("*.json")):
+        for path in visible(timings / kind, "*.json"):
             parts = path.relative_to(timings / kind).parts
             seeded = kind == "targets" or parts[0] == "targets"  # the file is named by a seed
             what = "/".join(parts[:-1] if seeded else (*parts[:-1], path.stem))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inversionbench.files import read_json
+from inversionbench.files import read_json, visible
 from inversionbench.survey import galleries, words
 from inversionbench.survey.figures import Picture, headline_rows, quantity
 
@@ -33,7 +33,7 @@ def priors(run: Path) -> list[Picture]:
     """The sample sheets below `priors/<dataset>/<prior>/`, with the facts that training left; of priors that ask
     their target (`priors/targets/<scenario>/<defense>/<strength>/<prior>/`) those of undefended targets."""
     out = []
-    for sheet in sorted((run / "priors").rglob("sheet.png")):
+    for sheet in visible(run / "priors", "sheet.png"):
         *place, prior, _ = sheet.relative_to(run / "priors").parts
         if place[0] == "targets" and place[2] != "none":
             continue
