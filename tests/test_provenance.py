@@ -61,3 +61,24 @@ def test_digest_of_a_configuration_ignores_the_order_of_keys():
 def test_unknown_function_is_an_error():
     with pytest.raises(ValueError, match="no function 'nothing'"):
         provenance.code_digest("inversionbench.tracks.tabular:nothing")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "moves"),
+    [
+        ("SERVICE = (", "SERVICE = (None, ", {"oracle"}),  # a constant that only the oracle reads
+        ("    with torch.random.fork_rng(devices=[]):\n", "    if True:\n", {"oracle", "evaluate"}),  # in `network`
+        ("        return Judges(state)", "        return Judges({**state})", {"load_evaluator"}),
+        ('("budget", "decimals", "halves"', '("halves"', set()),  # read by `check` alone
+    ],
+)
+def test_of_a_module_that_holds_many_steps_counts_what_a_step_uses(monkeypatch, tmp_path, old, new, moves):
+    steps = ("train_target", "oracle", "evaluate", "load_evaluator")
+    text = (PACKAGE / "tracks" / "classifier.py").read_text()
+    assert text.count(old) == 1
+    found = []
+    for name, source in (("before.py", text), ("after.py", text.replace(old, new))):
+        (tmp_path / name).write_text(source)
+        monkeypatch.setattr(provenance, "_path", lambda module, path=tmp_path / name: path)
+        found.append({step: provenance._function("inversionbench.tracks.classifier", step)[0] for step in steps})
+    assert {step for step in steps if found[0][step] != found[1][step]} == moves

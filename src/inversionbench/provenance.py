@@ -2,8 +2,9 @@
 
 Snakemake sees a changed rule but not changed package code, and a git commit would re-run everything. So
 every rule gets the digest of exactly the modules that it runs: the import closure of its entry points,
-read from the source text without importing anything. For an entry point `module:function` only the imports
-of that function count (and those at the top of its module); everything reached from there counts whole.
+read from the source text without importing anything. For an entry point `module:function` only that function
+and what it uses of its module count, with their imports (and those at the top of the module); everything reached
+from there counts whole.
 """
 
 from __future__ import annotations
@@ -123,16 +124,43 @@ def _walk(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _function(module: str, function: str) -> tuple[str, set[str]]:
-    """Source of one function or method, its imports, and those at the top of its module."""
+    """Source of one function or method and of all it uses of its module; their imports, and those at the top."""
     path = _path(module)
     if path is None:
         raise ValueError(f"no module {module}")
     tree = _tree(path)
-    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function]
-    if not nodes:
+    known = _definitions(tree)
+    if function not in known:
         raise ValueError(f"{module} has no function '{function}'")
+    used: set[str] = set()
+    todo = [function]
+    while todo:
+        name = todo.pop()
+        if name in known and name not in used:
+            used.add(name)
+            todo += [n for node in known[name] for n in _named(node)]
+    nodes = [node for name in sorted(used) for node in known[name]]
     top = ast.Module([n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))], [])
-    imports = _collect(top, module, path) | _collect(nodes[0], module, path)
-    helpers = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name.startswith("_")]
-    source = "".join(ast.unparse(n) for n in [nodes[0], *helpers])
-    return source, imports | {i for h in helpers for i in _collect(h, module, path)}
+    imports = _collect(top, module, path).union(*(_collect(node, module, path) for node in nodes))
+    return "".join(map(ast.unparse, nodes)), imports
+
+
+def _definitions(tree: ast.Module) -> dict[str, list[ast.stmt]]:
+    """Functions, methods, classes and constants of a module, by name."""
+    found: dict[str, list[ast.stmt]] = {}
+    for node in [*tree.body, *(n for c in tree.body if isinstance(c, ast.ClassDef) for n in c.body)]:
+        names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
+        for name in names:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _named(node: ast.AST) -> Iterator[str]:
+    """Names that stand in `node`, and what it uses of `self`."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            yield part.id
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id == "self":
+            yield part.attr
