@@ -26,6 +26,7 @@ from inversionbench.plan import Plan
 from inversionbench.tracks import Scenario
 
 PARTS = ("SCENARIO", "ATTACK", "DEFENSE", "STRENGTH", "SEED")  # of a cell's key
+TOLD = {True: "yes", False: "NO", None: "gone, not compared"}
 
 
 def run(params: Params, key: str) -> str:
@@ -164,7 +165,7 @@ def explain(params: Params, key: str) -> str:
             lines.append(f"    versions: {_shown(digest)}")
         else:
             same = found["same_code"] if name == "code" else found["same_inputs"].get(name)
-            lines.append(f"    {name}: {digest[:16]} ({'yes' if same else 'NO'})")
+            lines.append(f"    {name}: {digest[:16]} ({TOLD[same]})")
     lines.append(f"  again by hand: inversionbench {scale}run {key}")
     return "\n".join(lines)
 

@@ -83,6 +83,11 @@ def applies(params: Params, defense: Entry, scenario: str, attack: Entry) -> boo
     )
 
 
+def planned(params: Params) -> set[str]:
+    """The keys of all cells of a run."""
+    return {key for group in groups(params) for key, _, _ in group.cells()}
+
+
 def find(params: Params, key: str) -> Group:
     """The group with this key; a wrong key gets the nearest valid one."""
     known = {group.key: group for group in groups(params)}

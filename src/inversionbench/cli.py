@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures how much training data a model or a client's update gives away.",
     )
     parser.add_argument("--version", action="version", version=f"inversionbench {__version__}")
-    parser.add_argument("--params", default="params.yaml", help="parameters (default: params.yaml)")
-    parser.add_argument("--scale", help="a scale of workflow/scales, merged into the parameters; A+B merges both "
-                        "(default: laptop)")
+    _choice(parser, "params.yaml", None)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _people(commands)
     _steps(commands)
@@ -55,11 +54,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _choice(parser: argparse.ArgumentParser, params: Any, scale: Any) -> None:
+    """Which parameters; before the command or behind it."""
+    parser.add_argument("--params", default=params, metavar="FILE", help="parameters (default: params.yaml)")
+    parser.add_argument("--scale", default=scale, help="a scale of workflow/scales, merged into the parameters; A+B "
+                        "merges both (default: laptop)")
+
+
 def _people(commands: Any) -> None:
     """Commands for people."""
     add = _adder(commands)
-    add("list", _list, "the survey's rows, and which of them this version runs", [("--kind", {"choices": KINDS})])
-    add("show", _show, "the card of a method: paper, access, knowledge, parameters", [("method", {})])
+    add("list", _list, "the survey's rows, and which of them this version runs",
+        [("--kind", {"choices": KINDS, "help": "rows of one kind alone"})])
+    add("show", _show, "the card of a method: paper, access, knowledge, parameters",
+        [("method", {"help": "an id of `list`"})])
     add("check", _check, "check the parameters and say what would run", [])
     add("run", _run, "run one cell by hand, with a progress bar", [("cell", {"help": CELL})])
     add("explain", _explain, "what produced the numbers of a cell", [("cell", {"help": CELL})])
@@ -68,7 +76,8 @@ def _people(commands: Any) -> None:
          ("--incomplete", {"action": "store_true", "help": "also where cells have no record"})])  # fmt: skip
     add("publish", _publish, "keep what a run made: DVC commit, and push where a remote is set", [])
     add("restore", _restore, "bring back what was published, so that nothing is computed again", [])
-    add("readme", _readme, "write the coverage table into README.md", [("--check", {"action": "store_true"})])
+    add("readme", _readme, "write the coverage table into README.md",
+        [("--check", {"action": "store_true", "help": "write nothing; 1 where it differs"})])  # fmt: skip
 
 
 def _steps(commands: Any) -> None:
@@ -86,7 +95,7 @@ def _steps(commands: Any) -> None:
     attack = [("attack", {"help": "SCENARIO/ATTACK"})]
     add("evaluate", _evaluate, "step: compare reconstructions with the truth, write records", attack)
     add("survey", _survey, "step: records to tables, figures and report", [])
-    add("sync", _sync, "step: records to MLflow", [("--out", {"type": Path})])
+    add("sync", _sync, "step: records to MLflow", [("--out", {"type": Path, "help": "what was done, as JSON"})])
     add("summary", _summary, "where the results of a run are", [])
 
 
@@ -97,6 +106,7 @@ CELL = "SCENARIO/ATTACK/DEFENSE/STRENGTH/SEED, as in the folder names below cell
 def _adder(commands: Any) -> Any:
     def add(name: str, function: Any, text: str, arguments: list[tuple[str, dict[str, Any]]]) -> None:
         parser = commands.add_parser(name, help=text, description=text)
+        _choice(parser, argparse.SUPPRESS, argparse.SUPPRESS)  # what stands before the command holds, if nothing behind
         for argument, options in arguments:
             parser.add_argument(argument, **options)
         parser.set_defaults(func=function)
@@ -140,10 +150,8 @@ def _said(value: Any) -> str:
 def _show(args: argparse.Namespace) -> None:
     from inversionbench import registry
 
+    _known("method", args.method, {name for kind in KINDS for name in registry.methods(kind)})
     found = [m for kind in KINDS if (m := registry.methods(kind).get(args.method))]
-    if not found:
-        known = {name for kind in KINDS for name in registry.methods(kind)}
-        raise UserError(f"no method '{args.method}': {suggest(args.method, known)}")
     for method in found:
         print(f"{method.id} ({method.kind}{', ' + method.group if method.group else ''})\n")
         print(method.doc, "\n")
@@ -159,13 +167,15 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from inversionbench import cells
     from inversionbench.plan import Plan
 
     plan = Plan(_params(args).raw)
-    cells = sum(len(list(group.cells())) for group in plan.groups.values())
+    plan.try_out()
     print(
         f"scale {plan.params.scale}: {len(plan.datasets)} data sets, {len(plan.judges)} sets of evaluators, "
-        f"{len(plan.priors)} priors, {len(plan.targets)} targets, {len(plan.groups)} groups, {cells} cells"
+        f"{len(plan.priors)} priors, {len(plan.targets)} targets, {len(plan.groups)} groups, "
+        f"{len(cells.planned(plan.params))} cells"
     )
 
 
@@ -209,34 +219,53 @@ def _readme(args: argparse.Namespace) -> int:
     return int(changed and args.check)
 
 
+def _known(kind: str, name: str, allowed: Collection[str]) -> None:
+    if name not in allowed:
+        raise UserError(f"no {kind} '{name}': {suggest(name, allowed)}")
+
+
 def _prepare(args: argparse.Namespace) -> None:
     from inversionbench import runner
 
-    runner.prepare(_params(args), args.dataset, args.download)
+    params = _params(args)
+    _known("entry of datasets", args.dataset, params.datasets)
+    runner.prepare(params, args.dataset, args.download)
 
 
 def _train_target(args: argparse.Namespace) -> None:
     from inversionbench import runner
 
-    runner.train_target(_params(args), args.scenario, args.defense, args.strength)
+    params = _params(args)
+    _known("scenario", args.scenario, params.scenarios)
+    _known("defense", args.defense, [*params.defenses, "none"])
+    runner.train_target(params, args.scenario, args.defense, args.strength)
 
 
 def _train_evaluator(args: argparse.Namespace) -> None:
     from inversionbench import runner
 
-    runner.train_evaluator(_params(args), args.entry)
+    params = _params(args)
+    _known("entry of evaluators", args.entry, params.evaluators)
+    runner.train_evaluator(params, args.entry)
 
 
 def _train_prior(args: argparse.Namespace) -> None:
     from inversionbench import runner
 
-    runner.train_prior(_params(args), args.dataset, args.prior)
+    params = _params(args)
+    _known("entry of datasets", args.dataset, params.datasets)
+    _known("entry of priors", args.prior, params.priors)
+    runner.train_prior(params, args.dataset, args.prior)
 
 
 def _train_target_prior(args: argparse.Namespace) -> None:
     from inversionbench import runner
 
-    runner.train_target_prior(_params(args), args.scenario, args.defense, args.strength, args.prior)
+    params = _params(args)
+    _known("scenario", args.scenario, params.scenarios)
+    _known("defense", args.defense, [*params.defenses, "none"])
+    _known("entry of priors", args.prior, params.priors)
+    runner.train_target_prior(params, args.scenario, args.defense, args.strength, args.prior)
 
 
 def _attack(args: argparse.Namespace) -> None:
@@ -266,17 +295,18 @@ def _survey(args: argparse.Namespace) -> None:
 
 
 def _sync(args: argparse.Namespace) -> None:
+    from inversionbench import cells
     from inversionbench.files import write_json
     from inversionbench.tracking import sync
 
     params = _params(args)
-    counts = sync(params.folder / "cells", params.tracking_uri, params.scale)
+    counts = sync(params.folder / "cells", params.tracking_uri, params.scale, cells.planned(params))
     print(counts)
-    if args.out:
-        write_json(args.out, counts)
+    write_json(args.out or params.folder / "tracking.json", counts)
 
 
 def _summary(args: argparse.Namespace) -> None:
+    from inversionbench.files import read_json
     from inversionbench.survey.machine import PROBLEMS
 
     params = _params(args)
@@ -286,6 +316,11 @@ def _summary(args: argparse.Namespace) -> None:
     if not survey.is_dir():
         print(f"no table yet: `snakemake --cores all` writes {survey}")
         return
+    said = survey.parent / "tracking.json"
+    failed = read_json(said) if said.is_file() else {"status": "ok"}
+    if failed["status"] != "ok":
+        again = f"inversionbench --params {params.folder}/params.json sync"
+        print(f"MLflow is not up to date ({failed['reason']}): `{again}` tries again")
     print(f"table: {survey}/survey.md   report: {survey}/survey.html   MLflow: {params.tracking_uri}")
 
 

@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ import numpy as np
 
 from inversionbench import cells, provenance, records
 from inversionbench.cells import Group, text
+from inversionbench.errors import UserError
 from inversionbench.files import atomic, atomic_folder, read_json, write_json
 from inversionbench.params import Params
 from inversionbench.tracks import Evaluation, Scenario, Target, get_track
@@ -102,9 +104,11 @@ def train_prior(params: Params, dataset: str, entry: str) -> None:
             return
         public = _public(params, dataset)[0]
         rng = torch.Generator().manual_seed(seed_of(dataset, entry, "prior"))
+        unfinished = _unfinished(params, entry, public, dataset)
         with _Clock() as clock:
-            state = recipe.train(public, rng, progress)
+            state = recipe.train(public, rng, progress, checkpoint=unfinished)
         _save(folder / "prior.pt", state)
+        unfinished.unlink(missing_ok=True)
         write_json(folder / "facts.json", state.get("facts", {}))
         _save_sheet(folder / "sheet.png", recipe.load(state), rng)
         _timing(params, clock, "priors", dataset, entry)
@@ -128,14 +132,28 @@ def train_target_prior(params: Params, scenario_name: str, defense: str, strengt
             rng = torch.Generator().manual_seed(seed_of(scenario_name, entry, "prior", seed))
             released, draw = _load(targets / f"{seed}.pt"), seed_of(scenario_name, "release", seed)
             oracle = track.oracle(scenario, released, recipe, recipe.level, hidden, draw)
+            target = provenance.file_digest(targets / f"{seed}.pt")
+            unfinished = _unfinished(params, entry, public, scenario_name, defense, text(strength), str(seed), target)
             with _Clock() as clock:
-                state = recipe.train(public, rng, progress, target=oracle, base=base)
+                state = recipe.train(public, rng, progress, target=oracle, base=base, checkpoint=unfinished)
             state["facts"] = {**state.get("facts", {}), **_passes(oracle)}
             _save(folder / f"{seed}.pt", state)
+            unfinished.unlink(missing_ok=True)
             if seed == 0:
                 write_json(folder / "facts.json", state["facts"])
                 _save_sheet(folder / "sheet.png", recipe.load(state), rng)
             _timing(params, clock, "priors", "targets", scenario_name, defense, text(strength), entry, str(seed))
+
+
+def _unfinished(params: Params, entry: str, public: Any, *key: str) -> Path:
+    """Where the training of a prior keeps its state until it is done: another file for another recipe, other code,
+    other public images or another target."""
+    prior = params.priors[entry]
+    base = prior.described.attributes.get("base")
+    recipes = [repr(params.priors[name].build()) for name in (entry, base) if name]
+    images = hashlib.sha256(np.ascontiguousarray(public.x)).hexdigest()
+    digest = provenance.config_digest([recipes, provenance.code_digest(prior.described.module), images, *key])
+    return params.folder / "unfinished" / f"{entry}-{digest[:16]}.pt"
 
 
 def _passes(oracle: Any) -> dict[str, int]:
@@ -470,7 +488,11 @@ def _defense(params: Params, name: str, strength: float, scenario: str) -> Any:
 
 
 def _missing(params: Params, dataset: str) -> str | None:
-    return read_json(params.folder / "data" / dataset / "dataset.json").get("unavailable")
+    """Why a prepared data set has no data; None where it has."""
+    path = params.folder / "data" / dataset / "dataset.json"
+    if not path.is_file():
+        raise UserError(f"{path} is not there: `inversionbench prepare {dataset}` makes it")
+    return read_json(path).get("unavailable")
 
 
 def _data(params: Params, dataset: str) -> Any:
@@ -524,17 +546,23 @@ def _save(path: Path, value: Any) -> None:
 def _load(path: Path) -> Any:
     import torch
 
+    if not path.is_file():
+        raise UserError(f"{path} is not there: an earlier step makes it (`snakemake --cores all` runs them in order)")
     return torch.load(path, weights_only=True)
 
 
 def describe_cell(params: Params, key: str) -> dict[str, Any]:
-    """What produced a number: the record, the files behind it and whether they are still the same."""
+    """What produced a number: the record, the files behind it and whether they are still the same (absent where they
+    are gone, or where there never were any: a data set that is unavailable)."""
     folder = params.folder / "cells" / key
     record = next(records.load([folder]))
     group = cells.find(params, "/".join(key.split("/")[:3]))
     scenario = params.scenarios[group.scenario]
     strength, seed = record["strength"], record["seed"]
-    now = _inputs(params, group, strength, scenario, seed, _data(params, scenario.dataset).digest)
+    now: dict[str, str] = {}
+    if record["provenance"].get("data"):
+        with suppress(FileNotFoundError):
+            now = _inputs(params, group, strength, scenario, seed, _data(params, scenario.dataset).digest)
     return {
         "record": record,
         "scenario": asdict(scenario),

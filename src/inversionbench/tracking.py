@@ -14,7 +14,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,23 +38,26 @@ ENDED = {"ok": "FINISHED", "failed": "FAILED"}  # any other status of a cell: "K
 IDENTITY = ("scenario", "dataset", "model", "attack", "method", "level", "defense", "strength", "seed")
 SHOWN = ("scenario", "attack", "defense", "strength", "seed")  # columns of the shared view
 VIEW = "leakage"  # its name in links
+PREFIX = "inversionbench-"  # of experiments; the track follows
 TAGS = ("attack", "method", "defense", "strength", "seed", "scale", "kind", "level", "status", "scenario", "track",
         "dataset", "model")
 
 
-def sync(cells: Path, uri: str, scale: str, gallery: bool = True) -> dict[str, Any]:
-    """Make the runs of one scale in MLflow equal to the records below `cells`.
+def sync(cells: Path, uri: str, scale: str, planned: Collection[str] | None = None) -> dict[str, Any]:
+    """Make the runs of one scale in MLflow equal to the records below `cells`; with `planned`, to those of these keys:
+    records of earlier parameters stay on disk.
 
     Returns {"status": "ok" or "failed", "reason", "added", "replaced", "unchanged", "removed"}; the counts
     say what was done up to a failure. Runs whose record is gone are removed (MLflow keeps them as deleted).
     """
     counts: dict[str, Any] = {"status": "ok", "reason": "", "added": 0, "replaced": 0, "unchanged": 0, "removed": 0}
     try:
-        found = {record["key"]: record for record in records.load(records.find(Path(cells)))}
+        found = {record["key"]: record for record in records.load(records.find(Path(cells)))
+                 if planned is None or record["key"] in planned}
         if not found:
             raise FileNotFoundError(f"no records below {cells}; the runs in MLflow are left as they are")
         with _environment():
-            _sync(found, _client(uri), uri, scale, gallery, counts)
+            _sync(found, _client(uri), uri, scale, counts)
     except Exception as error:  # whatever is wrong with the server, the survey does not depend on it
         counts |= {"status": "failed", "reason": f"{type(error).__name__}: {_first_line(error)}"}
         print(f"MLflow ({uri}) is not up to date: {counts['reason']}")
@@ -66,7 +69,6 @@ def _sync(
     client: MlflowClient,
     uri: str,
     scale: str,
-    gallery: bool,
     counts: dict[str, Any],
 ) -> None:
     experiments: dict[str, Experiment] = {}
@@ -74,14 +76,15 @@ def _sync(
         experiments[track] = _experiment(client, track, uri)
         for name, value in _about(track, experiments[track].experiment_id).items():
             client.set_experiment_tag(experiments[track].experiment_id, name, value)
-    existing = _existing(client, [e.experiment_id for e in experiments.values()], scale)
+    every = client.search_experiments(filter_string=f"name LIKE '{PREFIX}%'")  # a track may have no records any more
+    existing = _existing(client, [e.experiment_id for e in every], scale)
     for key, record in found.items():
         sha = records.digest(record)
         runs = existing.pop(key, [])
         kept = next((run for run in runs if run.data.tags.get("record_sha") == sha), None)
         counts["unchanged" if kept else "replaced" if runs else "added"] += 1
         if not kept:
-            _write(client, experiments[record["track"]].experiment_id, record, sha, gallery)
+            _write(client, experiments[record["track"]].experiment_id, record, sha)
         for run in runs:
             if run is not kept:
                 client.delete_run(run.info.run_id)
@@ -91,7 +94,7 @@ def _sync(
             client.delete_run(run.info.run_id)
 
 
-def _write(client: MlflowClient, experiment: str, record: dict[str, Any], sha: str, gallery: bool) -> None:
+def _write(client: MlflowClient, experiment: str, record: dict[str, Any], sha: str) -> None:
     """One run. The digest comes last: a run that was cut short has none, and is written again."""
     from mlflow.entities import Metric, Param
 
@@ -108,7 +111,7 @@ def _write(client: MlflowClient, experiment: str, record: dict[str, Any], sha: s
         many, metrics = metrics[: METRICS - BATCH], metrics[METRICS - BATCH :]
         client.log_batch(run, metrics=many, params=some)
     picture = Path(record["folder"]) / "gallery.png"
-    if gallery and picture.is_file():
+    if picture.is_file():
         client.log_artifact(run, str(picture))
     client.set_terminated(run, ENDED.get(record["status"], "KILLED"), start + int(seconds * 1000))
     client.set_tag(run, "record_sha", sha)
@@ -196,7 +199,7 @@ def _existing(client: MlflowClient, experiments: list[str], scale: str) -> dict[
 
 def _experiment(client: MlflowClient, track: str, uri: str) -> Experiment:
     """The experiment of a track, created or taken back from the deleted ones."""
-    name = f"inversionbench-{track}"
+    name = PREFIX + track
     known = client.get_experiment_by_name(name)
     if known is None:
         folder = _database(uri)

@@ -77,6 +77,11 @@ def test_runs_follow_the_records(cells: Path, tmp_path: Path) -> None:
     assert tracking.sync(cells, uri, "laptop") == counted(added=3)
     assert tracking.sync(cells, uri, "smoke") == counted(unchanged=3)
 
+    # a record that the parameters no longer ask for lies on, and its run goes; so does that of a whole track
+    planned = {"photos/dlg/dgc/0.9/0"}
+    assert tracking.sync(cells, uri, "smoke", planned) == counted(unchanged=1, removed=2)
+    assert tracking.sync(cells, uri, "laptop") == counted(unchanged=3)
+
 
 def test_an_unreachable_server_is_said_at_once(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = time.process_time()

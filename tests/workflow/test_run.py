@@ -97,7 +97,10 @@ def test_explain_and_check_by_hand(finished):
     text = finished.inversionbench("explain", "dosing_tree/mi_attribute/none/0/0").stdout
     assert "balanced_accuracy" in text
     assert "(NO)" not in text
-    assert "6 cells" in finished.inversionbench("check").stdout
+    absent = finished.inversionbench("explain", "adult_tree/mi_attribute/none/0/0").stdout
+    assert "unavailable" in absent
+    assert "adult.data" in absent
+    assert "6 cells" in finished.inversionbench("check", "--params", "params.yaml").stdout
     done = finished.inversionbench("explain", "dosing_tree/mi_atribute/none/0/0", check=False)
     assert done.returncode == 2
     assert "dosing_tree/mi_attribute/none/0/0" in done.stdout

@@ -74,7 +74,7 @@ def build(params: Params) -> list[str]:
     """
     from inversionbench import cells
 
-    planned = {key for group in cells.groups(params) for key, _, _ in group.cells()}
+    planned = cells.planned(params)
     found = [record for record in collect.read(params.folder / "cells") if record["key"] in planned]
     absent = sorted(planned - {record["key"] for record in found})
     survey = make(found, params.scale, absent, params.raw)

@@ -27,13 +27,13 @@ from PIL import Image
 from inversionbench import cells, params, records, registry
 from inversionbench.data.sources import ROOT_VARIABLE, data_root
 from inversionbench.errors import UserError
-from inversionbench.files import atomic_folder, read_json, write_json, write_text
+from inversionbench.files import atomic_folder, read_json, visible, write_json, write_text
 from inversionbench.survey import calls, collect, machine, report, words
 from inversionbench.survey.costs import KINDS
 
 FILES = {
     "[survey.md](survey.md)": "the tables for reading",
-    "attacks.csv, defenses.csv": "every number with interval, n and seeds",
+    "attacks.csv, defenses.csv": "every number with interval, n and seeds (columns: docs/tables.md of the project)",
     "changes.csv": "pairs of attacks that differ in one thing, where there are such",
     "metrics.json": "headline numbers, flat",
     "params.json": "every parameter",
@@ -91,7 +91,7 @@ def read(folder: Path, called: Path = Path()) -> Run:
     given = params.read(folder / "params.json")
     if given.folder.resolve() != folder.resolve():
         raise UserError(f"{folder} holds the parameters of {given.folder}: call this where the run was made")
-    planned = {key for group in cells.groups(given) for key, _, _ in group.cells()}
+    planned = cells.planned(given)
     found = [record for record in collect.read(folder / "cells") if record["key"] in planned]
     return Run(given, found, sorted(planned - {record["key"] for record in found}), called)
 
@@ -267,7 +267,7 @@ def _wall(made: Sequence[calls.Call]) -> str:
 
 def _trained(run: Run) -> Iterator[dict[str, Any]]:
     for kind in KINDS:
-        for path in sorted((run.folder / "timings" / kind).rglob("*.json")):
+        for path in visible(run.folder / "timings" / kind, "*.json"):
             yield json.loads(path.read_text())
 
 
