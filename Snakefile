@@ -12,11 +12,11 @@ from snakemake.exceptions import WorkflowError
 
 try:
     PLAN = Plan(config)
+    PARAMS = PLAN.write()
 except UserError as error:
     raise WorkflowError(str(error))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # container images set it; then every job would compile PyTorch again
 OUT = PLAN.folder
-PARAMS = PLAN.write()
 RUN = f"{sys.executable} -m inversionbench --params {PARAMS}"
 
 

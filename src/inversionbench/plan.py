@@ -1,6 +1,7 @@
 """What the Snakefile needs to know: for every rule its jobs, inputs, parameters and code digests.
 
-Imports neither torch nor any method, so that a cluster job, which parses the Snakefile again, starts fast.
+Imports neither torch nor any method (but for `try_out`, after a change of the parameters), so that a cluster job,
+which parses the Snakefile again, starts fast.
 Each rule gets only its own part of the parameters (`config`), so that a changed value re-runs what it
 touches, and the digest of exactly the code it runs (`code`), so that an edited module does too.
 """
@@ -15,6 +16,7 @@ from typing import Any
 
 from inversionbench import cells, registry, runner
 from inversionbench.cells import Group, text
+from inversionbench.errors import UserError
 from inversionbench.files import write_json
 from inversionbench.params import Params, check
 from inversionbench.provenance import code_digest, config_digest, file_digest
@@ -36,8 +38,29 @@ class Plan:
         """Keep the checked parameters where the jobs of this run read them."""
         path = self.folder / "params.json"
         if not path.is_file() or json.loads(path.read_text()) != self.params.raw:
+            self.try_out()
             write_json(path, self.params.raw)
         return path
+
+    def try_out(self) -> None:
+        """Make every attack, defense and prior as the jobs will; raises `UserError` with all that their classes refuse.
+
+        Imports them, and so torch: done once for each change of the parameters, and never by a job.
+        """
+        wanted: dict[tuple[str, str, str | None, float | None], None] = {}
+        for g in self.groups.values():
+            wanted["attacks", g.attack, g.scenario, None] = None
+            wanted |= {("priors", p, None, None): None for p in self.params.attacks[g.attack].priors(g.scenario)}
+            wanted |= {("defenses", g.defense, g.scenario, s): None for s in g.strengths if g.defense != "none"}
+        problems: dict[str, None] = {}
+        for section, name, scenario, strength in wanted:
+            more = {} if strength is None else {"strength": float(strength)}
+            try:
+                getattr(self.params, section)[name].build(scenario, **more)
+            except (TypeError, ValueError, UserError) as error:
+                problems[f"{section}.{name}: {error}"] = None
+        if problems:
+            raise UserError("bad values:\n  " + "\n  ".join(problems))
 
     # --- what there is -------------------------------------------------------------------------------
 
@@ -192,7 +215,8 @@ class Plan:
         groups = cells.of_attack(self.params, key)
         scenario = self.params.scenarios[groups[0].scenario]
         own = vars(type(get_track(scenario.track)))
-        steps = [f"inversionbench.tracks.{scenario.track}:{f}" for f in ("evaluate", "utility_of") if f in own]
+        steps = [f"inversionbench.tracks.{scenario.track}:{f}" for f in ("evaluate", "load_evaluator", "utility_of")
+                 if f in own]
         modules = [m for group in groups for m in runner.defense_modules(self.params, group.defense)]
         config = {
             "scale": self.params.scale,
