@@ -93,6 +93,7 @@ def test_right_orders_pass(places):
 
 DP = {"method": "local_dp", "strength": 1.0}
 SUM = {"method": "secure_aggregation", "strength": 2}
+LOTS = {"method": "dp_sgd", "strength": 1.0}
 QUANTISED = {"method": "mixed_quantization", "strength": 1}
 
 
@@ -107,12 +108,24 @@ QUANTISED = {"method": "mixed_quantization", "strength": 1}
         ([DP, SUM], "local_dp", "that of the chain"),
         ([{"method": "local_dp"}], "dgc", "give it a strength"),
         ([{"method": "chain"}], "chain", "no chains"),
+        ([DP, {"method": "soteria"}], "soteria", "looks at the images again behind the noise of 'local_dp'"),
+        ([{"method": "guardian"}, LOTS], "guardian", "looks at the images again behind the noise of 'dp_sgd'"),
+        ([{"method": "vrm"}, LOTS], "vrm", "'vrm' changes train_transform: its epsilon"),
+        ([LOTS, {"method": "precode"}], "precode", "'precode' changes loss: its epsilon"),
         ([3], "", "with 'method'"),
     ],
 )
 def test_wrong_chains_are_refused(stages, varies, message):
     with pytest.raises(UserError, match=message):
         check_chain(stages, varies, "defenses.pair")
+
+
+@pytest.mark.parametrize(
+    "stages", [[{"method": "soteria"}, DP], [{"method": "dgc"}, LOTS], [LOTS, {"method": "dgc"}, SUM]]
+)
+def test_what_keeps_a_guarantee_passes(stages):
+    (free,) = [s["method"] for s in stages if "strength" not in s]
+    check_chain(stages, free, "defenses.pair")
 
 
 def chain(strength, *stages, varies):

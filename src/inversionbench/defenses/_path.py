@@ -13,6 +13,8 @@ What may follow what (`check_order`):
     a mask or a cipher takes integers of a ring, never floats, and nothing changes what is masked
     a stage takes only the kinds of payload it understands: codes and quantised values of different clients have
     scales of their own and cannot be added under a mask
+    what is proven of noise stays true (`check_chain`): nothing behind it looks at the images again, and nothing
+    changes the images, the loss or the gradient of which DP-SGD clips the part of every example
 Importable without torch.
 """
 
@@ -196,11 +198,27 @@ def check_chain(stages: Sequence[Mapping[str, Any]], varies: str, where: str) ->
         raise UserError(f"{where}.varies: no stage '{varies}': {suggest(varies, [n for n, _ in described])}")
     on_path = [(n, _Said(a)) for n, a in described if a["hooks"] & {"client_update", "aggregate"}]
     check_order(on_path, where)
+    _check_noise(described, where)
     for hook in ("aggregate", "release"):
         found = [(name, a) for name, a in described if hook in a["hooks"]]
         if len(found) > 1 and "mask" not in found[-1][1]["places"]:  # a sum under masks replaces any other mean
             raise UserError(f"{where}: only one stage may hold the hook '{hook}', got "
                             f"{', '.join(name for name, _ in found)}")
+
+
+def _check_noise(described: Sequence[tuple[str, Mapping[str, Any]]], where: str) -> None:
+    """Refuse what would make the stated epsilon of a noisy stage wrong."""
+    before = {"training_set", "train_transform", "loss", "gradient"}
+    lots = [name for name, a in described if a["poisson"]]
+    noisy = lots[:1]
+    for name, a in described:
+        if noisy and a["looks_again"]:
+            raise UserError(f"{where}: '{name}' looks at the images again behind the noise of '{noisy[0]}', whose "
+                            "epsilon would not hold; put it before, or leave it out")  # fmt: skip
+        if lots and name != lots[0] and a["hooks"] & before:
+            raise UserError(f"{where}: '{lots[0]}' clips what each example adds to a plain gradient, '{name}' changes "
+                            f"{', '.join(sorted(a['hooks'] & before))}: its epsilon would not hold")  # fmt: skip
+        noisy += [name] if "noise" in a["places"] else []
 
 
 class _Said:

@@ -100,6 +100,7 @@ class Defense:
     takes: ClassVar[tuple[str, ...]] = ("dense", "sparse")  # kinds of payload, see `_path.KINDS`
     gives: ClassVar[str] = "dense"
     poisson: ClassVar[bool] = False  # in training every image is drawn on its own: batches vary, even to none
+    looks_again: ClassVar[bool] = False  # H6 reads the images themselves: behind noise it is no post-processing
     personal: ClassVar[bool] = False  # every client tests with a part of its own: accuracy is the mean over them
 
     @property

@@ -36,6 +36,7 @@ class Soteria(Defense):
     id = "soteria"
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
+    looks_again = True
 
     layer: str = ""
     offset: float = 0.1

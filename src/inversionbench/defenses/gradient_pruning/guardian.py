@@ -43,6 +43,7 @@ class Guardian(Defense):
     id = "guardian"
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
+    looks_again = True
 
     steps: int = 10
     coarse: int = 4
