@@ -41,6 +41,7 @@ def test_what_is_compared():
     assert compared("drop_layer", seen, layout, {"layer": "a"})[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
     assert compared("columns", seen, layout, {"layer": "a"})[0].tolist() == [1, 0, 1, 0, 1, 1, 1, 1, 1]
     assert compared("skip_vb", seen, layout, {"bottleneck": ["b"]})[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0, 0]
+    assert compared("drop_layer", seen, layout, {"layers": ["a", "c"]})[0].tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0]
     assert compared("drop_layer", seen, layout, {}) is None  # nothing is known
     with pytest.raises(UserError, match="drop_layer"):
         compared("drop_layers", seen, layout, {})
@@ -100,6 +101,16 @@ def test_soteria_protects_one_layer_only(where):
     assert max(dropped, columns) > undefended - 2
     harder, _ = run(where, defended("soteria", 10.0), match="drop_layer", **STEPS)
     assert harder == pytest.approx(dropped, abs=1e-6)  # the layer is out: its pruning cannot matter
+
+
+def test_gradprivacy_changes_two_layers_only(where):
+    defense = defended("gradprivacy", 0.8)
+    plain, _ = run(where, defense, **STEPS)
+    dropped, answer = run(where, defense, match="drop_layer", **STEPS)
+    undefended, _ = run(where, NONE, **STEPS)
+    assert answer.notes["adaptive"] is True
+    assert plain < undefended - 2
+    assert dropped > undefended - 1.5
 
 
 @pytest.mark.parametrize(("name", "strength", "params", "gain"), [("dgc", 0.99, {}, 0.7), ("dgp", 0.5, {}, 2.0)])

@@ -2,7 +2,8 @@
 
 plain        all of them
 mask         those that were sent: zeros of the observed update are left out (any pruning)
-drop_layer   all but the tensor that the defense names (`layer`), whose gradient it has changed (Soteria)
+drop_layer   all but the tensors that the defense names (`layer`, `layers`), whose gradient it has changed (Soteria,
+             GradPrivacy)
 columns      in that tensor the entries that were sent, elsewhere all (Soteria: its zero columns are visible)
 skip_vb      the tensors in front of a variational bottleneck (`bottleneck`); the attacker's own pass leaves the
              bottleneck's noise out (PRECODE)
@@ -45,12 +46,17 @@ def compared(match: str, observed: Tensor, layout: Layout, public: Mapping[str, 
     mask = torch.ones_like(observed)
     if match == "skip_vb" and public.get("bottleneck"):
         mask[:, layout.where(public["bottleneck"][0]).start :] = 0
-    elif match in ("drop_layer", "columns") and public.get("layer") in layout.names:
-        place = layout.where(public["layer"])
-        mask[:, place] = support(observed[:, place]) if match == "columns" else 0
+    elif match in ("drop_layer", "columns") and (named := _named(public, layout)):
+        for place in map(layout.where, named):
+            mask[:, place] = support(observed[:, place]) if match == "columns" else 0
     else:
         return None
     return mask
+
+
+def _named(public: Mapping[str, Any], layout: Layout) -> list[str]:
+    """The tensors that the defense says it changes."""
+    return [name for name in (public.get("layer"), *public.get("layers", ())) if name in layout.names]
 
 
 def view(match: str, layout: Layout, public: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:

@@ -13,8 +13,11 @@ which carry the descent, stay. r: the inputs of the last linear layer, s_j their
     E <- V - V'
 
 strength: the share of features (0: off). Signs of the sent and the true gradient agree in the first round; a sign
-matching attack is untouched. The two modules (amplitude perturbation, deviation correction) and the aim at trained
-models are the paper's; the formulas are ours, since its text could not be read.
+matching attack is untouched. All other tensors keep their direction, so an attacker who leaves these two layers out
+(`match: drop_layer`) loses little.
+
+The two modules (amplitude perturbation, deviation correction) and the aim at trained models are the paper's; the
+formulas are ours, since its text could not be read.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ class GradPrivacy(Defense):
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
     places = ("compensate", "transform")
+    looks_again = True
 
     mode: str = "flatten"
     alpha: float = 0.9
@@ -68,7 +72,7 @@ class GradPrivacy(Defense):
         sent = keep_direction(wanted, sent, self.least)
         memory.update({n: wanted[n] - sent[n] for n in wanted})
         changed = sum(int(m.sum()) for m in chosen.values())
-        ctx.state["public"] = {"entries_changed": float(changed)}
+        ctx.state["public"] = {"entries_changed": float(changed), "layers": list(chosen)}
         return sent
 
     def entries(self, ctx: Client) -> dict[str, Tensor]:
@@ -106,9 +110,8 @@ class GradPrivacy(Defense):
         return changed * (g.norm() / changed.norm().clamp_min(1e-30))
 
     def public_knowledge(self) -> dict[str, Any]:
-        """The rule; which entries changed is not visible."""
-        return {"share": self.strength, "mode": self.mode, "alpha": self.alpha, "least": self.least,
-                "layers": "head and last convolution", "signs": "kept"}  # fmt: skip
+        """The rule, and in each round the tensors that it changes (`layers`); which of their entries is not visible."""
+        return {"share": self.strength, "mode": self.mode, "alpha": self.alpha, "least": self.least, "signs": "kept"}
 
 
 def top(score: Tensor, share: float) -> Tensor:
