@@ -83,18 +83,6 @@ def test_dgc_counts_bytes():
         Dgc(strength=1.0)
 
 
-@pytest.mark.parametrize(
-    ("q", "sigma", "steps", "epsilon"),
-    [
-        (0.01, 4, 10000, 1.036), (250 / 60000, 1.3, 3600, 0.942), (250 / 60000, 1.1, 14400, 2.562),
-        (250 / 60000, 0.7, 10800, 6.233), (0.01, 1.0, 1000, 2.101), (0.05, 1.0, 200, 5.368),
-        (0.1, 2.0, 100, 2.581), (1, 5, 1, 0.795), (1, 10, 50, 3.189),
-    ],
-)  # fmt: skip
-def test_the_accountant(q, sigma, steps, epsilon):
-    assert accounting.epsilon_sampled(q, sigma, steps, 1e-5) == pytest.approx(epsilon, rel=0.01)
-
-
 def test_the_exact_condition():
     for sigma, epsilon in ((1, 4.377), (2, 1.993), (5, 0.726), (10, 0.341)):
         assert accounting.epsilon_exact(sigma, 1e-5) == pytest.approx(epsilon, abs=2e-3)

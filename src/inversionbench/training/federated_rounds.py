@@ -9,7 +9,6 @@ at once is not faster here: at 16 images a client the convolutions are compute-b
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,12 +34,10 @@ LOOK = 5  # rounds between two measurements of the accuracy
 
 @dataclass
 class Meter:
-    """Sums over all clients and rounds: bytes to and from a client, processor seconds in its H2 to H6 and in H7."""
+    """Sums over all clients and rounds: bytes to and from a client."""
 
     up: float = 0.0
     down: float = 0.0
-    client_seconds: float = 0.0
-    exchange_seconds: float = 0.0
     sent: int = 0
 
 
@@ -74,7 +71,6 @@ def train(
     before = meter.up
     for t in range(rounds):
         batches = [draw.next() for draw in draws]
-        started = time.process_time()
         expected = float(federation.batch) if defense.poisson else 0.0
         sent_by = gradients(model, [x[b] for b in batches], [y[b] for b in batches], classes, owners, defense_rng,
                             expected)  # fmt: skip
@@ -85,11 +81,8 @@ def train(
                             model, used_x, used_y)  # fmt: skip
             payloads.append(owners[i].client_update(update, client))
             sizes.append(owners[i].bytes_sent(payloads[-1]))
-        between = time.process_time()
         weights = [expected or float(len(b)) for b in batches]
         done = defense.exchange(payloads, weights, Round(t, defense_rng, sizes))
-        meter.client_seconds += between - started
-        meter.exchange_seconds += time.process_time() - between
         meter.up, meter.down = meter.up + sum(done.bytes_up), meter.down + sum(done.bytes_down)
         meter.sent += len(payloads)
         mean = done.mean

@@ -6,56 +6,21 @@ All relations are those of the caller: sigma is the noise standard deviation div
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 ORDERS: tuple[float, ...] = (*(1 + k / 10 for k in range(1, 100)), *range(12, 64))
 
 
-def rdp_gaussian(sigma: float, order: float) -> float:
-    """Renyi divergence of one Gaussian release at an order > 1 (Mironov 2017)."""
-    return order / (2 * sigma**2)
-
-
-def rdp_sampled(q: float, sigma: float, order: int) -> float:
-    """The same with Poisson sampling at rate q, whole orders >= 2 (Mironov, Talwar, Zhang 2019)."""
-    logs = [
-        math.lgamma(order + 1) - math.lgamma(j + 1) - math.lgamma(order - j + 1)
-        + (order - j) * math.log1p(-q) + j * math.log(q) + j * (j - 1) / (2 * sigma**2)
-        for j in range(order + 1)
-    ]  # fmt: skip
-    top = max(logs)
-    return (top + math.log(sum(math.exp(v - top) for v in logs))) / (order - 1)
-
-
-def to_epsilon(divergences: Iterable[tuple[float, float]], delta: float) -> float:
-    """The least epsilon over (order, total Renyi divergence) pairs: the improved conversion
-    rdp + ln((a - 1) / a) - (ln delta + ln a) / (a - 1).
-    """
-    best = math.inf
-    for a, rdp in divergences:
-        best = min(best, rdp + math.log((a - 1) / a) - (math.log(delta) + math.log(a)) / (a - 1))
-    return max(0.0, best)
-
-
 def epsilon_gaussian(sigmas: Sequence[float], delta: float) -> float:
-    """Epsilon of all releases together, each with its own sigma (each whole data set, no sampling).
+    """Epsilon of all releases together, each with its own sigma (each whole data set, no sampling): the least over
+    orders a of rdp + ln((a - 1) / a) - (ln delta + ln a) / (a - 1), rdp = sum a / (2 sigma^2) (Mironov 2017).
 
     >>> round(epsilon_gaussian([10.0] * 50, 1e-5), 2), round(epsilon_gaussian([5.0], 1e-5), 3)
     (3.19, 0.795)
     """
     inverse = sum(1 / s**2 for s in sigmas)
-    return to_epsilon(((a, a * inverse / 2) for a in ORDERS), delta)
-
-
-def epsilon_sampled(q: float, sigma: float, steps: int, delta: float) -> float:
-    """Epsilon of `steps` releases on Poisson samples of rate q; whole orders only, so up to 1 % above the optimum.
-
-    >>> round(epsilon_sampled(0.01, 1.0, 1000, 1e-5), 2)
-    2.11
-    """
-    if q == 1:
-        return epsilon_gaussian([sigma] * steps, delta)
-    return to_epsilon(((a, steps * rdp_sampled(q, sigma, int(a))) for a in range(2, 257)), delta)
+    found = (a * inverse / 2 + math.log((a - 1) / a) - math.log(delta * a) / (a - 1) for a in ORDERS)
+    return max(0.0, min(found))
 
 
 def epsilon_exact(sigma: float, delta: float) -> float:

@@ -131,9 +131,10 @@ class LocalDp(Defense):
     def bytes_sent(self, update: dict[str, Tensor]) -> int:
         if self.strength == 0 or self.keep == 1:
             return super().bytes_sent(update)
+        from inversionbench.defenses.gradient_pruning._ranks import sparse_bytes
+
         values = sum(t.numel() for t in update.values())
-        sent = math.ceil(self.keep * values)
-        return 4 * sent + min(4 * sent, -(-values // 8))
+        return sparse_bytes(math.ceil(self.keep * values), values)
 
     def public_knowledge(self) -> dict[str, Any]:
         """The mechanism; the noise itself stays with the client."""

@@ -85,13 +85,12 @@ class Dgc(Defense):
 
     def bytes_sent(self, update: dict[str, Tensor]) -> int:
         """Values of 4 bytes, and for each weight tensor the cheaper of 4-byte indices and a bitmap."""
+        from inversionbench.defenses.gradient_pruning._ranks import sparse_bytes
+
         if self.strength == 0:
             return super().bytes_sent(update)
-        total = 0
-        for t in update.values():
-            sent = int((t != 0).sum()) if t.ndim > 1 else t.numel()
-            total += 4 * sent + (min(4 * sent, -(-t.numel() // 8)) if t.ndim > 1 else 0)
-        return total
+        return sum(sparse_bytes(int((t != 0).sum()), t.numel()) if t.ndim > 1 else 4 * t.numel()
+                   for t in update.values())  # fmt: skip
 
     def public_knowledge(self) -> dict[str, Any]:
         """The rule; which entries were sent is visible in every upload."""
@@ -106,10 +105,7 @@ def select(v: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     tensor([[ 0., -3.],
             [ 2.,  0.]])
     """
-    import torch
+    from inversionbench.defenses.gradient_pruning._ranks import band
 
-    count = min(v.numel(), math.ceil(round(fraction * v.numel(), 6)))
-    mask = torch.zeros(v.numel(), dtype=torch.bool, device=v.device)
-    mask[v.abs().flatten().topk(count).indices] = True
-    mask = mask.view_as(v)
+    mask = band(v, 0, math.ceil(round(fraction * v.numel(), 6)))
     return v * mask, mask
