@@ -73,7 +73,9 @@ def make_target(
     if not defense.hooks and max(checks["match_at_truth_undefended"]) > TRUTH:
         raise RuntimeError(f"the client is simulated wrongly: matching loss at the true data {checks}")
     rounds = max(federation.rounds, federation.utility_rounds) + protocol.rounds
-    taken = federation.batch * federation.clients / len(y), rounds * len(protocol.steps)
+    # a client that a skewed split leaves hardly a batch draws nearly all of it: no credit for sampling
+    drawn = 1.0 if federation.skew else federation.batch * federation.clients / len(y)
+    taken = drawn, rounds * len(protocol.steps)
     said = defense.statements(*taken, sum(p.numel() for p in model.parameters()))
     released = {
         "state": {n: t.detach().clone() for n, t in model.state_dict().items()},
