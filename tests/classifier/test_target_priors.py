@@ -14,8 +14,10 @@ from inversionbench.models.conditional import ConditionalGenerator, ProjectionCr
 from inversionbench.models.soft_critic import soft_critic
 from inversionbench.tracks.classifier import network
 from inversionbench.training.loop import Step
+from inversionbench.training.priors import dcgan
 from inversionbench.training.priors._distil import Distillation
 from inversionbench.training.priors.base import Prior
+from inversionbench.training.priors.completion_target import CompletionTarget
 from inversionbench.training.priors.dcgan import Dcgan
 from inversionbench.training.priors.kedmi_gan import KedmiGan, _KedmiRun
 from inversionbench.training.priors.plg_gan import PlgGan, _take, top_of_class
@@ -27,6 +29,7 @@ SHORT = {
     "plg_gan": replace(RECIPES["plg_gan"], steps=3),
     "plg_published": PlgGan(z_dim=8, width=4, steps=2, batch=8, top=6, critic_steps=2),
     "students": replace(RECIPES["students"], epochs=1),
+    "completion_target": CompletionTarget(z_dim=8, width=4, critic_width=4, loss="hinge", steps=3, batch=8),
 }
 PUBLIC = 800
 HELD = 80
@@ -75,6 +78,32 @@ def test_every_pass_is_booked_as_training():
         assert oracle.ledger.passes == passes, name
         assert {row.phase for row in oracle.ledger.rows} == {"train"}
         assert oracle.ledger.queries == 0
+
+
+@pytest.mark.parametrize("name", ["kedmi_gan", "plg_gan", "completion_target"])
+def test_an_interrupted_training_goes_on_to_the_same_bits_and_passes(name, tmp_path, monkeypatch):
+    """Cut off after two of three steps, in a progress bar, as a killed job would be."""
+    monkeypatch.setattr(dcgan, "EVERY", 1)
+    recipe, file = SHORT[name], tmp_path / "unfinished.pt"
+    whole, paid = train(recipe)
+
+    class Killed(Exception):
+        pass
+
+    def dying(steps, desc="", **_):
+        for step in steps:
+            if desc == recipe.id and step == 2:
+                raise Killed
+            yield step
+
+    with pytest.raises(Killed):
+        recipe.train(data().public, generator(11), dying, target=asked(), base=base(), checkpoint=file)
+    oracle = asked()
+    resumed = recipe.train(data().public, generator(11), quiet, target=oracle, base=base(), checkpoint=file)
+    others = tensors(resumed)
+    assert all(torch.equal(value, others[key]) for key, value in tensors(whole).items())
+    assert resumed["facts"] == whole["facts"]
+    assert oracle.ledger.passes == paid.ledger.passes
 
 
 @pytest.mark.parametrize("name", ["kedmi_gan", "plg_gan"])

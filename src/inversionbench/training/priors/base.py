@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import nn
 
@@ -48,12 +50,14 @@ class PriorRecipe:
     base: ClassVar[str | None] = None
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,
+        checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         """Train on public data; returns a state of plain tensors and numbers for `torch.save`.
 
-        target: the oracle of a target-aware prior. base: what `load` of the entry `base` returned. The state
-        holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
+        target: the oracle of a target-aware prior. base: what `load` of the entry `base` returned. checkpoint: a file
+        where a GAN keeps its whole state from time to time, and goes on from it to the same bits if it is there. The
+        state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
         """
         raise NotImplementedError
 

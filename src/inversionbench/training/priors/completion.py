@@ -35,12 +35,15 @@ from inversionbench.training.device import device
 from inversionbench.training.loop import as_float, draw_seed, spawn
 from inversionbench.training.priors._quality import Yardstick
 from inversionbench.training.priors.base import PriorRecipe
+from inversionbench.training.priors.dcgan import _copy, go
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from inversionbench.data.base import Part
     from inversionbench.oracle.base import Oracle
+    from inversionbench.oracle.classifier import WhiteBox
     from inversionbench.tracks.base import Progress
 
 HELD_OUT = 500  # public images that only measure quality; at most a tenth of all
@@ -99,25 +102,26 @@ class Completion(PriorRecipe):
         )
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,
+        checkpoint: Path | None = None,
     ) -> dict[str, Any]:
-        return self.learn(public, rng, progress, lambda x, mask: x * mask)
+        return self.learn(public, rng, progress, lambda x, mask: x * mask, checkpoint)
 
     def learn(
-        self, public: Part, rng: torch.Generator, progress: Progress, features: Callable[[Tensor, Tensor], Tensor]
+        self, public: Part, rng: torch.Generator, progress: Progress, features: Callable[[Tensor, Tensor], Tensor],
+        checkpoint: Path | None, target: WhiteBox | None = None,
     ) -> dict[str, Any]:
-        """Train; features: (images, mask) -> rows in which two completions should differ."""
+        """Train; features: (images, mask) -> rows in which two completions should differ; target: whose they are."""
         order = torch.randperm(len(public), generator=rng)
         held = min(HELD_OUT, max(len(public) // 10, 2))
         real = torch.from_numpy(public.x[order[held:].numpy()])
         shape = tuple(real.shape[1:])
         fill = (real.double().mean((0, 2, 3)) / 255).float().view(-1, 1, 1)
         run = _Run(self, real, shape, fill, features, spawn(rng))
-        for _ in progress(range(self.steps), desc=self.id, total=self.steps):
-            run.advance()
+        go(run, self.steps, progress, checkpoint, target)
         facts = run.assess(public.images(order[:held].numpy()))
-        states = [{k: v.detach().cpu().clone() for k, v in net.state_dict().items()} for net in run.nets]
-        return {"shape": list(shape), "nets": states, "fill": fill, "facts": {"steps": self.steps, **facts}}
+        nets = run.state()["nets"]
+        return {"shape": list(shape), "nets": nets, "fill": fill, "facts": {"steps": self.steps, **facts}}
 
     def load(self, state: dict[str, Any]) -> Completer:
         with torch.random.fork_rng(devices=[]):
@@ -161,6 +165,20 @@ class _Run:
             torch.optim.Adam(self.net.parameters(), recipe.rate, betas),
             torch.optim.Adam(critics, recipe.critic_rate, betas),
         )
+        self.step = 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `restore` needs to go on as if never interrupted."""
+        return {
+            "step": self.step, "rng": self.rng.get_state(), "nets": [_copy(net) for net in self.nets],
+            "optimisers": [o.state_dict() for o in self.optimisers],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.rng.set_state(state["rng"])
+        for part, saved in zip((*self.nets, *self.optimisers), (*state["nets"], *state["optimisers"]), strict=True):
+            part.load_state_dict(saved)
 
     def advance(self) -> None:
         """One step of the critics and one of the network."""
@@ -186,6 +204,7 @@ class _Run:
         self._step(0, loss + r.l1 * (made - x).abs().mean() if r.l1 else loss)
         for critic in (self.whole, self.local):
             critic.requires_grad_(True)
+        self.step += 1
 
     def _critic_loss(self, critic: nn.Module, x: Tensor, made: Tensor) -> Tensor:
         if self.recipe.loss == "hinge":

@@ -13,6 +13,8 @@ from inversionbench.training.device import device
 from inversionbench.training.priors.completion import Completion
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
 
@@ -30,7 +32,8 @@ class CompletionTarget(Completion):
     level: ClassVar[str] = "WB"
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,
+        checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         if target is None:
             raise ValueError("completion_target: needs the oracle of a target; for none take completion")
@@ -41,4 +44,4 @@ class CompletionTarget(Completion):
             seen = module.trace(x)
             return seen.logits if seen.features is None else seen.features
 
-        return self.learn(public, rng, progress, features)
+        return self.learn(public, rng, progress, features, checkpoint, module)

@@ -12,8 +12,7 @@ not depend on the target.
 
 The generator that is kept is an exponential mean of the weights (`ema` per step; 0 keeps the raw weights, as
 published), at the state with the lowest `fid_like` to held-out public images; training stops when `patience`
-measurements in a row bring no better one. `checkpoint`: a file; training writes its whole state there at
-every measurement and continues from it, to the same bits.
+measurements in a row bring no better one.
 
 Deviations: nearest upsampling with 3x3 convolutions instead of transposed ones where `upsample: nearest`;
 the stopping rule replaces the fixed number of epochs (280 on CelebA).
@@ -41,9 +40,11 @@ from inversionbench.training.priors.base import Prior, PriorRecipe
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Part
+    from inversionbench.oracle.classifier import WhiteBox
     from inversionbench.tracks.base import Progress
 
 HELD_OUT = 1000  # public images that only measure quality; at most a tenth of all
+EVERY = 500  # steps between two checkpoints where nothing is measured
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Dcgan(PriorRecipe):
         )
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Any = None,
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Any = None, base: Any = None,
         checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         """Train on public images; `rng` decides everything. See `PriorRecipe.train`."""
@@ -134,6 +135,23 @@ def learn(
     return {
         "shape": list(real.shape[1:]), "generator": best["generator"], "critic": best["critic"], "facts": facts,
     }
+
+
+def go(
+    run: Any, steps: int, progress: Progress, checkpoint: Path | None, target: WhiteBox | None = None
+) -> None:
+    """Bring a training without a stopping rule to `steps`, from the state in `checkpoint` if there is one; the passes
+    of the target that it had paid for are booked again."""
+    if checkpoint and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        run.restore(saved["run"])
+        if target:
+            target.ledger.charge("module", saved["passes"] - target.ledger.passes, "train")
+    for _ in progress(range(run.step, steps), desc=run.recipe.id, total=steps - run.step):
+        run.advance()
+        if checkpoint and run.step % EVERY == 0:
+            with atomic(checkpoint) as part:
+                torch.save({"run": run.state(), "passes": target.ledger.passes if target else 0}, part)
 
 
 def hold_out(public: Part, rng: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,8 @@ control that shows what the target's answers are worth. steps: of the generator;
 30,000 images are 11,250 of them.
 
 Deviations: the target is always in evaluation mode (the released script leaves it in training mode, so that
-its statistics drift) and is asked once for each public image and its mirror image, before training; `ema` as
+its statistics drift) and is asked once for each public image and its mirror image, before training; in the
+search the `minibatch` critic judges every image alone (the released one compares the rows of a batch); `ema` as
 in `dcgan` (0 as published).
 """
 
@@ -43,10 +44,12 @@ from inversionbench.training.loop import as_float, spawn
 from inversionbench.training.priors._distil import agreement, answers, distil
 from inversionbench.training.priors._quality import Yardstick
 from inversionbench.training.priors.base import Prior, PriorRecipe
-from inversionbench.training.priors.dcgan import _copy, _Run, hold_out
+from inversionbench.training.priors.dcgan import _copy, _Run, go, hold_out
 from inversionbench.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from inversionbench.data.base import Part
     from inversionbench.oracle.base import Oracle
     from inversionbench.tracks.base import Progress
@@ -84,7 +87,8 @@ class KedmiGan(PriorRecipe):
             raise ValueError("distil_epochs: only critic `classifier` is distilled first")
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,
+        checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         """Train on public images and the target's answers to them. See `PriorRecipe.train`."""
         assert target is not None
@@ -99,8 +103,7 @@ class KedmiGan(PriorRecipe):
             soft = torch.full_like(soft, 1 / soft.shape[2])
         run = _KedmiRun(self, real, soft, base, spawn(rng), progress)
         before = run.quality(yardstick, z)
-        for _ in progress(range(self.steps), desc=self.id, total=self.steps):
-            run.advance()
+        go(run, self.steps, progress, checkpoint, teacher)
         facts = {
             "steps": self.steps, "fid_like_at_start": before, "fid_like": run.quality(yardstick, z),
             "agreement": agreement(run.logits(), held, truth), **run.opinion(held, z),

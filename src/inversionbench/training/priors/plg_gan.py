@@ -48,10 +48,12 @@ from inversionbench.training.loop import as_float, spawn
 from inversionbench.training.priors._distil import answers
 from inversionbench.training.priors._quality import Yardstick
 from inversionbench.training.priors.base import Prior, PriorRecipe
-from inversionbench.training.priors.dcgan import _copy, _Run, hold_out
+from inversionbench.training.priors.dcgan import _copy, _Run, go, hold_out
 from inversionbench.training.priors.kedmi_gan import generator_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from inversionbench.data.base import Part
     from inversionbench.oracle.base import Oracle
     from inversionbench.oracle.classifier import WhiteBox
@@ -115,7 +117,8 @@ class PlgGan(PriorRecipe):
             raise ValueError(f"target_share: expected a share in (0, 1], got {self.target_share}")
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,
+        checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         """Select pseudo-classes, then train. See `PriorRecipe.train`."""
         assert target is not None
@@ -129,8 +132,7 @@ class PlgGan(PriorRecipe):
         yardstick = Yardstick.of(as_float(held))
         run = _PlgRun(self, rest, chosen, teacher, base, spawn(rng))
         z = torch.randn(len(held), run.z_dim, generator=spawn(rng))
-        for _ in progress(range(self.steps), desc=self.id, total=self.steps):
-            run.advance()
+        go(run, self.steps, progress, checkpoint, teacher)
         facts = {
             "steps": self.steps, "distinct": len(chosen.unique()), "of": chosen.numel(),
             "confidence": scores.gather(0, chosen.T).mean().item(),

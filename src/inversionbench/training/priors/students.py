@@ -33,6 +33,8 @@ from inversionbench.training.priors.dcgan import hold_out
 from inversionbench.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from inversionbench.data.base import Part
     from inversionbench.oracle.base import Oracle
     from inversionbench.tracks.base import Progress
@@ -84,7 +86,8 @@ class StudentsRecipe(PriorRecipe):
         )
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,
+        checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         """Teach every student. See `PriorRecipe.train`."""
         from inversionbench.training.evaluators import plain_state

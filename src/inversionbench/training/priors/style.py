@@ -6,10 +6,10 @@ the interface that these attacks need: mapping, truncation, synthesis with noise
 
 Two losses. `logistic` (the paper): L_D = E softplus(D(G(z))) + E softplus(-D(x)), L_G = E softplus(-D(G(z))),
 residual critic with the deviation over the batch, and the penalty R1 = (r1 / 2) E |grad D(x)|^2, computed
-every `r1_every` steps and scaled by that number. `hinge` (few minutes of CPU): the critic, loss and spectral
-normalisation of the convolutional prior (`dcgan`), R1 where r1 > 0. Adam (0, 0.99), scaled weights in the
-generator, noise drawn afresh in training. `warm_critic`: so many steps of the convolutional prior are trained
-first, and its critic is where this one starts (hinge only).
+every `r1_every` steps and scaled by that number (x in [0, 1]: r1 is a quarter of a gamma published for [-1, 1]).
+`hinge` (few minutes of CPU): the critic, loss and spectral normalisation of the convolutional prior (`dcgan`),
+R1 where r1 > 0. Adam (0, 0.99), scaled weights in the generator, noise drawn afresh in training. `warm_critic`:
+so many steps of the convolutional prior are trained first, and its critic is where this one starts (hinge only).
 
 The generator that is kept is an exponential mean of the weights whose half-life is counted in images, at the
 state with the lowest `fid_like` to held-out public images; stopping and resuming are those of `dcgan`. The
@@ -120,7 +120,7 @@ class Style(PriorRecipe):
         return generator, StyleCritic(self.channels[::-1], colours, side)
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Any = None,
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Any = None, base: Any = None,
         checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         """Train on public images; `rng` decides everything. See `PriorRecipe.train`."""

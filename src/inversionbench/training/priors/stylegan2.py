@@ -46,6 +46,10 @@ class Framed(StyleGenerator):
         x, img = super().run_blocks(ws, start, stop, *state, **more)
         return (x, framed(img, self.crop, self.side)) if stop == self.n_blocks else (x, img)
 
+    def forward(self, z: Tensor) -> Tensor:
+        """A few at a time: large pictures fill the memory of a device."""
+        return torch.cat([super(Framed, self).forward(part) for part in z.split(8)])
+
 
 def framed(img: Tensor, crop: int, side: int) -> Tensor:
     """The centred square of `crop` pixels (0: all) of img (n, c, h, w), resized to (n, c, side, side)."""
@@ -69,7 +73,8 @@ class Stylegan2(PriorRecipe):
     crop: int = 800
 
     def train(
-        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None
+        self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,
+        checkpoint: Path | None = None,
     ) -> dict[str, Any]:
         """Read the weights; of the public images only the size is used."""
         from inversionbench.models._stylegan2 import generator, read
