@@ -84,6 +84,9 @@ class SecretGen(Attack):
         ):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got '{value}'")
+        if self.access == "BB-S" and self.base == "completion_target":
+            raise ValueError("base: completion_target was trained with the target's features, which access BB-S does "
+                             "not grant; take completion")  # fmt: skip
         if not 1 <= self.starts <= self.keep:
             raise ValueError(f"starts: expected 1 to keep ({self.keep}), got {self.starts}")
 
