@@ -65,6 +65,13 @@ def test_attacks_have_the_settings_of_their_papers():
     assert (gmi["iterations"], gmi["restarts"], gmi["rate"], gmi["identity_weight"]) == (1500, 5, 0.02, 100.0)
     assert params.attacks["kedmi"].parameters()["iterations"] == 2400
     assert params.attacks["secretgen"].parameters()["latents"] == 200
+    ppa, stages = params.attacks["ppa"].parameters(), params.attacks["if_gmi"].parameters()
+    assert (ppa["samples"], ppa["steps"], ppa["candidates"], ppa["restarts"]) == (2000, 50, 200, 50)
+    assert stages["steps"] == [50, *[10] * 7]
+    radii = (1000, 2000, 3000, 4000, 5000, 6000, 8000, 8000)
+    sizes = [512 * 16, 512 * 64, 512 * 256, 512 * 1024, 512 * 4096, 256 * 16384, 128 * 65536]  # FFHQ, 4 to 256 pixels
+    assert stages["style_radii"] == pytest.approx([r / 512 for r in radii], rel=2e-3)
+    assert stages["radii"] == pytest.approx([r / d for r, d in zip(radii[1:], sizes, strict=True)], rel=2e-3)
     prior = params.priors["dcgan"].parameters()
     published = {"loss": "wgan_gp", "upsample": "transposed", "critic_steps": 5, "z_dim": 100}
     assert {name: prior[name] for name in published} == published
