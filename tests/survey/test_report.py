@@ -192,6 +192,20 @@ class TestFigures:
         assert "gallery-photos-dgc" in names
         assert "gallery-photos-confidence_rounding" not in names  # it cannot act there
 
+    def test_no_curve_leaves_its_panel(self, survey: build.Survey, tmp_path: Path, monkeypatch) -> None:
+        drawn: list = []
+        monkeypatch.setattr(figures, "save", lambda figure, path, axes: drawn.append(axes))
+        figures.curves(survey.curves, survey.attacks, "portraits", tmp_path)
+        assert len(drawn[0].flat) == 2  # panels of queries and of passes share their axis
+        for ax in drawn[0].flat:
+            low, high = ax.get_ylim()
+            assert all(low <= y <= high for line in ax.get_lines() for y in line.get_ydata())
+
+    def test_controls_that_share_a_line_say_their_range(self) -> None:
+        metric = Quantity("top1", "first evaluator", "%", 1, 100)
+        marks = figures._marks({"one_restart": 0.695, "best_restart": 0.712, "noise": 0.0}, metric, 0, 100)
+        assert marks == [(0.0, "noise 0.0"), (pytest.approx(69.5), "one restart, best restart 69.5 to 71.2")]
+
     def test_heat_map_says_why_a_cell_is_empty(self, survey: build.Survey) -> None:
         plain = figures.headline_rows(survey.attacks, "portraits")
         rows = figures.headline_rows(survey.defenses, "portraits")
@@ -271,6 +285,15 @@ class TestWords:
         assert words.metric("brand_new").label == "brand new"
         assert words.metric("brand_new").direction == ""
         assert not words.better(2.0, 1.0, "")
+
+    def test_every_published_metric_and_control_is_explained(self) -> None:
+        root = Path(__file__).parents[2] / "results" / "published"
+        tables = [pd.read_csv(path, low_memory=False) for path in root.glob("*/attacks.csv")]
+        assert tables
+        metrics = {name.partition("[")[0].removesuffix("_nonmembers") for t in tables for name in t["metric"]}
+        controls = {c.removeprefix("control_") for t in tables for c in t.columns if c.startswith("control_")}
+        assert sorted(m for m in metrics if not words.metric(m).note) == []
+        assert sorted(c for c in controls if not words.note("controls", c)) == []
 
     def test_every_status_and_level_has_words(self) -> None:
         from inversionbench.oracle.base import LEVELS

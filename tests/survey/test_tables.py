@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,16 @@ class TestPool:
         one = pool([row([1.0], ["a"])])
         assert math.isnan(one.low)
         assert one.mean == 1.0
+
+    @pytest.mark.parametrize(("hit", "bounds"), [(0.0, (0.0, 0.3244)), (1.0, (0.6756, 1.0))])
+    def test_a_share_that_all_targets_agree_on_has_a_width(self, hit: float, bounds: tuple[float, float]) -> None:
+        several = [row([hit] * 8, list("abcdefgh"), seed) for seed in range(3)]
+        entry = pool([{**r, "metric": "agreement"} for r in several])
+        assert (entry.low, entry.high) == pytest.approx(bounds, abs=1e-4)  # 8 people, not 24 answers
+        exact = pool([{**r, "metric": "mse"} for r in several])
+        assert (exact.low, exact.high) == (hit, hit)
+        one = pool([row([hit], ["a"], seed) | {"metric": "agreement"} for seed in range(3)])
+        assert (one.low, one.high) == (hit, hit)  # one target only: seeds are no sample of targets
 
     def test_the_difference_is_paired(self) -> None:
         rng = np.random.default_rng(0)
@@ -227,3 +238,13 @@ def test_a_run_without_defenses_has_an_empty_table(tmp_path: Path) -> None:
     assert tables.headlines(survey.attacks, survey.defenses) == {
         "photos/dlg/psnr": round(found[0]["metrics"]["psnr"]["mean"], 6)
     }
+
+
+def test_every_column_of_a_table_is_explained(survey: build.Survey, cells: Path) -> None:
+    root = Path(__file__).parents[2]
+    known = set(re.findall(r"`([^`]+)`", (root / "docs" / "tables.md").read_text()))
+    families = tuple(name.rstrip("*").removesuffix("NAME") for name in known if name.endswith(("_*", "_NAME")))
+    made = [*(root / "results" / "published").glob("*/*.csv"), *(cells.parent / "survey").glob("*.csv")]
+    assert len({path.name for path in made}) >= 7
+    columns = {(path.name, column) for path in made for column in pd.read_csv(path, nrows=0).columns}
+    assert sorted(c for c in columns if c[1] not in known and not c[1].startswith(families)) == []

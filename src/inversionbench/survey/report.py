@@ -19,6 +19,7 @@ from inversionbench.survey import changes, checks, figures, glance, view, words
 from inversionbench.survey.figures import Picture
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jinja2 import Environment
 
     from inversionbench.survey.build import Survey
@@ -76,10 +77,19 @@ def _track(survey: Survey, name: str, scenarios: list[str]) -> dict[str, Any]:
     said = words.track(name)
     return {
         "about": said,
+        "columns": _columns(part, name),
         "controls": [(words.label("controls", c), words.note("controls", c)) for c in controls],
         "changes": changes.table(changes.measured(survey)) if name == changes.TRACK else None,
         "scenarios": [_scenario(survey, scenario) for scenario in scenarios],
     }
+
+
+def _columns(part: pd.DataFrame, track: str) -> list[tuple[str, str]]:
+    """(label, what it is) of every metric that a track shows, its variants once."""
+    shown = {name.partition("[")[0].removesuffix("_nonmembers") for name in part.loc[part["mean"].notna(), "metric"]}
+    order = dict.fromkeys([*words.track(track).directions, *sorted(shown)])
+    found = [words.metric(name, track) for name in order if name in shown]
+    return [(metric.label, metric.note) for metric in found if metric.note]
 
 
 def _scenario(survey: Survey, name: str) -> dict[str, Any]:
@@ -101,7 +111,8 @@ def _scenario(survey: Survey, name: str) -> dict[str, Any]:
         "absent_metrics": view.absent_metrics(part),
         "more_metrics": [q.label for q in view.other_metrics(part, headline.id)[view.MOST :]],
         "absent_attacks": view.absent_attacks(part),
-        "rebuilt": bool(part["rebuilt"].any() or defended["rebuilt"].any()),
+        "rebuilt": (bool(part["rebuilt"].any()), bool(defended["rebuilt"].any())),  # among attacks, among defenses
+        "adaptive": bool((figures.headline_rows(defended, name)["worse"] == "aware").any()),
         "pictures": {},
     }
 

@@ -138,7 +138,8 @@ def absent_attacks(part: pd.DataFrame) -> list[tuple[str, str, str]]:
 
 def _attack(row: Any) -> Cell:
     name = words.method("attack", row.attack, row.method)
-    return Cell(name + (" *" if row.rebuilt else ""), sort=name, note=row.attack if row.attack != name else "")
+    marks = (" *" if row.rebuilt else "") + (" (control)" if row.kind == "control" else "")
+    return Cell(name + marks, sort=name, note=row.attack if row.attack != name else "")
 
 
 def _defense(row: Any) -> Cell:

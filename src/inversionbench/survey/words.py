@@ -38,7 +38,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Quantity:
-    """One metric, utility or control level as it is shown: `factor` times the value, with `digits`."""
+    """One metric, utility or control level as it is shown: `factor` times the value, `digits`, and what it is (`note`)."""
 
     id: str
     label: str
@@ -46,6 +46,7 @@ class Quantity:
     digits: int = 3
     factor: float = 1.0
     direction: str = ""
+    note: str = ""
 
     @property
     def step(self) -> float:
@@ -116,16 +117,19 @@ def track(name: str) -> Track:
 def metric(name: str, of: str = "", kind: str = "metrics") -> Quantity:
     """A metric (of a track), or with kind "utility" a utility.
 
-    `lpips_like[resnet]` and `accuracy_nonmembers` are looked up as what they vary, and keep the variant in
-    the label.
+    `lpips_like[resnet]`, `accuracy_nonmembers` and `exact_match[B=08]` are looked up as what they vary, and keep
+    the variant in the label.
 
     >>> metric("lpips_like[resnet]").label, metric("accuracy_nonmembers").title
     ('LPIPS-like[resnet]', 'accuracy, non-members (%)')
+    >>> metric("exact_match[B=08]").label
+    'exact match, batch of 8'
     """
     base, bracket, rest = name.partition("[")
     base, others, _ = base.partition("_nonmembers")
     said = dict(words()[kind].get(base) or {})
-    label = said.pop("label", _plain(base)) + (", non-members" if others else "") + bracket + rest
+    variant = f", batch of {int(rest[2:-1])}" if rest.startswith("B=") else bracket + rest
+    label = said.pop("label", _plain(base)) + (", non-members" if others else "") + variant
     if of and kind == "metrics" and name in track(of).directions:
         said["direction"] = track(of).directions[name]
     return Quantity(name, label, **said)
