@@ -284,13 +284,8 @@ def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Pa
             last = line.iloc[-1]
             ax.scatter(last[other] * x.factor, last[main] * y.factor, color=[colour], marker=marker, s=70, zorder=3,
                        edgecolor="#222222")  # fmt: skip
-        rows = attacks[attacks["scenario"] == scenario]
-        levels = {m: control_levels(rows[rows["metric"] == m]) for m in METRICS}
-        for name in sorted(levels[main].keys() & levels[other].keys()):
-            at = levels[other][name] * x.factor, levels[main][name] * y.factor
-            ax.scatter(*at, color=GREY, marker="x", s=36)
-            ax.annotate(words.label("controls", name), at, (5, 3), textcoords="offset points", fontsize=7, color=GREY)
         ax.set_xscale("log")
+        _crosses(ax, attacks[attacks["scenario"] == scenario], x, y)
         ax.set_xlabel(f"{x.title} (log scale); {words.arrow(x.direction)}")
         ax.set_ylabel(f"{y.title}; {words.arrow(y.direction)}")
         save(figure, folder / f"plane-{scenario}.png", axes)
@@ -298,3 +293,23 @@ def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Pa
                "(framed); crosses are controls. A line that goes up and to the left improves by both; one that goes up "
                "and to the right convinces the judges by images further from any private photograph.")
     return Picture(folder / f"plane-{scenario}.png", caption, scenario, "curves")
+
+
+def _crosses(ax: Any, rows: pd.DataFrame, x: words.Quantity, y: words.Quantity) -> None:
+    """The controls that have both metrics; names of close ones stand above each other."""
+    across, up = (control_levels(rows[rows["metric"] == q.id]) for q in (x, y))
+    names = sorted((n for n in across.keys() & up.keys() if across[n] > 0), key=lambda n: (across[n], n))
+    if not names:
+        return
+    places = [(across[n] * x.factor, up[n] * y.factor) for n in names]
+    ax.scatter(*zip(*places), color=GREY, marker="x", s=36)
+    ax.autoscale_view()  # else places are those of empty axes
+    ends = ax.transAxes.inverted()
+    floor, last = 0, np.full(2, -np.inf)
+    for name, place in zip(names, places):
+        at = ends.transform(ax.transData.transform(place))
+        floor = floor + 1 if at[0] - last[0] < 0.25 and abs(at[1] - last[1]) < 0.06 else 0
+        side, shift = ("right", -5) if at[0] > 0.7 else ("left", 5)
+        ax.annotate(words.label("controls", name), place, (shift, 3 + 9 * floor), textcoords="offset points",
+                    fontsize=7, color=GREY, ha=side)  # fmt: skip
+        last = at

@@ -109,10 +109,9 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
         return None
     metric = quantity(rows)
     here = points[(points["scenario"] == scenario) & (points["defense"] == "none") & (points["metric"] == metric.id)]
-    sizes = here.groupby(["axis", "attack"])["budget"].nunique()
-    kept = sizes[sizes > 1].reset_index()[["axis", "attack"]]
-    here = here.merge(kept)
-    kinds = sorted(set(here["axis"]))
+    several = here.groupby(["axis", "attack"])["budget"].transform("nunique") > 1
+    kinds = sorted(set(here.loc[several, "axis"]))
+    here = here[several | ((here["kind"] == "control") & here["axis"].isin(kinds))]  # one point of a control is enough
     if not kinds:
         return None
     style = cues(set(here.loc[here["kind"] == "attack", "attack"]))
@@ -132,6 +131,7 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
             ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=least, subs=(1, 2, 5)))
             ax.tick_params(axis="x", labelsize=8)
             ax.set_xlabel(f"{axis} (log scale)")
+        for ax in axes[0]:  # the panels share an axis, so all data come before what fixes its ends
             roomy(ax, y=metric.step)
             control_lines(ax, rows, metric)
         axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
@@ -206,16 +206,24 @@ def _marks(levels: dict[str, float], metric: Quantity, low: float, high: float) 
 
     >>> _marks({"noise": 0.0, "mode": 0.001, "truth": 0.9}, Quantity("top1", "", "%", 0, 100), -5, 100)
     [(0.0, 'noise, most frequent value 0'), (90.0, 'true data 90')]
+    >>> _marks({"noise": 0.0, "mode": 0.01}, Quantity("top1", "", "%", 0, 100), -5, 100)
+    [(0.0, 'noise, most frequent value 0 to 1')]
     """
-    found: list[tuple[float, list[str]]] = []
+    found: list[list[tuple[float, str]]] = []
     for name, level in sorted(levels.items(), key=lambda item: item[1]):
         place = level * metric.factor
         if low <= place <= high:
-            if not found or place - found[-1][0] > 0.02 * (high - low):
-                found.append((place, []))
-            found[-1][1].append(words.label("controls", name))
-    return [(place, f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} {metric.show(place / metric.factor)}")
-            for place, names in found]
+            if not found or place - found[-1][0][0] > 0.02 * (high - low):
+                found.append([])
+            found[-1].append((place, words.label("controls", name)))
+    return [(marks[0][0], _said(marks, metric)) for marks in found]
+
+
+def _said(marks: list[tuple[float, str]], metric: Quantity) -> str:
+    """Names of levels that share a line, and the level, or the least and the largest where they differ as shown."""
+    names = [name for _, name in marks]
+    ends = dict.fromkeys(metric.show(place / metric.factor) for place in (marks[0][0], marks[-1][0]))
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} {' to '.join(ends)}"
 
 
 def roomy(ax: Any, x: float = 0.0, y: float = 0.0) -> None:

@@ -46,7 +46,8 @@ def draw(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folder: P
     marks = "; ".join(f"{words.words()['status'][s]['mark']} {words.label('status', s)}"
                       for s in ("denied", "budget", "unavailable", "failed", "missing"))
     caption = (f"{metric.title} on {scenario}: every attack (columns) against every defense and strength (rows), the "
-               "worse of an attacker that ignores and one that knows the defense († knows it). Dark leaks more"
+               "worse of an attacker that ignores and one that knows the defense († knows it); of several entries of a "
+               "method the one that leaks most. Dark leaks more"
                f"{start}. – the defense cannot act on this attack (same value as without defense); {marks}; grey "
                "without a letter: not run.")
     return Picture(folder / f"heat-{scenario}.png", caption, scenario, "heat")
