@@ -38,7 +38,8 @@ class Track:
 
 @dataclass(frozen=True)
 class Quantity:
-    """One metric, utility or control level as it is shown: `factor` times the value, `digits`, and what it is (`note`)."""
+    """One metric, utility or control level as it is shown: `factor` times the value, with `digits`. `note` says what
+    it is."""
 
     id: str
     label: str
