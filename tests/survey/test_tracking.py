@@ -74,13 +74,15 @@ def test_runs_follow_the_records(cells: Path, tmp_path: Path) -> None:
     assert len(client.search_runs([federated, classifier])) == 3
 
     # another scale in the same database is left alone
-    assert tracking.sync(cells, uri, "laptop") == counted(added=3)
+    laptop = tmp_path / "results" / "laptop" / "cells"
+    write_cell(laptop, record("photos", "dlg", "dgc", 0.9, 0, scale="laptop"))
+    assert tracking.sync(laptop, uri, "laptop") == counted(added=1)
     assert tracking.sync(cells, uri, "smoke") == counted(unchanged=3)
+    assert len(client.search_runs([federated, classifier])) == 4
 
     # a record that the parameters no longer ask for lies on, and its run goes; so does that of a whole track
-    planned = {"photos/dlg/dgc/0.9/0"}
-    assert tracking.sync(cells, uri, "smoke", planned) == counted(unchanged=1, removed=2)
-    assert tracking.sync(cells, uri, "laptop") == counted(unchanged=3)
+    assert tracking.sync(cells, uri, "smoke", {"photos/dlg/dgc/0.9/0"}) == counted(unchanged=1, removed=2)
+    assert tracking.sync(laptop, uri, "laptop") == counted(unchanged=1)
 
 
 def test_an_unreachable_server_is_said_at_once(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
