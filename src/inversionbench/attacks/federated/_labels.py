@@ -140,8 +140,14 @@ def _ilrg(head: Head, batch: int) -> Tensor:
 
 
 def _rounded(counts: Tensor, batch: int) -> Tensor:
-    """Non-negative whole numbers with sum `batch` nearest to `counts` (largest remainder)."""
-    counts = torch.nan_to_num(counts).clamp_min(0)
+    """Non-negative whole numbers with sum `batch` nearest to `counts` (projection on the simplex, largest remainder).
+
+    A defended update yields counts of any size; the projection brings them so near that few single steps are left.
+    """
+    counts = torch.nan_to_num(counts).clamp(0, 2**40)
+    ordered = counts.sort(descending=True).values
+    shifts = (ordered.cumsum(0) - batch) / torch.arange(1, len(counts) + 1)
+    counts = (counts - shifts[(ordered > shifts).nonzero().max()]).clamp_min(0)
     whole = counts.floor()
     missing = batch - int(whole.sum())
     while missing != 0:
