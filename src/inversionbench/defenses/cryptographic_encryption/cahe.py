@@ -102,29 +102,30 @@ class Cahe(Defense):
 
         from inversionbench.defenses._fixed_point import decode, encode, sessions, shares_of
 
-        n, like = len(payloads), payloads[0]
-        encoded = [encode(p, w, self.clip, self.bits) for p, w in zip(payloads, shares_of(weights))]
+        n, like, relative = len(payloads), payloads[0], shares_of(weights)
+        encoded = [encode(p, w, self.clip, self.bits) for p, w in zip(payloads, relative)]
         x = np.stack([values for values, _ in encoded]).clip(-self.offset, self.offset - 1)
         groups = sessions(n, self.clients)
-        total, rows = np.zeros(x.shape[1], np.int64), np.zeros(x.shape)
+        total, shared, rows = np.zeros(x.shape[1], np.int64), np.zeros_like(x), np.zeros(x.shape)
         size = np.zeros(n)
         for members in groups:
             index = self.chosen(x[members], number)
-            inputs = x[members][:, index]
+            inputs, where = x[members][:, index], (np.array(members)[:, None], index)
             added = inputs.sum(0)
             if stream is not None:
                 keys = Keys.make(self, len(members), stream)
                 added, ciphers = keys.sum(inputs)
                 if not np.array_equal(added, inputs.sum(0)):
                     raise RuntimeError("cahe: the decrypted sum is not the sum of the inputs")
-                rows[np.array(members)[:, None], index] = [keys.read(c, len(index)) for c in ciphers]
+                rows[where] = [keys.read(c, len(index)) for c in ciphers]
             size[members] = self._size(len(index), len(members), x.shape[1])
+            shared[where] = inputs
             total[index] += added
         view: Sequence[Update] = [decode(row, like, self.bits) for row in rows]
+        if observer in ("client", "collusion"):  # who holds the participants' key reads what was shared, no more
+            view = [decode(row, like, self.bits, w) for row, w in zip(shared, relative)]
         if observer == "client":
-            view = of_others(Defense(), payloads, weights)
-        elif observer == "collusion":
-            view = [decode(row, like, self.bits) for row in x]
+            view = of_others(Defense(), view, weights)
         clipped = sum(c for _, c in encoded) / x.size
         return Exchange(decode(total, like, self.bits, n), view, size.tolist(), size.tolist(), {
             "clipped": clipped, "groups": groups, **self.security(),

@@ -101,6 +101,8 @@ class FragmentationShuffle(Defense):
             raise UserError(f"fragmentation_shuffle: {n} clients in the round, {self.least} are needed for a sum")
         for members in groups:
             done = _Session(x[members], owner, int(self.strength), self.least, self.variant, round.rng)
+            if not np.array_equal(done.total, x[members].sum(0)):
+                raise RuntimeError("fragmentation_shuffle: the sum of the fragments is not the sum of the inputs")
             total += done.total
             up[members], down[members] = done.up, down[members] + done.received
             counts += done.counts
