@@ -4,8 +4,9 @@ Every client clips its update and adds Gaussian noise before anything leaves, wi
 grows over the rounds, and sends only a part of the coordinates; the server weighs clients in the mean.
 The formulas of the paper were not available; these are sound choices for what its description says:
 
-1. coordinates: all, or the `keep` share that the public change of the global model was largest in (the change
-   since the client's last round; a public pseudo-random choice before there is one): free of budget.
+1. coordinates: all, or a share `keep`, chosen from what is public and so free of budget: half of them where the
+   global model has changed most since the client's last round, half drawn anew by the round's number (before there is
+   a change, all). By the change alone only what was once sent would ever be sent again.
 2. clip what is kept to the L2 norm `clip`.
 3. noise of standard deviation s = strength * clip / sqrt(K) on the K kept coordinates, divided by growth^t in
    round t. So strength is the ratio of the expected noise norm to the clipping norm, in the first round.
@@ -102,7 +103,7 @@ class LocalDp(Defense):
         return (in_words(told, spans, "client", RELATION, "RDP, one round exact Gaussian"),)
 
     def _coordinates(self, flat: Tensor, ctx: Client) -> Tensor:
-        """Indices of the coordinates to send, from public information."""
+        """Indices of the coordinates to send, in order, from public information."""
         import torch
 
         count = math.ceil(self.keep * len(flat))
@@ -111,10 +112,11 @@ class LocalDp(Defense):
         ctx.state["parameters"] = now.clone()
         if count == len(flat):
             return torch.arange(len(flat))
-        if before is None or not bool((now != before).any()):
-            public = torch.Generator().manual_seed(ctx.round)
-            return torch.randperm(len(flat), generator=public)[:count].sort().values
-        return (now - before).abs().topk(count).indices.sort().values
+        drawn = torch.randperm(len(flat), generator=torch.Generator().manual_seed(ctx.round))
+        led = drawn[:0]
+        if before is not None and bool((now != before).any()):
+            led = (now - before).abs().topk(-(-count // 2)).indices.to(drawn)
+        return torch.cat([led, drawn[~torch.isin(drawn, led)][: count - len(led)]]).sort().values
 
     def aggregate(
         self, payloads: Sequence[dict[str, Tensor]], weights: Sequence[float]
