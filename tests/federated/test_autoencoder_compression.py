@@ -7,6 +7,7 @@ from federated_cells import CONVNET, data, generator, psnr, reconstruct, scenari
 from inversionbench.defenses.base import NONE, Client
 from inversionbench.defenses.gradient_perturbation._autoencoder import Autoencoder
 from inversionbench.defenses.gradient_perturbation.autoencoder_compression import AutoencoderCompression
+from inversionbench.defenses.gradient_perturbation.mixed_quantization import MixedQuantization
 from inversionbench.models.federated import build
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.client import local_update
@@ -95,12 +96,14 @@ def test_wrong_settings(wrong):
         AutoencoderCompression(**wrong)
 
 
-def test_what_is_lost_protects():
+def test_what_is_lost_protects_more_than_rounding_at_the_same_upload():
     values, losses = [], []
-    for strength in (0, 1, 8):
-        made = target(scenario(subjects=2), AutoencoderCompression(strength=strength, first_steps=150))
+    for defense in (*(AutoencoderCompression(strength=s, first_steps=150) for s in (0, 1, 8)),
+                    MixedQuantization(strength=2, table="uniform")):  # fmt: skip
+        made = target(scenario(subjects=2), defense)
         losses.append(made.utility.get("loss_ratio", 0.0))
         values.append(psnr(scenario(), made, reconstruct(scenario(), made, "inverting_gradients", steps=150)))
-    print(values, losses)
     assert losses[0] < losses[1] < losses[2] - 0.15
-    assert values[0] > values[2] + 1.5
+    assert values[2] < min(values[0], values[3]) - 1.5
+    sizes = [d.bytes_sent(gradient()) for d in (AutoencoderCompression(strength=8), defense)]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.15)

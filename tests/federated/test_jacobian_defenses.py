@@ -10,6 +10,7 @@ from inversionbench.defenses.base import NONE, Defense
 from inversionbench.defenses.feature_perturbation._sensitivity import inputs_of, row_norms
 from inversionbench.defenses.feature_perturbation.soteria import Soteria, mask
 from inversionbench.defenses.gradient_perturbation.gradprivacy import GradPrivacy, top
+from inversionbench.defenses.gradient_pruning.dgc import select
 from inversionbench.defenses.gradient_pruning.guardian import Guardian, gradient_at
 from inversionbench.models.federated import build
 
@@ -69,6 +70,18 @@ def test_soteria_fools_the_plain_attacker_only():
     assert blind < plain - 2
     assert knows > blind + 2
     assert knows > plain - 1.5
+    assert blind < attack(Magnitude(strength=60)) - 2
+    assert learn(Soteria(strength=60, probes=4), 30) < learn(NONE, 30) + 0.2
+
+
+class Magnitude(Defense):
+    """Of Soteria's layer the smallest entries set to 0, as many: without the Jacobian."""
+
+    hooks = frozenset({"client_update"})
+
+    def client_update(self, update, ctx):
+        name = "body.10.weight"
+        return update | {name: select(update[name], 1 - self.strength / 100)[0]}
 
 
 # GradPrivacy

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from inversionbench.attacks.federated._simulate import simulator
 from inversionbench.defenses.architecture_enhancement._rank import Layer, deficit, equations, null_vector, rank, recover
 from inversionbench.defenses.architecture_enhancement.seccnn import Seccnn, design
-from inversionbench.defenses.base import NONE
+from inversionbench.defenses.base import NONE, Client
+from inversionbench.defenses.gradient_perturbation.mixed_quantization import MixedQuantization
 from inversionbench.errors import UserError
 from inversionbench.models.federated import build
 from inversionbench.training._protocol import Protocol
@@ -43,6 +44,19 @@ def test_plain_layers_are_solved_and_secured_ones_are_not():
         errors[strength] = float((recover(layer, z, gradient, SHAPE, d) - a).square().mean())
     assert errors[0] < 1e-3
     assert errors[2] > 10 * max(errors[0], 1e-3)
+
+
+def test_how_many_bits_the_recursive_attacker_needs():
+    """The mixture's four bits in the first layer end it; eight bits, told the layer's output exactly, do not."""
+    _, layer, a, z, d, gradient = first_layer(0)
+    sent = [gradient.float()]
+    for table in ("uniform", "fixed"):
+        ctx = Client(0, 1, 0, 1, 1, {}, generator())
+        sent += MixedQuantization(strength=1, table=table).client_update({"0.weight": sent[0]}, ctx).values()
+    full, eight, four = (float((recover(layer, z, g.double(), SHAPE, d) - a).square().mean()) for g in sent)
+    assert full < 1e-6
+    assert full < eight < 1e-3
+    assert four > 10 * 1e-3
 
 
 def test_the_deficit_is_a_direction_that_nothing_shows():
