@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from inversionbench import registry
+from inversionbench.attacks import base
 from inversionbench.errors import UserError
 
 CLASSES = ("attack", "defense", "dataset", "prior")
@@ -18,8 +20,10 @@ PLANNED = ("id", "level", "prior", "control", "control_without_defense", "hooks"
 
 
 def annotation(text):
-    """An annotation in one spelling."""
-    return ast.unparse(ast.parse(text))
+    """An annotation in one spelling, with the shared types of attacks written out."""
+    shared = {name: t for name, t in vars(base).items() if get_origin(t) is Literal}
+    parts = ast.unparse(ast.parse(text)).split(" | ")
+    return " | ".join(f"Literal{list(get_args(shared[p]))}" if p in shared else p for p in parts)
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
@@ -95,13 +99,13 @@ def method(tmp_path, monkeypatch, text, **more):
 
 
 def test_inherited_fields_and_attributes(tmp_path, monkeypatch):
-    base = "class Base:\n    steps: int = 5\n    rate: float = 0.1\n    control = False\n    level = 'WB'\n"
+    root = "class Base:\n    steps: int = 5\n    rate: float = 0.1\n    control = False\n    level = 'WB'\n"
     text = (
         "from inversionbench.attacks.base import Base as Root\n"
         "class _Half(Root):\n    rate: float = 0.2\n    level = ('LO', 'BB-S')\n"
         "class Probe(_Half):\n    id = 'probe'\n    names: tuple[str, ...] = ('a', 'b')\n    control = not True\n"
     )
-    found = method(tmp_path, monkeypatch, text, **{"attacks/base.py": base})
+    found = method(tmp_path, monkeypatch, text, **{"attacks/base.py": root})
     assert found.fields == {"steps": 5, "rate": 0.2, "names": ("a", "b")}
     assert found.attributes == {"id": "probe", "level": ("LO", "BB-S")}  # `not True` is no literal
     assert found.class_name == "Probe"
@@ -120,6 +124,23 @@ def test_parameters_are_checked(tmp_path, monkeypatch):
         ({"steps": True}, "expected int"),
         ({"steps": 3, "on": 1}, "expected bool"),
         ({"steps": 3, "rate": "fast"}, "expected float"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            registry.check_parameters(found, bad, "attacks.probe")
+
+
+def test_values_named_by_literals_are_the_only_ones(tmp_path, monkeypatch):
+    root = "from typing import Literal\nRule = Literal['sum', 'bias']\n"
+    text = (
+        "class Probe:\n    id = 'probe'\n    rule: Rule | Literal['none'] = 'sum'\n    size: Literal[1, 2] = 1\n"
+        "    free: str | None = None\n"
+    )
+    found = method(tmp_path, monkeypatch, text, **{"attacks/base.py": root})
+    registry.check_parameters(found, {"rule": "none", "size": 2, "free": "anything"}, "attacks.probe")
+    for bad, message in [
+        ({"rule": "sums"}, r"attacks\.probe\.rule: got 'sums': did you mean 'sum'\? Allowed: bias, none, sum"),
+        ({"size": 3}, "Allowed: 1, 2"),
+        ({"rule": ["sum"]}, "rule: got"),
     ]:
         with pytest.raises(UserError, match=message):
             registry.check_parameters(found, bad, "attacks.probe")

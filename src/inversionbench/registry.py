@@ -35,7 +35,8 @@ REQUIRED = object()
 class Method:
     """One method as its source text describes it.
 
-    `fields`: parameter name -> default (`REQUIRED` where there is none). `types`: name -> annotation.
+    `fields`: parameter name -> default (`REQUIRED` where there is none). `types`: name -> annotation; values that a
+    `Literal` names are the only ones.
     `attributes`: class attributes that are literals (level, hooks, kind, ...). `group`: the folder (track of
     an attack, family of a defense).
     """
@@ -85,6 +86,9 @@ def check_parameters(method: Method, given: Mapping[str, Any], where: str) -> No
     for name, value in given.items():
         if name not in method.fields:
             raise UserError(f"{where}: '{method.id}' has no parameter '{name}': {suggest(name, method.fields)}")
+        allowed = _literals(method.types[name])
+        if allowed and value not in allowed:
+            raise UserError(f"{where}.{name}: got {value!r}: {suggest(str(value), map(str, allowed))}")
         if not _fits(value, method.types[name]):
             raise UserError(f"{where}.{name}: expected {method.types[name]}, got {value!r}")
     missing = [n for n, default in method.fields.items() if default is REQUIRED and n not in given]
@@ -104,6 +108,22 @@ def _fits(value: Any, annotation: str) -> bool:
     options = [part.strip() for part in annotation.split("|")]
     checks = [plain[o] if o in plain else _sequence if o.startswith(("tuple", "list")) else None for o in options]
     return any(check is None or check(value) for check in checks)
+
+
+def _literals(annotation: str) -> tuple[Any, ...]:
+    """The values that `Literal[...]`, or several of them, allow; nothing for other annotations."""
+    parts = annotation.split(" | ")
+    if not all(part.startswith("Literal[") for part in parts):
+        return ()
+    return tuple(v for part in parts for v in ast.literal_eval(part.removeprefix("Literal")))
+
+
+def _written_out(annotation: str) -> str:
+    """An annotation with the types that `attacks/base.py` gives a name in place of the names."""
+    path = PACKAGE / "attacks" / "base.py"
+    body = _parse(path).body if path.is_file() else []
+    shared = {ast.unparse(n.targets[0]): ast.unparse(n.value) for n in body if isinstance(n, ast.Assign)}
+    return " | ".join(shared.get(part, part) for part in annotation.split(" | "))
 
 
 def _sequence(value: Any) -> bool:
@@ -201,7 +221,7 @@ def _fields(body: ast.ClassDef) -> tuple[dict[str, Any], dict[str, str]]:
         annotation = ast.unparse(node.annotation)
         if "ClassVar" in annotation:
             continue
-        types[node.target.id] = annotation
+        types[node.target.id] = _written_out(annotation)
         try:
             fields[node.target.id] = REQUIRED if node.value is None else _literal(node.value)
         except ValueError:

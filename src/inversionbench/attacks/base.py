@@ -11,12 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from inversionbench.oracle.base import AccessDenied, Oracle
 
 if TYPE_CHECKING:
     import torch
+
+
+# parameters that many federated attacks have; checked before any job (`registry.check_parameters`)
+LabelRule = Literal[
+    "row_sum", "inner_product", "bias", "negative_set", "min_row", "wainakh", "bias_corrected", "geng", "ilrg"
+]
+Form = Literal["auto", "im2col", "grouped", "compiled", "vmap", "loop"]
+Match = Literal["plain", "mask", "drop_layer", "columns", "skip_vb", "coefficients"]
 
 
 class Knowledge:

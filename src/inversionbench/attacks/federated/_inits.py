@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from inversionbench.errors import UserError, suggest
+
 INITS = ("randn", "rand", "zeros", "patterned")
 TILE = 4  # side of the repeated tile of "patterned"
 
@@ -13,7 +15,7 @@ def start(kind: str, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
     """randn: N(0, 1). rand: U(-1, 1). zeros: grey (slots of equal labels then stay equal: batch 1 only).
     patterned: one random 4 x 4 tile of N(0, 1) per image, repeated.
 
-    Raises `ValueError` for another kind.
+    Raises `UserError` for another kind.
     """
     if kind == "randn":
         return torch.randn(shape, generator=rng)
@@ -26,4 +28,4 @@ def start(kind: str, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
         tile = torch.randn(*shape[:-2], TILE, TILE, generator=rng)
         repeats = [1] * (len(shape) - 2) + [-(-h // TILE), -(-w // TILE)]
         return tile.repeat(repeats)[..., :h, :w].contiguous()
-    raise ValueError(f"init: expected one of {', '.join(INITS)}, got '{kind}'")
+    raise UserError(f"init: unknown '{kind}': {suggest(kind, INITS)}")

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inversionbench.errors import UserError, suggest
+
+KINDS = ("cosine", "l2")
 TINY = 1e-30  # norms are never divided by less: gradients of trained networks have norms of 1e-6
 
 
@@ -48,8 +51,8 @@ class Matching:
     view: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("cosine", "l2"):
-            raise ValueError(f"objective: expected 'cosine' or 'l2', got '{self.kind}'")
+        if self.kind not in KINDS:
+            raise UserError(f"objective: unknown '{self.kind}': {suggest(self.kind, KINDS)}")
         target = self.observed if self.view is None else self.view(self.observed)
         target = target if self.mask is None else target * self.mask
         if self.kind == "cosine":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from inversionbench.errors import UserError, suggest
+
 SCHEDULES = ("drops", "cosine", "ramp", "constant")
 DROPS = (3 / 8, 5 / 8, 7 / 8)
 
@@ -26,4 +28,4 @@ def factor(kind: str, t: int, steps: int, warm_up: int = 0) -> float:
         return rise * up * 0.5 * (1 - math.cos(math.pi * min(1.0, (1 - t / steps) / 0.75)))
     if kind == "constant":
         return rise
-    raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, got '{kind}'")
+    raise UserError(f"schedule: unknown '{kind}': {suggest(kind, SCHEDULES)}")

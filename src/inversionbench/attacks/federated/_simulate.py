@@ -30,6 +30,7 @@ from inversionbench.attacks.federated._explicit import (
     forms,
 )
 from inversionbench.attacks.federated._layout import Layout, layout_of
+from inversionbench.errors import UserError, suggest
 from inversionbench.models.federated import Victim
 from inversionbench.training._protocol import Protocol
 
@@ -122,15 +123,15 @@ def simulator(
 ) -> Simulator:
     """The fastest form that this network and protocol allow, or the form that is asked for.
 
-    Raises `ValueError` for an unknown form and `Unsupported` where the form asked for cannot run the network.
+    Raises `UserError` for an unknown form and `Unsupported` where the form asked for cannot run the network.
     """
     keep_memory()
     if form not in FORMS:
-        raise ValueError(f"form: expected one of {', '.join(FORMS)}, got '{form}'")
+        raise UserError(f"form: unknown '{form}': {suggest(form, FORMS)}")
     if precision not in PRECISIONS:
-        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got '{precision}'")
+        raise UserError(f"precision: unknown '{precision}': {suggest(precision, PRECISIONS)}")
     if precision != "float32" and form in ("vmap", "loop"):
-        raise ValueError(f"precision: {precision} is for the forms auto, im2col, grouped and compiled, not {form}")
+        raise UserError(f"precision: {precision} is for the forms auto, im2col, grouped and compiled, not {form}")
     if form in ("vmap", "loop"):
         return Functional(model, protocol, form)
     try:

@@ -17,9 +17,9 @@ step and every round counts as a gradient evaluation. Deviations: 300 steps.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +41,9 @@ class Agic(Attack):
     tv: float = 0.01
     restarts: int = 1
     rounds: int = 0
-    weights: str = "linear"
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    weights: Literal["linear", "exponential", "flat"] = "linear"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._composed import Descent, Parts, compose

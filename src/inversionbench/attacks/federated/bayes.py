@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +44,8 @@ class Bayes(Attack):
     draws: int = 4
     weights: tuple[float, ...] = (0.01, 0.03, 0.1)
     tune: int = 4
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         import torch

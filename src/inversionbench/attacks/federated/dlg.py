@@ -16,9 +16,9 @@ cyclic: update one image of the batch per outer step, in turn, as the paper does
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +38,9 @@ class Dlg(Attack):
     history: int = 100
     restarts: int = 1
     stop: float = 1e-6
-    init: str = "randn"
+    init: Literal["randn", "rand", "zeros", "patterned"] = "randn"
     cyclic: bool = False
-    form: str = "auto"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._problem import read

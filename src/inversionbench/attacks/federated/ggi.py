@@ -17,9 +17,9 @@ matching loss alone). `sphere`: z returns to its norm at the start after every s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +43,10 @@ class Ggi(Attack):
     tv: float = 1e-4
     restarts: int = 4
     sphere: bool = False
-    objective: str = "cosine"
-    match: str = "plain"
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    objective: Literal["cosine", "l2"] = "cosine"
+    match: Literal["plain", "mask"] = "plain"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         import torch

@@ -22,9 +22,9 @@ has more weights than there are pixels): a weight `tv` above the published 0 is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -46,9 +46,9 @@ class GiNas(Attack):
     rate: float = 1e-3
     signed: bool = True
     tv: float = 0.0
-    match: str = "plain"
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    match: Literal["plain", "mask"] = "plain"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._latent import Matcher

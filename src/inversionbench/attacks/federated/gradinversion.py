@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +58,8 @@ class GradInversion(Attack):
     reach: int = 2
     noise: float = 0.01
     warm_up: int = 15
-    label_rule: str = "min_row"
-    form: str = "auto"
+    label_rule: LabelRule = "min_row"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._composed import Descent, compose

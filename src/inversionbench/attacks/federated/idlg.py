@@ -13,9 +13,9 @@ Deviations: as in `dlg`. For batches the labels come from `batch_rule`, which iD
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +35,11 @@ class Idlg(Attack):
     history: int = 100
     restarts: int = 1
     stop: float = 1e-6
-    init: str = "randn"
+    init: Literal["randn", "rand", "zeros", "patterned"] = "randn"
     cyclic: bool = False
-    label_rule: str = "bias"
-    batch_rule: str = "bias_corrected"
-    form: str = "auto"
+    label_rule: LabelRule = "bias"
+    batch_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._problem import read, recovered

@@ -20,9 +20,9 @@ a variational bottleneck (PRECODE), "coefficients" the frequency coefficients th
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Match, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -45,13 +45,13 @@ class InvertingGradients(Attack):
     restarts: int = 1
     signed: bool = True
     boxed: bool = True
-    init: str = "randn"
-    objective: str = "cosine"
-    match: str = "plain"
-    schedule: str = "drops"
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
-    precision: str = "float32"
+    init: Literal["randn", "rand", "zeros", "patterned"] = "randn"
+    objective: Literal["cosine", "l2"] = "cosine"
+    match: Match = "plain"
+    schedule: Literal["drops", "cosine", "ramp", "constant"] = "drops"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         return self.search(oracle, knowledge, rng, "client")

@@ -39,13 +39,14 @@ class InvertingSum(InvertingGradients):
     ) -> Reconstruction:
         from inversionbench.attacks.federated._matching import Settings, invert
         from inversionbench.attacks.federated._problem import labels_of, read
+        from inversionbench.oracle.base import AccessDenied
 
         problem = read(oracle)
         told, source = labels_of(problem, knowledge, self.label_rule, rng)
         groups = summed(problem, knowledge.defense.get("groups"))
         clients = max(map(len, groups))
         if clients > 1 and problem.protocol.sends != "gradient":
-            raise ValueError("inverting_sum: a sum of weight differences is no gradient; use sends: gradient")
+            raise AccessDenied("inverting_sum: a sum of weight differences is no gradient; use sends: gradient")
         parts = []
         for size in sorted({len(g) for g in groups}):
             own = [g for g in groups if len(g) == size]

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +48,8 @@ class Rgcir(Attack):
     strength: float = 0.05
     end: float = 0.005
     restarts: int = 1
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._composed import Descent, Parts, compose

@@ -27,19 +27,5 @@ class WrongGradient(InvertingGradients):
     id = "wrong_gradient"
     control = True
 
-    steps: int = 300
-    rate: float = 0.1
-    tv: float = 0.01
-    restarts: int = 1
-    signed: bool = True
-    boxed: bool = True
-    init: str = "randn"
-    objective: str = "cosine"
-    match: str = "plain"
-    schedule: str = "drops"
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
-    precision: str = "float32"
-
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         return self.search(oracle, knowledge, rng, "decoy")
