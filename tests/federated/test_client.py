@@ -210,6 +210,7 @@ def test_distinct_labels():
         ({"protocol": {"bn": "train"}}, "train_private"),
         ({"protocol": {"batch_size": 0}}, "at least 1"),
         ({"protocol": {"batch_size": 4, "local_batch": 1}}, "sends: delta"),
+        ({"protocol": {"sends": "delta", "local_rate": 0}}, "local_rate: 0 moves no weight"),
         ({"training": {"round": 3}}, "did you mean 'rounds'"),
         ({"training": {"clients": 0}}, "at least 1"),
     ],

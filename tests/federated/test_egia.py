@@ -41,6 +41,15 @@ def layer_gradients(images, units, rng, relu):
     return delta.T @ images / n, delta.mean(0)
 
 
+def test_a_weight_difference_is_read_as_a_gradient():
+    """Images are ratios and blind to the sign of what was sent; labels are not."""
+    s = scenario({"name": "mlp", "widths": [16]}, batch_size=1, labels="hidden", sends="delta", local_rate=0.01)
+    found = attack("egia", s, oracle=oracle_of(s, level="GR-U"))
+    x, y = truth(s)
+    assert (found.data - x).abs().max() < 1e-3
+    assert torch.equal(found.labels, y)
+
+
 def test_the_blend_of_a_batch_is_affine():
     rng = torch.Generator().manual_seed(0)
     images = torch.randn(4, 40, generator=rng).double()
@@ -100,6 +109,8 @@ def test_levels_grant_what_was_read_on_the_wire():
         attack("inverting_gradients", s, oracle=wire, steps=1)
     with pytest.raises(UserError, match="search"):
         attack("egia", s, route="serch")
+    with pytest.raises(UserError, match="label_rule: 'ilrg'"):  # reads the weights, which nobody sent
+        attack("egia", s, label_rule="ilrg")
 
 
 def test_uploads_lead_to_the_weights():

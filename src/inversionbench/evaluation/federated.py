@@ -148,10 +148,8 @@ def problem_of(scenario: Scenario, target: Target) -> Problem:
     built = dict(released["architecture"])
     defense = NONE if built["id"] == NONE.id else registry.get("defense", built.pop("id"))(**built)
     model = global_model(scenario, defense, released)
-    update = released["updates"]["client"]
-    if protocol.sends == "delta":
-        update = {n: t * (-1 / (protocol.local_rate * len(protocol.steps))) for n, t in update.items()}
-    return Problem(model.bn_mode("eval_public"), protocol, update, None)
+    update = {n: t * protocol.scale for n, t in released["updates"]["client"].items()}
+    return Problem(model.bn_mode(protocol.bn), protocol, update, None)
 
 
 def _to_transformed(sent: Tensor, images: Tensor, groups: np.ndarray, seed: int) -> dict[str, float]:

@@ -58,6 +58,13 @@ class Protocol:
         return once * self.epochs
 
     @property
+    def scale(self) -> float:
+        """What makes a gradient of an update: 1, or for a difference of weights -1 / (local_rate * steps), which gives
+        the mean gradient along the client's path.
+        """
+        return -1 / (self.local_rate * len(self.steps)) if self.sends == "delta" else 1.0
+
+    @property
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -80,6 +87,8 @@ def read_protocol(given: Mapping[str, Any], where: str) -> Protocol:
     protocol = Protocol(**given)
     if protocol.ask == "labels" and protocol.labels == "known":
         raise UserError(f"{where}.labels: attacks that ask for labels need them hidden; set labels: hidden")
+    if protocol.sends == "delta" and not protocol.local_rate:
+        raise UserError(f"{where}.local_rate: 0 moves no weight, so there is nothing to send; give a positive rate")
     if protocol.sends == "gradient" and len(protocol.steps) > 1:
         raise UserError(f"{where}: sends: gradient has one step; for {len(protocol.steps)} use sends: delta")
     return protocol

@@ -81,10 +81,5 @@ def flat(update: Update) -> Tensor:
 
 def as_gradient(update: Update, protocols: list[dict[str, Any]]) -> Update:
     """Updates (clients, ...) as gradients: weight differences become the mean gradient along the client's path."""
-    scale = []
-    for plain in protocols:
-        protocol = Protocol(**plain)
-        delta = protocol.sends == "delta"
-        scale.append(-1 / (protocol.local_rate * len(protocol.steps)) if delta else 1.0)
-    factor = torch.tensor(scale, dtype=torch.float64)
+    factor = torch.tensor([Protocol(**plain).scale for plain in protocols], dtype=torch.float64)
     return {n: t * factor.to(t.dtype).view(-1, *[1] * (t.dim() - 1)) for n, t in update.items()}

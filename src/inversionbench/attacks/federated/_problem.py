@@ -52,14 +52,15 @@ class Problem:
 def read(oracle: Oracle, which: str = "client", back: int = 0) -> Problem:
     """Ask the oracle for the round. which: "client", or "decoy" for controls. back: rounds before the last."""
     given, protocol = oracle.protocol(), protocol_of(oracle)
-    update = oracle.observe_update(which, back=back) if back else oracle.observe_update(which)
-    if protocol.sends == "delta":
-        scale = -1 / (protocol.local_rate * len(protocol.steps))
-        update = {name: t * scale for name, t in update.items()}
-    model = oracle.global_model(back) if back else oracle.global_model()
+    model = oracle.global_model(back)
     for norm in model.batch_norms():
         norm.record = False
-    return Problem(model, protocol, update, given.get("statistics"))
+    return Problem(model, protocol, gradients_of(oracle, protocol, which, back), given.get("statistics"))
+
+
+def gradients_of(oracle: Oracle, protocol: Protocol, which: str = "client", back: int = 0) -> dict[str, Tensor]:
+    """What the clients sent, name -> (clients, ...), as gradients; arguments of `read`."""
+    return {name: t * protocol.scale for name, t in oracle.observe_update(which, back=back).items()}
 
 
 def protocol_of(oracle: Oracle) -> Protocol:

@@ -11,9 +11,9 @@ route search     `inverting_gradients` at the weights. With GR-D they are known.
                  what a share `rho` of the clients sent, at the server's rate times `rate_factor`. The paper's
                  grey box could not be read: this is a reconstruction.
 
-Labels come from the bias gradient of the last layer, never from the scenario. A first layer that is no linear
-layer on the pixels, or has no bias, raises `AccessDenied` on the analytic route. The intercepted clients of
-earlier rounds are drawn once per run.
+Labels come from the gradient of the last layer by a rule that needs no weights, never from the scenario. A first
+layer that is no linear layer on the pixels, or has no bias, raises `AccessDenied` on the analytic route. The
+intercepted clients of earlier rounds are drawn once per run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -50,12 +50,14 @@ class Egia(Attack):
     tv: float = 0.01
     restarts: int = 1
     label_rule: str = "bias_corrected"
-    form: str = "auto"
+    form: Form = "auto"
 
     def __post_init__(self) -> None:
         from inversionbench.errors import UserError, suggest
 
-        for name, allowed in (("route", ("analytic", "search")), ("initial", ("public", "random"))):
+        rules = ("bias_corrected", "bias", "negative_set", "row_sum", "inner_product", "min_row", "wainakh")
+        choices = {"route": ("analytic", "search"), "initial": ("public", "random"), "label_rule": rules}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"egia.{name}: '{getattr(self, name)}': {suggest(getattr(self, name), allowed)}")
 
@@ -70,12 +72,13 @@ class Egia(Attack):
         import torch
 
         from inversionbench.attacks.federated._analytic import candidates
-        from inversionbench.attacks.federated._problem import protocol_of
+        from inversionbench.attacks.federated._problem import gradients_of, protocol_of
         from inversionbench.models.federated import Normalise
         from inversionbench.oracle.base import AccessDenied
 
         shape = (knowledge.channels, knowledge.height, knowledge.width)
-        update, batch, front = oracle.observe_update(), protocol_of(oracle).batch_size, Normalise()
+        protocol, front = protocol_of(oracle), Normalise()
+        update, batch = gradients_of(oracle, protocol), protocol.batch_size
         names = list(update)
         dw, db = update[names[0]], update[names[1]]
         if dw.ndim != 3 or dw.shape[2] != torch.Size(shape).numel() or db.shape != dw.shape[:2]:
@@ -112,12 +115,10 @@ class Egia(Attack):
 
     def _search(self, oracle: Oracle, model: Victim, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._matching import Settings, invert
-        from inversionbench.attacks.federated._problem import Problem, protocol_of
+        from inversionbench.attacks.federated._problem import Problem, gradients_of, protocol_of
 
-        protocol, update = protocol_of(oracle), oracle.observe_update()
-        if protocol.sends == "delta":
-            scale = -1 / (protocol.local_rate * len(protocol.steps))
-            update = {name: t * scale for name, t in update.items()}
+        protocol = protocol_of(oracle)
+        update = gradients_of(oracle, protocol)
         labels = self._labels(update, protocol.batch_size)
         settings = Settings(self.steps, self.rate, self.tv, self.restarts, True, True, "randn", "cosine", "plain",
                             "drops", self.form)  # fmt: skip
