@@ -153,7 +153,7 @@ def our_lbfgs(case: Case, steps: int) -> Tensor:
 
     optimiser = LBFGS(case.start.flatten(1))
     for _ in range(steps):
-        optimiser.step(closure, torch.ones(len(case.start), dtype=torch.bool))
+        optimiser.step(closure)
     return optimiser.x.view_as(case.start)
 
 

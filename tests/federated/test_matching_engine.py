@@ -1,17 +1,24 @@
 """Objectives, priors, optimisers and the search around them."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from federated_cells import generator
 
+from inversionbench import registry
+from inversionbench.attacks import base
 from inversionbench.attacks.federated._adam import Adam
+from inversionbench.attacks.federated._adaptive import MATCHES
 from inversionbench.attacks.federated._inits import INITS, start
+from inversionbench.attacks.federated._labels import RULES
 from inversionbench.attacks.federated._lbfgs import LBFGS
 from inversionbench.attacks.federated._objectives import Matching, support
 from inversionbench.attacks.federated._regularisers import total_variation
 from inversionbench.attacks.federated._search import Found, adam, chunks, select
+from inversionbench.attacks.federated._simulate import FORMS
+from inversionbench.errors import UserError
 
 
 def test_cosine_and_its_gradient():
@@ -84,7 +91,7 @@ def test_lbfgs_moves_every_trial_as_its_own_optimiser(history):
 
     path = []
     for _ in range(4):
-        ours.step(closure, torch.ones(5, dtype=torch.bool))
+        ours.step(closure)
         path.append(ours.x.clone())
     for k in range(5):
         x, count = start[k].clone().requires_grad_(), 0
@@ -113,10 +120,10 @@ def test_lbfgs_of_some_trials_goes_on_as_before():
         return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
 
     whole = LBFGS(start, history=5)
-    whole.step(closure, torch.ones(4, dtype=torch.bool))
+    whole.step(closure)
     part = whole.of(torch.tensor([1, 3]))
-    whole.step(closure, torch.ones(4, dtype=torch.bool))
-    part.step(closure, torch.ones(2, dtype=torch.bool))
+    whole.step(closure)
+    part.step(closure)
     assert torch.allclose(part.x, whole.x[[1, 3]], atol=1e-12)
 
 
@@ -171,5 +178,14 @@ def test_starts(kind):
     assert torch.equal(x, start(kind, (2, 3, 1, 10, 10), generator()))
     if kind == "patterned":
         assert torch.equal(x[..., :4, :4], x[..., 4:8, 4:8])
-    with pytest.raises(ValueError, match="init"):
+    with pytest.raises(UserError, match="init: unknown 'randm'"):
         start("randm", (1,), generator())
+
+
+def test_values_that_are_checked_before_any_job_are_those_that_the_code_knows():
+    for names, known in ((base.LabelRule, RULES), (base.Form, FORMS), (base.Match, MATCHES)):
+        assert set(get_args(names)) == set(known)
+    method = registry.describe("attack", "inverting_gradients")
+    for name, value in (("init", "randm"), ("match", "masc"), ("label_rule", "min_rows"), ("schedule", "drop")):
+        with pytest.raises(UserError, match=f"{name}: got '{value}': did you mean"):
+            registry.check_parameters(method, {name: value}, "attacks.probe")

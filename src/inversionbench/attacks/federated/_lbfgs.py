@@ -89,7 +89,7 @@ class LBFGS:
     """State of the optimiser for x (trials, n).
 
     After `step`, `loss` (trials,) is the value at the start of the step and `evaluations` (trials,) counts the
-    closures that each trial has used. Trials of which `active` is False do not move.
+    closures that each trial has used.
     """
 
     def __init__(self, x: Tensor, rate: float = 1.0, history: int = 100, inner: int = 20):
@@ -113,14 +113,12 @@ class LBFGS:
             setattr(out.history, name, getattr(self.history, name)[index])
         return out
 
-    def step(self, closure: Closure, active: Tensor, seen: Callable[[Tensor, Tensor], None] | None = None) -> None:
-        """Up to `inner` iterations. `seen(x, loss)` is told of every evaluation."""
+    def step(self, closure: Closure) -> None:
+        """Up to `inner` iterations."""
         loss, g = closure(self.x)
-        self.loss = torch.where(active, loss, self.loss)
-        self.evaluations += active
-        if seen is not None:
-            seen(self.x, loss)
-        going = active & ~(g.abs().amax(1) <= TOLERANCE_GRAD)
+        self.loss = loss
+        self.evaluations += 1
+        going = ~(g.abs().amax(1) <= TOLERANCE_GRAD)
         for i in range(1, self.inner + 1):
             if not bool(going.any()):
                 return
@@ -130,8 +128,6 @@ class LBFGS:
                 return
             new_loss, new_g = closure(self.x)
             self.evaluations += going
-            if seen is not None:
-                seen(self.x, new_loss)
             wide = going[:, None]
             loss, g = torch.where(going, new_loss, loss), torch.where(wide, new_g, g)
             stop = (g.abs().amax(1) <= TOLERANCE_GRAD) | ((loss - previous).abs() < TOLERANCE_CHANGE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from inversionbench.attacks.federated._inits import start
 from inversionbench.attacks.federated._objectives import Matching
 from inversionbench.attacks.federated._problem import Problem
 from inversionbench.attacks.federated._regularisers import total_variation
-from inversionbench.attacks.federated._search import Found, adam, chunks, lowest, milestones, select
+from inversionbench.attacks.federated._search import Evaluate, Found, adam, chunks, lowest, milestones, select
 from inversionbench.attacks.federated._simulate import Simulator, memory, simulator
 
 BUDGET = 1 << 29  # bytes for the trials of one chunk
@@ -64,8 +64,8 @@ def invert(
     return answer(problem, found, labels, s.restarts, client, {"chunks": len(parts)})
 
 
-def objective(client: Simulator, matching: Matching, y: Tensor, tv: float):  # type: ignore[no-untyped-def]
-    """x -> (matching loss + tv * TV, matching loss), each (trials,)."""
+def objective(client: Callable[[Tensor, Tensor], Tensor], matching: Matching, y: Tensor, tv: float) -> Evaluate:
+    """x -> (matching loss + tv * TV, matching loss), each (trials,). client: what is sent for images and labels."""
 
     def evaluate(x: Tensor) -> tuple[Tensor, Tensor]:
         match = matching(client(x, y))

@@ -17,7 +17,7 @@ from inversionbench.attacks.federated._lbfgs import LBFGS, Closure
 from inversionbench.attacks.federated._matching import BUDGET, answer
 from inversionbench.attacks.federated._objectives import Matching
 from inversionbench.attacks.federated._problem import Problem
-from inversionbench.attacks.federated._search import Best, Found, chunks
+from inversionbench.attacks.federated._search import Best, Found, chunks, milestones
 from inversionbench.attacks.federated._simulate import memory, simulator
 
 
@@ -86,7 +86,7 @@ def invert(problem: Problem, labels: Tensor | None, s: Settings, rng: torch.Gene
     if labels is None:
         chosen = _chosen(found, s.restarts)
         labels = logits.unflatten(1, (variables.batch, variables.classes)).argmax(dim=2)[chosen]
-    found.x = images
+    found.x, found.held = images, [(n, variables.split(x)[0], m) for n, x, m in found.held]
     return answer(problem, found, labels, s.restarts, client, {"chunks": len(parts)})
 
 
@@ -102,14 +102,16 @@ def search(v: Tensor, match, variables: Variables, client, s: Settings) -> Found
     slots = [variables.slot(i) for i in range(variables.batch)] if s.cyclic else [torch.ones(v.shape[1]).bool()]
     optimisers = [LBFGS(v[:, slot], s.rate, s.history) for slot in slots]
     frozen = torch.zeros(len(v), dtype=torch.bool)
-    evaluations, v = 0, v.clone()
+    evaluations, v, held = 0, v.clone(), []
     for t in range(s.steps):
         slot, optimiser = slots[t % len(slots)], optimisers[t % len(slots)]
         before = int(optimiser.evaluations.sum())
         closure = _closure(v, slot, match, running, variables, client, best)
-        optimiser.step(closure, torch.ones(len(running), dtype=torch.bool))
+        optimiser.step(closure)
         v[:, slot] = optimiser.x
         evaluations += int(optimiser.evaluations.sum()) - before
+        if t + 1 in milestones(s.steps):
+            held.append((evaluations, best.x.clone(), best.match.clone()))
         lost = ~(torch.isfinite(v).all(dim=1) & torch.isfinite(optimiser.loss))
         frozen[running[lost]] = True
         keep = ~lost & (best.match[running] >= s.stop)
@@ -119,7 +121,7 @@ def search(v: Tensor, match, variables: Variables, client, s: Settings) -> Found
             variables, running, v = variables.of(index), running[index], v[index]
         if not len(running):
             break
-    return Found(best.x, best.objective, best.match, evaluations, frozen)
+    return Found(best.x, best.objective, best.match, evaluations, frozen, held)
 
 
 def _closure(v, slot, match, running, variables, client, best) -> Closure:  # type: ignore[no-untyped-def]

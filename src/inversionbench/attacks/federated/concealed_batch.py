@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -35,14 +35,14 @@ class ConcealedBatch(Attack):
     rate: float = 0.1
     tv: float = 0.01
     restarts: int = 1
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._composed import Descent, Parts, compose
+        from inversionbench.attacks.federated._matching import objective
         from inversionbench.attacks.federated._objectives import Matching
         from inversionbench.attacks.federated._problem import labels_of, read
-        from inversionbench.attacks.federated._regularisers import total_variation
         from inversionbench.attacks.federated._simulate import simulator
         from inversionbench.oracle.base import AccessDenied
 
@@ -58,13 +58,7 @@ class ConcealedBatch(Attack):
 
         def build(part: slice, _: torch.Tensor) -> Parts:
             observed = client.layout.flatten(problem.of(part).update).repeat(self.restarts, 1)
-            matching, y = Matching(observed), targets[part].repeat(self.restarts, 1, 1)
-
-            def evaluate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-                match = matching(client(x, y))
-                return match + self.tv * total_variation(x), match
-
-            return Parts(evaluate)
+            return Parts(objective(client, Matching(observed), targets[part].repeat(self.restarts, 1, 1), self.tv))
 
         names = targets.argmax(2)
         result = compose(wide, names, client, Descent(self.steps, self.rate, self.restarts), build, rng)

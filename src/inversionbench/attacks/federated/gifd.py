@@ -19,15 +19,16 @@ radii: mean absolute deviation allowed per element of f_1, f_2, ... (the publish
 the published features); style_radius and noise_radius: the same for codes and noise. carry_rgb: keep the
 colours that earlier blocks have added when a stage starts; the released code drops them, so its image jumps.
 
-Deviations: a stage starts from the best iterate of the one before, not the last; fewer steps and restarts.
+Deviations: a stage starts from the best iterate of the one before, not the last; in the latent stage the noise maps
+stay those of the prior (the released code moves them there, too); fewer steps and restarts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -56,9 +57,9 @@ class Gifd(Attack):
     norm: float = 1e-6
     restarts: int = 4
     carry_rgb: bool = True
-    match: str = "plain"
-    label_rule: str = "row_sum"
-    form: str = "auto"
+    match: Literal["plain", "mask"] = "plain"
+    label_rule: LabelRule = "row_sum"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         import torch

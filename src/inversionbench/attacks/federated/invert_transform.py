@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -38,15 +38,15 @@ class InvertTransform(Attack):
     steps: int = 300
     rate: float = 0.1
     tv: float = 0.01
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._changes import Changed, changes
         from inversionbench.attacks.federated._composed import Descent, Parts, compose
+        from inversionbench.attacks.federated._matching import objective
         from inversionbench.attacks.federated._objectives import Matching
         from inversionbench.attacks.federated._problem import labels_of, read
-        from inversionbench.attacks.federated._regularisers import total_variation
         from inversionbench.attacks.federated._simulate import simulator
         from inversionbench.oracle.base import AccessDenied
 
@@ -60,14 +60,13 @@ class InvertTransform(Attack):
         front = problem.model.front
 
         def build(part: slice, y: torch.Tensor) -> Parts:
-            matching = Matching(client.layout.flatten(problem.of(part).update).repeat(searches, 1))
+            observed = client.layout.flatten(problem.of(part).update).repeat(searches, 1)
             changed = Changed([own[k % len(own)] for k in range(searches) for own in possible[part]])
 
-            def evaluate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-                match = matching(client(front(changed(front.pixels(x[:, 0])))[:, None], y))
-                return match + self.tv * total_variation(x), match
+            def sent(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+                return client(front(changed(front.pixels(x[:, 0])))[:, None], y)
 
-            return Parts(evaluate)
+            return Parts(objective(sent, Matching(observed), y, self.tv))
 
         d = Descent(self.steps, self.rate, restarts=searches)
         result = compose(problem, labels, client, d, build, rng)

@@ -20,9 +20,9 @@ iterate with the lowest masked value win.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from inversionbench.attacks.federated._simulate import Simulator
     from inversionbench.oracle.base import Oracle
 
+STEPS = ("quantised", "sign")
 MULTIPLIERS = (1.3, 3.0)  # of the first two batch norms
 DOUBLED = 100 / 15000  # share of the steps with doubled gradients
 
@@ -56,12 +57,12 @@ class Sgi(Attack):
     last: float = 0.23
     stages: int = 8
     ramp: float = 0.3
-    step: str = "quantised"
+    step: Literal["quantised", "sign"] = "quantised"
     restarts: int = 1
     images: int = 64
     ranks: int = 0
-    label_rule: str = "evolution"
-    form: str = "auto"
+    label_rule: LabelRule | Literal["evolution"] = "evolution"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._composed import Descent, compose
@@ -69,9 +70,10 @@ class Sgi(Attack):
         from inversionbench.attacks.federated._problem import labels_of, read
         from inversionbench.attacks.federated._simulate import simulator
         from inversionbench.attacks.federated._statistics import granted
+        from inversionbench.errors import UserError, suggest
 
-        if self.step not in ("quantised", "sign"):
-            raise ValueError(f"step: expected 'quantised' or 'sign', got '{self.step}'")
+        if self.step not in STEPS:
+            raise UserError(f"sgi.step: '{self.step}': {suggest(self.step, STEPS)}")
         problem = read(oracle)
         if self.bn:
             granted(problem)
@@ -132,7 +134,7 @@ class Sgi(Attack):
         def direction(u: torch.Tensor, t: int) -> torch.Tensor:
             return quantised(u) * (2 if t < DOUBLED * self.steps else 1)
 
-        fresh = {*begins[1:], tv_from, bn_from}
+        fresh = {*begins[1:], *([tv_from] if self.tv else []), *([bn_from] if self.bn else [])}
         return Parts(evaluate, after, direction if self.step == "quantised" else None, fresh)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +44,8 @@ class SurrogateEncoder(Attack):
     fit: int = 300
     size: int = 32
     fit_rate: float = 3e-3
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.attacks.federated._problem import labels_of, read
@@ -97,8 +97,8 @@ class SurrogateEncoder(Attack):
     ) -> Reconstruction:
         """Gradient matching with images that enter the shared network through an encoder (None: as they are)."""
         from inversionbench.attacks.federated._composed import Descent, Parts, compose
+        from inversionbench.attacks.federated._matching import objective
         from inversionbench.attacks.federated._objectives import Matching
-        from inversionbench.attacks.federated._regularisers import total_variation
         from inversionbench.attacks.federated._simulate import simulator
 
         client = simulator(problem.model, problem.protocol, self.form)
@@ -108,12 +108,7 @@ class SurrogateEncoder(Attack):
             return x if encoder is None else encoder(pixels(x).flatten(0, 1))[0].view_as(x)
 
         def build(part: slice, y: torch.Tensor) -> Parts:
-            matching = Matching(client.layout.flatten(problem.of(part).update).repeat(self.restarts, 1))
-
-            def evaluate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-                match = matching(client(code(x), y))
-                return match + self.tv * total_variation(x), match
-
-            return Parts(evaluate)
+            observed = client.layout.flatten(problem.of(part).update).repeat(self.restarts, 1)
+            return Parts(objective(lambda x, y: client(code(x), y), Matching(observed), y, self.tv))
 
         return compose(problem, labels, client, Descent(self.steps, self.rate, self.restarts), build, rng)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -41,16 +41,16 @@ class TwoImage(Attack):
     rate: float = 0.1
     tv: float = 0.01
     restarts: int = 1
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from dataclasses import replace
 
         from inversionbench.attacks.federated._composed import Descent, Parts, compose
+        from inversionbench.attacks.federated._matching import objective
         from inversionbench.attacks.federated._objectives import Matching
         from inversionbench.attacks.federated._problem import labels_of, read
-        from inversionbench.attacks.federated._regularisers import total_variation
         from inversionbench.attacks.federated._simulate import simulator
         from inversionbench.oracle.base import AccessDenied
 
@@ -65,14 +65,8 @@ class TwoImage(Attack):
 
         def build(part: slice, _: torch.Tensor) -> Parts:
             observed = client.layout.flatten(problem.of(part).update).repeat(self.restarts, 1)
-            matching, y = Matching(observed), soft[part][:, None].repeat(self.restarts, 1, 1)
-            w = share[part].repeat(self.restarts)
-
-            def evaluate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-                match = matching(client(mix(x, w), y))
-                return match + self.tv * total_variation(x), match
-
-            return Parts(evaluate)
+            y, w = soft[part][:, None].repeat(self.restarts, 1, 1), share[part].repeat(self.restarts)
+            return Parts(objective(lambda x, y: client(mix(x, w), y), Matching(observed), y, self.tv))
 
         d = Descent(self.steps, self.rate, self.restarts)
         result = compose(wide, labels.repeat(1, 2), client, d, build, rng)
