@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from inversionbench.defenses.base import Defense
 from inversionbench.errors import UserError
+from inversionbench.metrics.nll import FLOOR
 from inversionbench.training.loop import (
-    NLL_FLOOR,
     Recipe,
     augment,
     batches,
@@ -211,7 +211,7 @@ def test_utility_is_of_the_released_scores_and_of_the_label_output():
     assert evaluate_classifier(Fixed(), logits, y, flat)["accuracy"] == 0
     kept = evaluate_classifier(Fixed(), logits, y, flat, keeps_labels=True)
     assert kept["accuracy"] == 1
-    assert kept["nll"] == pytest.approx(-math.log(NLL_FLOOR), rel=1e-6)
+    assert kept["nll"] == pytest.approx(-math.log(FLOOR), rel=1e-6)
 
 
 def test_recipes_are_checked_with_the_nearest_name():

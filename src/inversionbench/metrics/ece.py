@@ -30,10 +30,17 @@ def ece(probabilities: Any, target: Any, bins: int = 15) -> float:
     """
     p, y = check_probabilities(probabilities, target, SPEC.id)
     confidence, guess = p.max(dim=1)
-    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=p.device)
-    place = (torch.bucketize(confidence, edges) - 1).clamp(0, bins - 1)
-    gap = torch.bincount(place, weights=(guess == y).double() - confidence, minlength=bins)
-    return float(gap.abs().sum() / len(p))
+    return calibration_error(confidence, guess == y, bins)
+
+
+def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
+    """The same from the confidence of each answer (n,) in [0, 1] and whether it is right (n,): for released
+    scores that do not sum to 1."""
+    sure = confidence.double().cpu()
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    place = (torch.bucketize(sure, edges) - 1).clamp(0, bins - 1)
+    gap = torch.bincount(place, weights=right.double().cpu() - sure, minlength=bins)
+    return float(gap.abs().sum() / len(sure))
 
 
 def check_probabilities(probabilities: Any, target: Any, metric: str) -> tuple[Tensor, Tensor]:

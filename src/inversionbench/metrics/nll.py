@@ -1,8 +1,8 @@
 """NLL, the mean negative log-likelihood of the (defended) target's answers: a price of a defense.
 
 NLL = -1/n sum_i log p_i[y_i] in nats, on clean test data through the release path. A release that rounds
-scores answers 0 for the true class and would make the mean infinite: probabilities are floored at 1e-7
-(at most 16.1 nats per answer), and `floored` counts the answers at the floor. ln(classes) is a constant guess.
+scores answers 0 for the true class and would make the mean infinite: probabilities are floored at 1e-6
+(at most 13.8 nats per answer), and `floored` counts the answers at the floor. ln(classes) is a constant guess.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from inversionbench.metrics.base import Spec
 from inversionbench.metrics.ece import check_probabilities
 
-FLOOR = 1e-7
+FLOOR = 1e-6
 SPEC = Spec("nll", "negative log-likelihood", "lower", (0.0, -math.log(FLOOR)), "nats", "utility")
 
 
@@ -21,7 +21,7 @@ def nll(probabilities: Any, target: Any) -> float:
     """Mean negative log-likelihood.
 
     probabilities: float (n, classes) in [0, 1], rows summing to 1 (0.01 tolerated). target: int (n,). Returns
-    nats in [0, 16.1]; lower is better. Raises `UserError` for other shapes or values.
+    nats in [0, 13.8]; lower is better. Raises `UserError` for other shapes or values.
 
     >>> import torch
     >>> round(nll(torch.tensor([[0.5, 0.5], [0.25, 0.75]]), [0, 0]), 4)
@@ -32,6 +32,6 @@ def nll(probabilities: Any, target: Any) -> float:
 
 
 def floored(probabilities: Any, target: Any) -> int:
-    """How many answers give the true class no more than the floor of 1e-7."""
+    """How many answers give the true class no more than the floor of 1e-6."""
     p, y = check_probabilities(probabilities, target, SPEC.id)
     return int((p.gather(1, y[:, None]) <= FLOOR).sum())

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inversionbench.defenses.base import NONE, Defense, Step
+from inversionbench.metrics.ece import calibration_error
+from inversionbench.metrics.nll import FLOOR
 from inversionbench.models.base import channels_last, trace
 from inversionbench.training.recipe import Recipe
 
 __all__ = ["Recipe", "augment", "evaluate_classifier", "fit", "train_epochs"]
-
-NLL_FLOOR = 1e-6  # a released probability of 0 for the true class costs -log(NLL_FLOOR), not infinity
 
 
 def fit(
@@ -198,7 +198,7 @@ def evaluate_classifier(
 
     x: (n, ...), y: (n,) int64. release: logits -> scores (n, classes), the softmax where None. keeps_labels:
     the label output is the argmax of the logits, not of the released scores. nll and ece take the scores as
-    they are released, also where they do not sum to 1; nll counts a true class of score 0 as `NLL_FLOOR`; ece
+    they are released, also where they do not sum to 1; nll counts a true class of score 0 as `FLOOR`; ece
     uses 15 bins of equal width.
     """
     model.eval()
@@ -207,24 +207,12 @@ def evaluate_classifier(
     labels = logits.argmax(1) if keeps_labels else scores.argmax(1)
     right = (labels == y).double()
     share = scores.double().clamp(0, 1)
-    nll = -share.gather(1, y[:, None]).clamp_min(NLL_FLOOR).log()
+    nll = -share.gather(1, y[:, None]).clamp_min(FLOOR).log()
     return {
         "accuracy": right.mean().item(),
         "nll": nll.mean().item(),
         "ece": calibration_error(share.max(1).values, right),
     }
-
-
-def calibration_error(confidence: Tensor, right: Tensor, bins: int = 15) -> float:
-    """Expected calibration error: mean |accuracy - confidence| over bins of confidence, by their size.
-
-    >>> round(calibration_error(torch.tensor([0.9, 0.9]), torch.tensor([1.0, 0.0])), 4)
-    0.4
-    """
-    which = (confidence * bins).long().clamp(0, bins - 1)
-    gap = torch.zeros(bins, dtype=torch.float64)
-    gap.index_add_(0, which.cpu(), (right - confidence).double().cpu())
-    return (gap.abs().sum() / len(confidence)).item()
 
 
 def as_float(x: Tensor) -> Tensor:
