@@ -125,6 +125,8 @@ def test_too_many_members_and_twice_the_same_name(tmp_path):
             read(path, members=10)
     with pytest.raises(UserError, match="two members are named"):
         read(tar(tmp_path / "t", [GOOD[0], GOOD[0]]))
+    with pytest.raises(UserError, match="two members are named"):
+        read(tar(tmp_path / "t", [GOOD[0], (f"./{GOOD[0][0]}", b"other")]))
     with pytest.warns(UserWarning, match="Duplicate"):
         zipped(tmp_path / "z", [GOOD[0], GOOD[0]])
     with pytest.raises(UserError, match="two members are named"):

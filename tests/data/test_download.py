@@ -117,7 +117,15 @@ def test_server_that_sends_more_is_stopped(server, tmp_path, length):
     server.more, server.length = b"x" * 10, length
     with pytest.raises(UserError, match="expected 1024000"):
         _download.get("d", declared(server), tmp_path / "file.bin")
-    assert not (tmp_path / "file.bin").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_without_a_declared_size_has_a_limit_too(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "CONTENT_LIMIT", 500_000)
+    for change in ({"size": None}, {"sha256": None, "content_sha256": SHA256}):
+        with pytest.raises(UserError, match="expected 500000 at most"):
+            _download.get("d", declared(server, **change), tmp_path / "file.bin")
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_there(server, tmp_path):

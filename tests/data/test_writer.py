@@ -194,6 +194,22 @@ def test_cut_off_stream_is_taken_up_where_it_stopped(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "whole"]
 
 
+def test_remembered_checksums_survive_a_cut(tmp_path):
+    sums = {"large.tar": {"size": 1}}
+
+    def leave(error, *told):
+        with Writer(tmp_path / "d", "t", "key") as writer:
+            assert writer.remember("verified", *told) == sums
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        leave(KeyboardInterrupt(), sums)
+    assert not (tmp_path / "d").exists()
+    with pytest.raises(UserError, match="bad file"):
+        leave(UserError("bad file"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_options_do_not_take_up_the_work_and_clear_it(tmp_path):
     with pytest.raises(KeyboardInterrupt), Writer(tmp_path / "d", "t", "one") as writer:
         stream(writer, lambda part, row: (_ for _ in ()).throw(KeyboardInterrupt))

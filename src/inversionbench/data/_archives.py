@@ -137,7 +137,7 @@ def _checked(tar: tarfile.TarFile, path: Path, limits: Limits) -> Iterator[tarfi
             continue
         if not info.isreg() or info.issparse():
             raise UserError(f"{path}: member '{info.name}' is a link or a device; not read")
-        guard.add(info.name, info.size)
+        guard.add(info.name.removeprefix("./"), info.size)
         yield info
 
 

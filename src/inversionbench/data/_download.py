@@ -38,16 +38,15 @@ def get(name: str, file: File, path: Path, progress: bool = False) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _transfer(file, part, progress)
+        sources.check(name, file, part)
+    except UserError:
+        part.unlink(missing_ok=True)
+        raise
     except (urllib.error.URLError, OSError) as error:
         raise UserError(
             f"data set '{name}': {file.url} could not be read ({error}). Run again to continue, or put "
             f"the file by hand at {path}"
         ) from error
-    try:
-        sources.check(name, file, part)
-    except UserError:
-        part.unlink(missing_ok=True)
-        raise
     part.rename(path)
     return path
 
@@ -91,6 +90,7 @@ def _copy(answer, part: Path, mode: str, have: int, total: int, file: File, prog
 
 
 def _refuse_size(file: File, size: int) -> None:
-    """A server that sends more than declared is stopped before it fills the disk."""
-    if file.size is not None and size > file.size and not file.content_sha256:
-        raise UserError(f"{file.url}: sends {size} bytes or more, expected {file.size}; not kept")
+    """A server that sends more than declared, or than any such file has, is stopped before it fills the disk."""
+    most = sources.CONTENT_LIMIT if file.size is None or file.content_sha256 else file.size
+    if size > most:
+        raise UserError(f"{file.url}: sends {size} bytes or more, expected {most} at most; not kept")

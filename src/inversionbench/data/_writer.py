@@ -34,7 +34,7 @@ class Writer:
 
     Whole arrays: `put`. Streaming: `array` for each array, then `fill` for the ones that are decoded.
     `meta(classes=...)` once. `__enter__` takes (or takes up) the work folder; leaving without `finish`
-    removes it, unless rows of a stream are done.
+    removes it, unless it was cut off with rows of a stream done or checksums remembered.
     """
 
     def __init__(self, out: Path, name: str, key: str = "", progress: bool = False) -> None:
@@ -60,8 +60,8 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        keep = self._streams and kind is not None and not issubclass(kind, UserError)
-        if not keep:
+        work = self._streams or (self.work / ".state.json").exists()
+        if not work or kind is None or issubclass(kind, UserError):
             shutil.rmtree(self.work, ignore_errors=True)
         if self._lock:
             self._lock.close()
