@@ -213,6 +213,13 @@ def test_adult(ready):
     assert {"fnlwgt", "relationship"}.isdisjoint(c["name"] for c in data.meta["columns"])
 
 
+def test_adult_whole_has_the_14_inputs_of_tableak(ready):
+    columns = ready("adult", make.adult, drop=[]).meta["columns"]
+    assert len(columns) == 14
+    assert "income" not in [c["name"] for c in columns]
+    assert sum(c["kind"] == "categorical" for c in columns) == 8
+
+
 def test_small_tables_are_refused_where_checksums_are_known(tmp_path):
     layouts = {"sms_spam": make.sms_spam, "cora": make.cora, "adult": make.adult,
                "fsdd": partial(make.fsdd, packed=True), "bank_marketing": make.bank_marketing}  # fmt: skip

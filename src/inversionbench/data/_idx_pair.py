@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inversionbench.data import _classed, _formats, _images, sources
+from inversionbench.data.base import File
 from inversionbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ FILES = (
     "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
     "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz",
 )  # fmt: skip
+
+
+def files(mirror: str, md5: Sequence[str], content: Sequence[str]) -> tuple[File, ...]:
+    """The card's entries: md5 of the published .gz and sha256 of what it holds, in the order of `FILES`. Mirrors
+    compress again, so only the content is checked."""
+    sums = zip(FILES, md5, content, strict=True)
+    return tuple(File(name, md5=m, content_sha256=c, url=mirror + name) for name, m, c in sums)
 
 
 def build(source: Any, root: Path, out: Writer, rng: np.random.Generator, names: Sequence[str]) -> None:

@@ -13,12 +13,22 @@ from typing import Any
 import numpy as np
 
 from inversionbench.data import _idx_pair
-from inversionbench.data.base import Card, DatasetSource, File
+from inversionbench.data.base import Card, DatasetSource
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 MIRROR = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+MD5 = (
+    "8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe",
+    "bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310",
+)  # fmt: skip
+CONTENT = (
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+)
 
 
 @dataclass(frozen=True)
@@ -33,28 +43,7 @@ class FashionMnist(DatasetSource):
         source="Zalando Research, github.com/zalandoresearch/fashion-mnist",
         terms="MIT",
         citation="Xiao, Rasul, Vollgraf: Fashion-MNIST, a novel image dataset, arXiv 1708.07747",
-        files=(
-            File(
-                "train-images-idx3-ubyte.gz", md5="8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                content_sha256="c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-                url=MIRROR + "train-images-idx3-ubyte.gz",
-            ),
-            File(
-                "train-labels-idx1-ubyte.gz", md5="25c81989df183df01b3e8a0aad5dffbe",
-                content_sha256="bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-                url=MIRROR + "train-labels-idx1-ubyte.gz",
-            ),
-            File(
-                "t10k-images-idx3-ubyte.gz", md5="bef4ecab320f06d8554ea6380940ec79",
-                content_sha256="5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-                url=MIRROR + "t10k-images-idx3-ubyte.gz",
-            ),
-            File(
-                "t10k-labels-idx1-ubyte.gz", md5="bb300cfdad3c16e7a12a480ee83cd310",
-                content_sha256="0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-                url=MIRROR + "t10k-labels-idx1-ubyte.gz",
-            ),
-        ),
+        files=_idx_pair.files(MIRROR, MD5, CONTENT),
         manual_steps="put the four *-ubyte.gz files (or the same unpacked, without .gz) into fashion_mnist/",
         notes="classes 0, 2, 4 and 6 look alike: good classifiers reach 90-94 %.",
     )  # fmt: skip

@@ -21,9 +21,19 @@ from typing import Any
 import numpy as np
 
 from inversionbench.data import _idx_pair
-from inversionbench.data.base import Card, DatasetSource, File
+from inversionbench.data.base import Card, DatasetSource
 
 MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+MD5 = (
+    "f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
+    "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c",
+)  # fmt: skip
+CONTENT = (
+    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+)
 
 
 @dataclass(frozen=True)
@@ -38,28 +48,7 @@ class Mnist(DatasetSource):
         source="Y. LeCun, C. Cortes, C. Burges: The MNIST database of handwritten digits",
         terms="no formal licence; commonly listed as CC BY-SA 3.0 (unverified)",
         citation="LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998",
-        files=(
-            File(
-                "train-images-idx3-ubyte.gz", md5="f68b3c2dcbeaaa9fbdd348bbdeb94873",
-                content_sha256="ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-                url=MIRROR + "train-images-idx3-ubyte.gz",
-            ),
-            File(
-                "train-labels-idx1-ubyte.gz", md5="d53e105ee54ea40749a09fcbcd1e9432",
-                content_sha256="65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-                url=MIRROR + "train-labels-idx1-ubyte.gz",
-            ),
-            File(
-                "t10k-images-idx3-ubyte.gz", md5="9fb629c4189551a2d022fa330f9573f3",
-                content_sha256="0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-                url=MIRROR + "t10k-images-idx3-ubyte.gz",
-            ),
-            File(
-                "t10k-labels-idx1-ubyte.gz", md5="ec29112dd5afa0611ce80d1b7f02629c",
-                content_sha256="ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-                url=MIRROR + "t10k-labels-idx1-ubyte.gz",
-            ),
-        ),
+        files=_idx_pair.files(MIRROR, MD5, CONTENT),
         manual_steps="put the four *-ubyte.gz files (or the same unpacked, without .gz) into mnist/",
         notes="mostly black: an empty image has a high PSNR and SSIM. With five classes top-5 is 100 %.",
     )  # fmt: skip
