@@ -49,6 +49,16 @@ def test_groups_of_unequal_size_are_weighted_by_their_values():
     assert summarise([0.0, 0.0, 0.0, 1.0], groups=["a", "a", "a", "b"]).mean == 0.25
 
 
+def test_shares_that_are_all_hit_or_missed_have_wilsons_interval_over_targets():
+    groups = np.repeat(np.arange(10), 5)
+    assert interval(np.zeros(50), groups, share=True) == pytest.approx(wilson(0, 10))
+    assert interval(np.ones(50), groups, share=True) == pytest.approx(wilson(10, 10))
+    assert interval(np.ones(50), groups) == (1.0, 1.0)
+    some = np.arange(50) % 2
+    assert interval(some, groups, share=True) == interval(some, groups)
+    assert all(math.isnan(v) for v in interval([1.0], share=True))
+
+
 def test_one_target_has_no_interval():
     assert all(math.isnan(v) for v in interval([0.5]))
     summary = summarise([0.2, 0.4], groups=[3, 3])

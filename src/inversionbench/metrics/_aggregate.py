@@ -1,8 +1,8 @@
 """From per-image values to what a table shows: mean, median, extremes, number, and a 95 % interval.
 
 `interval` resamples targets, not values: with several seeds, restarts or reconstructions per target the
-values of one target are not independent, and `groups` keeps them together. Proportions use `wilson`, which
-stays honest at 0 and at 1, where a bootstrap has no width.
+values of one target are not independent, and `groups` keeps them together. A share of which all values are 0,
+or all 1, gets Wilson's interval over the targets: a bootstrap of equal values has no width.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Summary:
         return asdict(self)
 
 
-def summarise(values: Any, groups: Any = None, seed: int = 0) -> Summary:
-    """Summary of `values` (n,); NaN marks a value that is undefined. `groups` (n,) names the target of each.
+def summarise(values: Any, groups: Any = None, seed: int = 0, share: bool = False) -> Summary:
+    """Summary of `values` (n,); NaN marks a value that is undefined. `groups`, `share`: as for `interval`.
 
     Raises `UserError` when no value is defined.
 
@@ -56,7 +56,7 @@ def summarise(values: Any, groups: Any = None, seed: int = 0) -> Summary:
     if not keep.any():
         raise UserError("summary: none of the values is defined")
     x, g = x[keep], g[keep]
-    low, high = interval(x, g, seed)
+    low, high = interval(x, g, seed, share=share)
     bounded = not math.isnan(low)
     return Summary(
         mean=float(x.mean()),
@@ -72,12 +72,14 @@ def summarise(values: Any, groups: Any = None, seed: int = 0) -> Summary:
 
 
 def interval(
-    values: Any, groups: Any = None, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+    values: Any, groups: Any = None, seed: int = 0, draws: int = DRAWS, level: float = LEVEL, share: bool = False
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of `values` (n,), finite.
 
     groups: (n,) the target of each value (seeds x targets: the target's index); targets are drawn with
     replacement, all values of a drawn target go with it. Without groups every value is its own target.
+    share: the values are hits or shares in [0, 1]; where all are 0, or all 1, the interval is `wilson`'s with
+    the targets as its units (8 of 8 people recognised does not mean that everybody would be).
     Returns (low, high), both NaN for fewer than two targets: one target has no interval. Below about ten
     targets the interval is too narrow, as percentile intervals are. Raises `UserError` for empty, non-finite
     or unequally long input.
@@ -85,6 +87,8 @@ def interval(
     >>> low, high = interval([0.0, 1.0] * 50)
     >>> round(low, 2), round(high, 2)
     (0.4, 0.6)
+    >>> tuple(round(v, 2) for v in interval([0.0] * 8, share=True))
+    (0.0, 0.32)
     """
     x, g = _checked(values, groups)
     _, place = np.unique(g, return_inverse=True)
@@ -92,6 +96,8 @@ def interval(
     k = len(sums)
     if k < 2:
         return math.nan, math.nan
+    if share and x[0] in (0, 1) and (x == x[0]).all():
+        return wilson(k * float(x[0]), k, level)
     rng = np.random.default_rng(seed)
     means = []
     for start in range(0, draws, max(1, _BLOCK // k)):

@@ -2,7 +2,8 @@
 
 The unit that is resampled is the attacked target (client batch, class, record): values of one target from
 several seeds, restarts or reconstructions stay together. Where there is one target only, the unit is the
-seed; where there is one value only, there is no interval.
+seed; where there is one value only, there is no interval. A share that is 0, or 1, for every target has
+Wilson's interval over the targets, since a bootstrap of equal values has no width.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.metrics import interval
+from inversionbench.survey import words
 
 NAN = math.nan
 Row = Mapping[str, Any]  # one row of the tidy frame: `frame.to_dict("records")` is much faster than the frame
@@ -54,7 +56,9 @@ def pool(rows: Sequence[Row]) -> Pooled:
         return Pooled(status=rows[0]["status"], reason=reason)
     values = np.concatenate([np.asarray(row["values"], float) for row in answered])
     units = _units([(row["seed"], group) for row in answered for group in row["groups"]])
-    low, high = interval(values, units)
+    targets = {group for row in answered for group in row["groups"]}
+    share = len(targets) > 1 and words.metric(rows[0].get("metric", "")).unit == "%"
+    low, high = interval(values, units, share=share)
     whole = len(answered) == len(rows) and not reason
     return Pooled(float(values.mean()), low, high, float(np.median(values)), len(values), len(set(units)),
                   len(answered), "ok" if whole else "partial", reason)
