@@ -174,6 +174,16 @@ def test_by_hand():
     assert found.facts["examples"][0] == {"true": "a b c", "recovered": "a b c"}
 
 
+def test_a_sentence_with_a_word_that_the_vocabulary_lacks_is_not_recovered_verbatim():
+    true = [[[START, 4, UNKNOWN, 6, END], [START, 7, 8, END]], [[START, UNKNOWN, END], [START, 9, 10, END]]]
+    found = judged(true, true)
+    assert found.metrics["exact_match"].tolist() == [1.0, 1.0]
+    assert found.metrics["verbatim"].tolist() == found.controls["truth"]["verbatim"].tolist() == [0.5, 0.5]
+    assert found.facts["unknown_words"] == 2 / 8
+    known = [[[START, 4, END], [START, 7, 8, END]]] * 2
+    assert judged(known, known).metrics["verbatim"].tolist() == [1.0, 1.0]
+
+
 def test_overlaps_are_the_metrics_own():
     rng = np.random.default_rng(0)
     a, b = ([list(rng.integers(3, 12, rng.integers(1, 6))) for _ in range(4)] for _ in range(2))
@@ -183,8 +193,9 @@ def test_overlaps_are_the_metrics_own():
 
 def test_controls_know_the_population_only():
     found, _ = evaluated(attack(), scenario((1, 2), 8))
-    assert set(found.controls) == {"random_sentences", "unigram", "other_batch"}
-    for control in found.controls:
+    blind = {"random_sentences", "unigram", "other_batch"}
+    assert set(found.controls) == blind | {"truth"}
+    for control in blind:
         assert mean(found, control=control) == 0.0
         assert 0.02 < mean(found, "token_recall", control) < 0.6
     assert mean(found, "rouge2", "random_sentences") > mean(found, "rouge2", "unigram")

@@ -1,8 +1,11 @@
 """Recovered sentences against the true ones, with what is known without any gradient.
 
 The sentences of a batch are matched once by bag overlap (see `metrics/text_recovery.py`); padding, start and end
-count nowhere. Controls, matched in the same way: sentences of the public text, words drawn from the
-public frequencies with public lengths, and the true sentences of other clients.
+count nowhere. Sentences are those that the client feeds, cut to the model's length. A word that the vocabulary
+lacks reaches neither the model nor the server, but `<unknown>` in its place is a token like others: `verbatim` is
+the share of exact matches without it, and the control `truth`, the true tokens themselves, says how many there could
+be. Other controls, matched in the same way: sentences of the public text, words drawn from the public frequencies
+with public lengths, and the true sentences of other clients.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 from inversionbench.evaluation._by_size import by_size, table
 from inversionbench.metrics._matching import assign
 from inversionbench.metrics.text_recovery import text_recovery
-from inversionbench.models.text import END, PAD, SPECIAL, START, Tokenizer, sentences
+from inversionbench.models.text import END, PAD, SPECIAL, START, UNKNOWN, Tokenizer, sentences
 from inversionbench.tracks.base import Evaluation
 from inversionbench.training._batches import Batches
 from inversionbench.training.text_client import distinct
@@ -50,6 +53,7 @@ def evaluate(
         "random_sentences": [_some(known, size, rng) for size in sizes],
         "unigram": [[list(rng.choice(pool, max(1, len(s) - 2))) for s in _some(known, size, rng)] for size in sizes],
         "other_batch": [true[_next(i, batches)] for i in range(len(true))],
+        "truth": true,
     }
     if batches.subjects == 1:
         del answers["other_batch"]
@@ -57,7 +61,9 @@ def evaluate(
         out.controls[name] = by_size(_columns([_score(g, t) for g, t in zip(each, true)]), sizes)
     counts = [distinct(s, model["task"]) for s in true]
     out.facts |= {name: [c[name] for c in counts] for name in counts[0]}
+    words = [t for batch in true for s in batch for t in s if t not in (PAD, START, END)]
     out.facts |= {
+        "unknown_words": float(np.mean([t == UNKNOWN for t in words])),
         "width": model["width"], "sizes": sizes, "exact_of_client": [round(v["exact_match"], 6) for v in values],
         "examples": [{"true": tokenizer.decode(t[0]), "recovered": tokenizer.decode(_nearest(t[0], g))}
                      for t, g in zip(true[-SHOWN:], guess[-SHOWN:])],
@@ -68,8 +74,9 @@ def evaluate(
 def _score(guess: Sentences, true: Sentences) -> dict[str, float]:
     """Means over one batch, matched by bag overlap."""
     order = assign(-_overlaps(true, guess))
-    found = text_recovery([guess[i] for i in order], true, special=(PAD, START, END), match=False)
-    return {ours: float(found.values[theirs].mean()) for ours, theirs in NAMES.items()}
+    found = text_recovery([guess[i] for i in order], true, special=(PAD, START, END), match=False).values
+    verbatim = found["exact"] * np.array([UNKNOWN not in s for s in true])
+    return {ours: float(found[theirs].mean()) for ours, theirs in NAMES.items()} | {"verbatim": float(verbatim.mean())}
 
 
 def _overlaps(true: Sentences, guess: Sentences) -> np.ndarray:

@@ -38,8 +38,8 @@ class Text(Track):
     id: ClassVar[str] = "text"
     headline: ClassVar[str] = "exact_match"
     metrics: ClassVar[Mapping[str, str]] = {
-        "exact_match": "higher", "token_accuracy": "higher", "token_recall": "higher", "rouge1": "higher",
-        "rouge2": "higher", "rougeL": "higher",
+        "exact_match": "higher", "verbatim": "higher", "token_accuracy": "higher", "token_recall": "higher",
+        "rouge1": "higher", "rouge2": "higher", "rougeL": "higher",
     }  # fmt: skip
     utility: ClassVar[str] = "accuracy"
 
