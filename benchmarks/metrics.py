@@ -77,7 +77,8 @@ def references(x: torch.Tensor, y: torch.Tensor) -> dict[str, Callable[[], objec
 
 
 def large(n: int) -> dict:
-    """Six metrics of many images in one call: CPU seconds, and how far memory rises above the images."""
+    """Six metrics of many images in one call: CPU seconds, and how far memory rises above the images. IIP, whose
+    work grows with the square of the number, is timed at `--images` only; LPIPS and FID need weights."""
     import piq  # noqa: F401  its memory is not that of the call
 
     x = torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0))

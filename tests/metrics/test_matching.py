@@ -69,5 +69,5 @@ def test_refusals():
 
 def test_a_group_that_is_too_large_names_the_way_out(monkeypatch):
     monkeypatch.setattr(_matching, "LARGEST", 2)
-    with pytest.raises(UserError, match="name the batches with `groups`"):
+    with pytest.raises(UserError, match="name the batches"):
         match(images(3), images(3))

@@ -41,6 +41,7 @@ def test_json_has_scores_controls_and_directions(tmp_path, truth, capsys):
     assert result["metrics"]["psnr"]["mean"] == pytest.approx(20.5, abs=1)
     assert result["metrics"]["psnr"]["more_leakage"] == "higher"
     assert result["metrics"]["iip"]["mean"] == 1
+    assert result["metrics"]["iip"]["low"] == pytest.approx(0.61, abs=0.01)  # 6 of 6
     assert result["controls"]["identical"]["psnr"] == 60
     assert result["controls"]["uniform_noise"]["psnr"] < 9
     assert 0 < result["clipped"] < 0.5
@@ -90,6 +91,20 @@ def test_folders_are_paired_by_name(tmp_path, truth, capsys):
         run(t, shuffled)
     assert run(t, shuffled, "--match", "--metrics", "psnr", "--json") == 0
     assert json.loads(capsys.readouterr().out)["capped"] == 6
+
+
+def test_batches_are_matched_apart(tmp_path, truth, capsys):
+    t = save(tmp_path, "t.npy", truth)
+    inside, across = save(tmp_path, "i.npy", truth[[1, 0, 3, 2, 5, 4]]), save(tmp_path, "a.npy", truth[::-1].copy())
+    assert run(t, inside, "--batch", 2, "--metrics", "psnr", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["capped"], result["metrics"]["psnr"]["targets"]) == (6, 3)
+    assert run(t, across, "--batch", 2, "--metrics", "psnr") == 0
+    out = capsys.readouterr().out
+    assert "matched by MSE within batches of 2" in out
+    assert "2 images reach the PSNR cap" in out  # only the middle batch holds its own images
+    with pytest.raises(UserError, match="--batch: expected a number"):
+        run(t, inside, "--batch", 0)
 
 
 def test_grey_pictures_beside_coloured_ones(tmp_path, truth, capsys):
@@ -159,6 +174,13 @@ def test_pictures_of_two_sizes_or_one_name_are_refused(tmp_path, truth):
     Image.fromarray(truth[0]).save(folder / "b.jpg")
     with pytest.raises(UserError, match="two pictures named 'b'"):
         read(folder)
+
+
+def test_pictures_of_16_bits_are_refused(tmp_path):
+    (tmp_path / "t").mkdir()
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(tmp_path / "t" / "a.png")
+    with pytest.raises(UserError, match="more than 8 bits"):
+        read(tmp_path / "t")
 
 
 def test_unknown_metric_names_the_nearest(tmp_path, truth):

@@ -80,7 +80,7 @@ def test_fsim_of_flat_images():
     np.testing.assert_allclose(fsim(x, x * 0 + 0.37).numpy(), fsim(x, x * 0).numpy(), rtol=1e-12)
     scores = pairwise(torch.cat([x, x[:1] * 0]), torch.cat([x, x[:1] * 0]), ["fsim"])
     assert scores.record()["metrics"]["fsim"]["undefined"] == 1
-    assert scores.defined("fsim")[1].tolist() == [0, 1]
+    assert np.isfinite(scores.values["fsim"]).tolist() == [True, True, False]
     flat = pairwise(x * 0, x * 0, ["fsim", "mse"])
     assert "undefined for all 2 images" in flat["fsim"].reason
     assert set(flat.values) == {"mse"}
@@ -108,6 +108,20 @@ def test_rdlv_against_its_definition():
     np.testing.assert_allclose(rdlv(x, x, prior)[ok], ((1 - base) / base)[ok])
 
 
+def flat_with(similarity: float) -> torch.Tensor:
+    """A flat image whose SSIM with a white one is `similarity`: (2 b + c) / (1 + b^2 + c) = s, c = 1e-4."""
+    s, c = similarity, 1e-4
+    return torch.full((1, 1, 16, 16), (1 - (1 - s * (s * (1 + c) - c)) ** 0.5) / s, dtype=torch.float64)
+
+
+def test_hand_cases_of_rdlv():
+    white = torch.ones(1, 1, 16, 16, dtype=torch.float64)
+    assert ssim(white, flat_with(0.25)).item() == pytest.approx(0.25)
+    assert rdlv(white, white, flat_with(0.25)).item() == pytest.approx(3)
+    assert rdlv(white, flat_with(0.1), flat_with(0.2)).item() == pytest.approx(-0.5)
+    assert rdlv(white, flat_with(0.2), flat_with(0.2)).item() == 0
+
+
 def test_rdlv_with_a_prior_that_resembles_nothing_is_undefined():
     x = smooth(4)
     value, difference = rdlv_and_difference(x, x, 1 - x)
@@ -116,6 +130,15 @@ def test_rdlv_with_a_prior_that_resembles_nothing_is_undefined():
     scores = pairwise(x, x, ["rdlv"], prior=1 - x[:1])
     assert set(scores.values) | set(scores.unavailable) == {"rdlv", "dssim"}
     assert np.isfinite(scores.values["dssim"]).all()
+
+
+def test_a_prior_for_each_image_is_cut_into_chunks_as_the_images_are():
+    x, prior = smooth(6), 0.3 * smooth(6, seed=7) + 0.35
+    whole = rdlv_and_difference(x, x.flip(0), prior)
+    scores = pairwise(x, x.flip(0), ["rdlv"], prior=prior, chunk=4)
+    np.testing.assert_allclose(scores.values["dssim"], whole[1], rtol=1e-6)
+    with pytest.raises(UserError, match="prior must be one image"):
+        pairwise(x, x, ["rdlv"], prior=prior[:5])
 
 
 def test_rdlv_best_takes_the_best_of_all_reconstructions():

@@ -40,7 +40,11 @@ def backbone(net: str) -> dict[str, torch.Tensor]:
     from torchvision import models
 
     torch.manual_seed(0)
-    model = {"squeeze": models.squeezenet1_1, "alex": models.alexnet}[net]()
+    if net == "vgg":  # not the three large layers behind the features
+        model = torch.nn.Module()
+        model.features = models.vgg.make_layers(models.vgg.cfgs["D"])
+    else:
+        model = {"squeeze": models.squeezenet1_1, "alex": models.alexnet}[net]()
     return {k: v for k, v in model.state_dict().items() if k.startswith("features.")}
 
 
@@ -111,6 +115,22 @@ def test_verified_weights_are_loaded_into_the_package_metric(tmp_path, monkeypat
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+@pytest.mark.parametrize("net", ["squeeze", "vgg"])
+def test_lpips_agrees_with_torchmetrics(tmp_path, monkeypatch, net):
+    from torchmetrics.functional.image.lpips import _LPIPS
+
+    state = backbone(net)
+    declare(monkeypatch, tmp_path, net, state)
+    theirs = _LPIPS(pretrained=True, net=net, pnet_rand=True).eval()
+    names = {key: key.split(".", 2 if key.startswith("slices.") else 1)[-1] for key in theirs.net.state_dict()}
+    theirs.net.load_state_dict({key: state[f"features.{name}"] for key, name in names.items()})
+    x, y = images(2, side=64), images(2, side=64, seed=1)
+    ours = lpips.lpips(x, y, net=net, weights=tmp_path)
+    with torch.no_grad():
+        np.testing.assert_allclose(ours, theirs(x, y, normalize=True).flatten(), atol=1e-6)
+    assert (lpips.lpips(x, x, net=net, weights=tmp_path) == 0).all()
+
+
 def test_small_and_grey_images_are_resized_and_repeated(tmp_path, monkeypatch):
     declare(monkeypatch, tmp_path, "squeeze", backbone("squeeze"))
     x, y = images(2, side=28, channels=1), images(2, side=28, channels=1, seed=1)
@@ -119,7 +139,8 @@ def test_small_and_grey_images_are_resized_and_repeated(tmp_path, monkeypatch):
     np.testing.assert_allclose(ours, lpips.lpips(*large, net="squeeze", weights=tmp_path), rtol=1e-5)
     scores = pairwise(x, y, ["lpips"], weights=tmp_path, net="squeeze")
     np.testing.assert_allclose(scores.values["lpips"], ours, rtol=1e-5)
-    assert scores.notes == {"lpips_net": "squeeze", "lpips_size": 64}
+    digest = _weights.sha256(tmp_path / _weights.WEIGHTS["squeeze"].file)
+    assert scores.notes == {"lpips_net": "squeeze", "lpips_size": 64, "lpips_weights_sha256": digest}
     with pytest.raises(UserError, match="1 or 3 channels"):
         lpips.lpips(images(2, channels=2), images(2, channels=2), net="squeeze", weights=tmp_path)
 

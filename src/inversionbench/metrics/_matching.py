@@ -69,7 +69,7 @@ def match_groups(truth: Images, reconstruction: Images, groups: np.ndarray) -> n
         count, size = members.shape
         if size > LARGEST:
             raise UserError(
-                f"matching: {size} images in one group, at most {LARGEST}: name the batches with `groups`"
+                f"matching: {size} images in one group, at most {LARGEST}: name the batches (`groups`, or --batch)"
             )
         step = max(1, BUDGET // (2 * size * t[0].numel() + size * size))
         for start in range(0, count, step):

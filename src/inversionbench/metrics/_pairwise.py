@@ -68,17 +68,14 @@ class PairScores:
         """Values of one metric, or the reason why there are none."""
         return self.values[name] if name in self.values else self.unavailable[name]
 
-    def defined(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """The values of one metric without the undefined ones, and the places of their images."""
-        places = np.flatnonzero(~np.isnan(self.values[name]))
-        return self.values[name][places], places
-
     def record(self, targets: Any = None, seed: int = 0, per_image: bool = False) -> dict[str, Any]:
         """Plain JSON: a summary per metric (interval over `targets`, by default over images).
 
         With `per_image` also the values, None where undefined.
         """
-        metrics: dict[str, Any] = {n: summarise(v, targets, seed).record() for n, v in self.values.items()}
+        metrics: dict[str, Any] = {
+            name: summarise(v, targets, seed, share=name == "iip").record() for name, v in self.values.items()
+        }
         metrics |= {name: {"unavailable": gone.reason} for name, gone in self.unavailable.items()}
         out = {
             "metrics": metrics,
@@ -118,9 +115,9 @@ def pairwise(
     names: of `NAMES`. match: find the order first; then `groups` (n,) names the batch of each image (one
     batch if not given). features: images -> list of feature maps (n, c_l, h_l, w_l) of an evaluator, for
     `lpips_like`, which is named after its attribute `name`. weights: folder of pretrained weights, for
-    `lpips` (backbone `net`). prior: one image (1, c, h, w), for `rdlv`, usually the public mean image.
-    pool: originals (m, c, h, w) that contain every truth, for `iip`. chunk: images at a time; by default
-    so many that a few hundred MiB suffice. seed: of the noise that stands for failed reconstructions.
+    `lpips` (backbone `net`). prior: for `rdlv`, one image (1, c, h, w), usually the public mean image, or one
+    each (n, c, h, w). pool: originals (m, c, h, w) that contain every truth, for `iip`. chunk: images at a time;
+    by default so many that a few hundred MiB suffice. seed: of the noise that stands for failed reconstructions.
 
     A metric that lacks its inputs, or wants larger images, is `Unavailable` with the reason; unknown names,
     wrong shapes, a truth outside [0, 1] are `UserError`.
@@ -231,14 +228,14 @@ def _plain(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any
 def _rdlv(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
     if context["prior"] is None:
         return Unavailable("rdlv needs a prior image, for example the mean image of the public set")
-    prior = check_images(context["prior"], "rdlv", "prior").to(t.device)
-    return lambda x, y, block: dict(zip(("rdlv", "dssim"), module.rdlv_and_difference(x, y, prior)))
+    prior = module.prior_of_each(t, context["prior"])
+    return lambda x, y, block: dict(zip(("rdlv", "dssim"), module.rdlv_and_difference(x, y, prior[block])))
 
 
 def _iip(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
     if context["pool"] is None:
         return Unavailable("iip needs a pool of originals that contains the attacked images")
-    pool = check_shape(context["pool"], "iip", "pool").to(t)
+    pool = check_images(context["pool"], "iip", "pool").to(t.device)
     index = module.places(t, pool)
     notes["iip_pool"] = len(pool)
     return lambda x, y, block: {"iip": module.iip(y, pool, index[block])}
@@ -248,7 +245,8 @@ def _lpips(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any
     network = module.load(context["net"], context["weights"])
     if isinstance(network, Unavailable):
         return network
-    notes["lpips_net"], notes["lpips_size"] = context["net"], module.working_size(t)
+    notes |= {"lpips_net": context["net"], "lpips_size": module.working_size(t)}
+    notes["lpips_weights_sha256"] = network.weights_sha256
     return lambda x, y, block: {"lpips": module.distance(x, y, network)}
 
 

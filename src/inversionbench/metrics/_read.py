@@ -80,6 +80,9 @@ def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
         twice = next(n for n in names if names.count(n) > 1)
         raise UserError(f"'{path}' holds two pictures named '{twice}' that differ only in their ending")
     pictures = [opened(p.read_bytes(), str(p)) for p in found]
+    for p, picture in zip(found, pictures):
+        if picture.mode.startswith(("I", "F")):  # Pillow would cut these values off at 255 without a word
+            raise UserError(f"'{p}' has more than 8 bits a pixel (mode {picture.mode}): save the values as .npy")
     mode = "L" if all(p.mode in ("1", "L") for p in pictures) else "RGB"
     arrays = [np.asarray(p.convert(mode)) for p in pictures]
     for p, array in zip(found, arrays):

@@ -54,14 +54,6 @@ def as_value(value: float, metric: str) -> float | Unavailable:
     return value if math.isfinite(value) else Unavailable(f"{metric} is not finite ({value})")
 
 
-def as_record(value: float | Unavailable) -> float | dict[str, str]:
-    """What JSON holds for a value: the number, or {"unavailable": reason}."""
-    if isinstance(value, Unavailable):
-        return {"unavailable": value.reason}
-    checked = as_value(value, "value")
-    return checked if isinstance(checked, float) else as_record(checked)
-
-
 def check_shape(images: Images, metric: str, what: str) -> Tensor:
     """`images` as a floating tensor (n, channels, height, width), n > 0, values not looked at."""
     if not isinstance(images, (Tensor, np.ndarray)):

@@ -19,10 +19,12 @@ DEFAULT = "mse,psnr,ssim,avd"
 ABOUT = """Scores reconstructions against their originals, beside what knowing nothing would score.
 
 TRUTH and RECONSTRUCTION are .npy or .npz arrays (uint8, or floats in [0, 1]; channels first or last) or
-folders of pictures, paired by their place or name, or by --match. The columns mean_image, random_image and
-uniform_noise are made from the other originals: leakage is the difference to them. With --match the random
-images are matched too, half of the originals with images of the other half. RDLV takes the mean of the other
-originals as prior, IIP the originals as pool."""
+folders of pictures, paired by their place or name, or by --match. Batches behind one update each are matched
+apart, as in our tables: with --batch 8 the first 8 images are one batch, the next 8 another, and intervals are
+over batches. The columns mean_image, random_image and uniform_noise are made from the other originals: leakage
+is the difference to them. Where reconstructions are matched the random images are, too: those of another batch,
+or of the other half of a single one. RDLV takes the mean of the other originals as prior, IIP the originals as
+pool."""
 
 
 def add_commands(subparsers: Any) -> None:
@@ -37,6 +39,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("reconstruction", metavar="RECONSTRUCTION")
     parser.add_argument("--metrics", default=DEFAULT, help=f"of {','.join(NAMES)} (default: {DEFAULT})")
     parser.add_argument("--match", action="store_true", help="find which reconstruction belongs to which original")
+    parser.add_argument("--batch", type=int, metavar="B", help="match within batches of B images; implies --match")
     parser.add_argument("--layout", default="auto", choices=("auto", "nchw", "nhwc"), help="axes of the arrays")
     parser.add_argument("--weights", metavar="DIR", help="folder of pretrained weights, for lpips and fid")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -51,20 +54,24 @@ def score(args: argparse.Namespace) -> int:
             raise UserError(f"score: unknown metric '{name}': {suggest(name, NAMES)}")
     if not names:
         raise UserError(f"score: --metrics names no metric; allowed: {', '.join(NAMES)}")
+    if args.batch is not None and args.batch < 1:
+        raise UserError(f"score: --batch: expected a number of images per batch, 1 or more; got {args.batch}")
     import torch
 
     from inversionbench.metrics._read import read_pair
     from inversionbench.metrics.base import check_images
 
-    t, r = (torch.from_numpy(x.copy()) for x in read_pair(args.truth, args.reconstruction, args.layout, args.match))
+    match = args.match or args.batch is not None
+    t, r = (torch.from_numpy(x.copy()) for x in read_pair(args.truth, args.reconstruction, args.layout, match))
     check_images(t, "score", f"'{args.truth}'")
-    result = measure(t, r, names, args.match, args.weights)
+    result = measure(t, r, names, match, args.weights, args.batch)
     print(json.dumps(result, indent=1, sort_keys=True, allow_nan=False) if args.json else table(result))
     return 0
 
 
 def measure(
-    t: torch.Tensor, r: torch.Tensor, names: list[str], match: bool = False, weights: str | None = None
+    t: torch.Tensor, r: torch.Tensor, names: list[str], match: bool = False, weights: str | None = None,
+    batch: int | None = None,
 ) -> dict[str, Any]:
     """All numbers as plain JSON: the record of `pairwise`, plus `controls` (means) and what the images are."""
     import numpy as np
@@ -74,9 +81,10 @@ def measure(
 
     pairs = [name for name in names if name != "fid"]
     prior = mean_of_others(t) if len(t) > 1 and "rdlv" in names else None
-    options: dict[str, Any] = {"match": match, "weights": weights, "prior": prior, "pool": t}
+    groups = None if batch is None else np.arange(len(t)) // batch
+    options: dict[str, Any] = {"match": match, "weights": weights, "prior": prior, "pool": t, "groups": groups}
     scores = pairwise(t, r, pairs, **options)
-    result = scores.record() | {"shape": list(t.shape[1:]), "controls": {}}
+    result = scores.record(groups) | {"shape": list(t.shape[1:]), "batch": batch, "controls": {}}
     if "fid" in names:
         result["metrics"]["fid"] = _fid(t, r, weights)
     if len(t) > 1:
@@ -103,7 +111,9 @@ def table(result: dict[str, Any]) -> str:
         if m["undefined"]:
             remarks.append(f"{name}: undefined for {m['undefined']} images, left out")
     shape = " x ".join(map(str, result["shape"]))
-    remarks.insert(0, f"{result['n']} images of {shape}" + (", matched by MSE" if result["matched"] else ""))
+    matched = ", matched by MSE" if result["matched"] else ""
+    within = f" within batches of {result['batch']}" if result["batch"] else ""
+    remarks.insert(0, f"{result['n']} images of {shape}{matched}{within}")
     if result["clipped"]:
         remarks.append(f"{result['clipped']:.1%} of the pixels were outside [0, 1] and clipped")
     if result["failures"]:
@@ -118,12 +128,14 @@ def _fid(t: torch.Tensor, r: torch.Tensor, weights: str | None) -> dict[str, Any
     """FID of the whole sets; reconstructions that are not finite count as noise, as in `pairwise`."""
     from inversionbench.metrics._pairwise import repaired
     from inversionbench.metrics.base import Unavailable
-    from inversionbench.metrics.fid import fid
+    from inversionbench.metrics.fid import fid, load
 
-    value = fid(t, repaired(r), weights)
-    if isinstance(value, Unavailable):
-        return {"unavailable": value.reason}
-    return {"mean": value, "median": value, "low": None, "high": None, "n": len(t), "undefined": 0}
+    network, value = load(weights), fid(t, repaired(r), weights)
+    for found in (network, value):
+        if isinstance(found, Unavailable):
+            return {"unavailable": found.reason}
+    numbers = {"mean": value, "median": value, "low": None, "high": None, "n": len(t), "undefined": 0}
+    return numbers | {"weights_sha256": network.weights_sha256}  # type: ignore[union-attr]
 
 
 def _means(scores: PairScores) -> dict[str, float]:

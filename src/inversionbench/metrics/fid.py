@@ -136,7 +136,9 @@ def _network(path: str, digest: str) -> torch.nn.Module:
     state = torch.load(path, map_location="cpu", weights_only=True)
     # its constructor would download: it is handed the verified file in place of the download
     with patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: state):
-        return inception.InceptionV3().eval()
+        network = inception.InceptionV3().eval()
+    network.weights_sha256 = digest
+    return network
 
 
 def _on_features(real: Tensor, fake: Tensor, features: Features, name: str, chunk: int) -> float | Unavailable:

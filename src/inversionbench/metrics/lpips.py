@@ -96,6 +96,7 @@ def _network(net: str, path: str, digest: str) -> torch.nn.Module:
     # the package cuts `features` into slices but keeps the layers' numbers: slice2.3.weight is features.3.weight
     own = network.net.state_dict()
     network.net.load_state_dict({key: state["features." + key.split(".", 1)[1]] for key in own})
+    network.weights_sha256 = digest
     return network.eval().requires_grad_(False)
 
 

@@ -43,7 +43,7 @@ def rdlv(truth: Images, reconstruction: Images, prior: Images) -> Tensor:
 def rdlv_and_difference(truth: Images, reconstruction: Images, prior: Images) -> tuple[Tensor, Tensor]:
     """RDLV and dSSIM = SSIM(truth, reconstruction) - SSIM(truth, prior), both float64 (n,)."""
     t, r = check_pair(truth, reconstruction, SPEC)
-    base = _base(t, prior)
+    base = ssim(t, prior_of_each(t, prior))
     difference = ssim(t, r) - base
     return torch.where(base < SMALLEST, torch.nan, difference / base), difference
 
@@ -56,15 +56,16 @@ def rdlv_best(truth: Images, reconstructions: Images, prior: Images) -> Tensor:
     t = check_images(truth, "rdlv", "truth")
     r = check_images(reconstructions, "rdlv", "reconstructions").to(t.device)
     best = torch.stack([ssim(t, one[None].expand_as(t)) for one in r]).amax(dim=0)
-    base = _base(t, prior)
+    base = ssim(t, prior_of_each(t, prior))
     return torch.where(base < SMALLEST, torch.nan, (best - base) / base)
 
 
-def _base(t: Tensor, prior: Images) -> Tensor:
+def prior_of_each(t: Tensor, prior: Images) -> Tensor:
+    """The prior image of every original, shaped as t; `UserError` if there is neither one for all nor one each."""
     p = check_images(prior, "rdlv", "prior").to(t.device)
     if p.shape[1:] != t.shape[1:] or len(p) not in (1, len(t)):
         raise UserError(
             f"rdlv: prior must be one image (1, ...) or one each, shaped as the truth {tuple(t.shape)}, "
             f"got {tuple(p.shape)}"
         )
-    return ssim(t, p.expand_as(t))
+    return p.expand_as(t)
