@@ -1,10 +1,13 @@
 """Recovered rows against the true ones, and the check that comes before every attack on them.
 
 A batch is matched once by the record error (see `metrics/tabular_recovery.py`); every number uses that order.
-After matching, chance is high and grows with the batch, so every value stands beside controls that are
-matched in the same way: rows drawn column by column from the public marginals, the public mode and median for
-every row, and the true rows of other clients, which know the population but not the batch. What the same
-restarts give by other rules (`Reconstruction.notes["variants"]`) stands beside them.
+A number is right within 0.319 standard deviations of the public rows, which are drawn as the training rows are
+(the authors take those of the training rows).
+
+After matching, chance is high and grows with the batch, so every value stands beside controls that are matched in
+the same way: rows drawn column by column from the public marginals, the public mode and median for every row, and
+the true rows of other clients, which know the population but not the batch. What the same restarts give by other
+rules (`Reconstruction.notes["variants"]`) stands beside them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from torch.nn import functional as F
 from inversionbench.attacks.tabular._mlp_matching import Matching, layers_of, observed_of
 from inversionbench.evaluation._by_size import by_size, table
 from inversionbench.metrics.label_recovery import label_recovery
-from inversionbench.metrics.tabular_recovery import TOLERANCE, tabular_recovery
+from inversionbench.metrics.tabular_recovery import marginal_rows, tabular_recovery
 from inversionbench.models.rows import RowNet, Schema
 from inversionbench.tracks.base import Evaluation
 from inversionbench.training._batches import Batches
@@ -73,7 +76,7 @@ def evaluate_rows(
     out.facts["by_batch_size"] = table(_columns(values), sizes)
     variants = reconstruction.notes.get("variants", {})
     answers: dict[str, list[list[np.ndarray]]] = {
-        "marginals": [[_marginals(known, size, rng) for _ in range(DRAWS)] for size in sizes],
+        "marginals": [[marginal_rows(known, size, rng) for _ in range(DRAWS)] for size in sizes],
         "mode": [[np.repeat(_middle(known, schema)[None], size, axis=0)] for size in sizes],
         "other_batch": [[rows[j] for j in _others(i, batches)] for i in range(len(rows))],
         **{name: [[held[i, :size].numpy()] for i, size in enumerate(sizes)] for name, held in variants.items()},
@@ -98,15 +101,12 @@ def evaluate_rows(
 
 def _score(guess: np.ndarray, true: np.ndarray, schema: Schema) -> dict[str, Any]:
     """Means over one batch, and `right`, bool (B, columns), in the order of the truth."""
-    unit = schema.unit.numpy()
-    found = tabular_recovery(guess, true, schema.categorical, unit)
-    matched = guess[found.permutation]
-    right = np.where(schema.categorical, matched == true, np.abs(matched - true) <= TOLERANCE * unit)
+    found = tabular_recovery(guess, true, schema.categorical, schema.unit.numpy())
     out: dict[str, Any] = {"tabular_recovery": float(found.accuracy.mean()), "order": found.permutation}
     for name, part in (("categorical", found.categorical), ("numeric", found.continuous)):
         if part is not None:
             out[name] = float(part.mean())
-    return out | {"whole_rows": float(right.all(1).mean()), "right": right}
+    return out | {"whole_rows": float(found.right.all(1).mean()), "right": found.right}
 
 
 def _columns(values: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -116,11 +116,6 @@ def _columns(values: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 def _mean(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: float(each.mean()) for name, each in _columns(values).items()}
-
-
-def _marginals(known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows whose columns are drawn one by one from the public rows."""
-    return np.take_along_axis(known, rng.integers(len(known), size=(count, known.shape[1])), axis=0)
 
 
 def _middle(known: np.ndarray, schema: Schema) -> np.ndarray:

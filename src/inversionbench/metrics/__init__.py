@@ -6,7 +6,7 @@ The parts that put metrics together are exported here, and imported only when th
 - `pairwise`: per-image scores of reconstructions with a paired original, `PairScores`;
 - `match`, `match_groups`: which reconstruction belongs to which original;
 - `interval`, `wilson`, `summarise`: per-image scores to table entries;
-- `image_controls`: the same scores for reconstructions that know nothing;
+- `score_controls`: the same scores for reconstructions that know nothing;
 - `lpips_like`, `fid_like`: perceptual scores on the features of an evaluator;
 - `Spec`, `Unavailable`: what a metric is, and what stands in the place of a value that cannot be had.
 """
@@ -27,7 +27,7 @@ _HOME = {
     "wilson": "_aggregate",
     "summarise": "_aggregate",
     "Summary": "_aggregate",
-    "image_controls": "_controls",
+    "score_controls": "_controls",
     "lpips_like": "lpips",
     "fid_like": "fid",
 }

@@ -16,16 +16,15 @@ from torch import Tensor
 
 from inversionbench.errors import UserError
 from inversionbench.metrics._pairwise import PairScores, pairwise
-from inversionbench.metrics.base import Images, Unavailable, check_images, check_shape
+from inversionbench.metrics.base import Images, check_images, check_shape
 
 CONTROLS = ("mean_image", "random_image", "uniform_noise", "identical")
-Values = np.ndarray | Unavailable
 
 
-def image_controls(
+def score_controls(
     truth: Images, public: Images | None, names: tuple[str, ...] | list[str], rng: np.random.Generator, **options: Any
-) -> dict[str, dict[str, Values]]:
-    """Per control and metric the values (n,), as `pairwise` gives them, or the reason why there are none.
+) -> dict[str, PairScores]:
+    """What `pairwise` gives for each control.
 
     truth: float (n, channels, height, width) in [0, 1]. public: (m, ...), m > 0, images the attacker may know;
     None takes other originals in their place, for truth sets that stand alone, and wants n > 1. names,
@@ -33,18 +32,10 @@ def image_controls(
     values.
 
     >>> x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    >>> controls = image_controls(x, None, ["psnr"], np.random.default_rng(0))
+    >>> controls = score_controls(x, None, ["psnr"], np.random.default_rng(0))
     >>> controls["identical"]["psnr"]
     array([60., 60., 60., 60.])
     """
-    scores = score_controls(truth, public, names, rng, **options)
-    return {control: s.values | s.unavailable for control, s in scores.items()}
-
-
-def score_controls(
-    truth: Images, public: Images | None, names: tuple[str, ...] | list[str], rng: np.random.Generator, **options: Any
-) -> dict[str, PairScores]:
-    """The same as whole `PairScores`, by control."""
     t = check_shape(truth, "controls", "truth")
     noise = torch.from_numpy(rng.random(tuple(t.shape), dtype=np.float32)).to(t)
     scores = {

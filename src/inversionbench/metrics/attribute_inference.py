@@ -2,9 +2,9 @@
 
 Accuracy, balanced accuracy, macro F1, Matthews correlation, AUROC where scores exist, and precision and recall
 per value. An attribute can be guessed without the model, from the other columns alone: the leakage is the
-advantage over the best `imputer` trained on public records from the same known attributes (with the task label
-if the attack knows it). Members and non-members are scored apart: only their gap is memorisation, the rest is
-statistics of the population.
+advantage over the best imputer (`models.imputers`) trained on public records from the same known attributes
+(with the task label if the attack knows it). Members and non-members are scored apart: only their gap is
+memorisation, the rest is statistics of the population.
 """
 
 from __future__ import annotations
@@ -74,38 +74,6 @@ def attribute_inference(
         recall=recall,
         n=len(t),
     )
-
-
-def imputer(known: Any, attribute: Any, asked: Any, seed: int = 0) -> np.ndarray:
-    """The attribute as guessed without the model: the better, by cross-validation on the public records, of
-    logistic regression and gradient boosting.
-
-    known: float (m, d), attribute: int (m,), of public records; asked: float (n, d), the known attributes of
-    the attacked records. Returns int (n,). Raises `UserError` with fewer than 10 public records.
-    """
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    y = _values(attribute, "attribute", None)
-    x, wanted = np.asarray(known, dtype=np.float64), np.asarray(asked, dtype=np.float64)
-    if len(y) < 10 or x.ndim != 2 or len(x) != len(y) or wanted.ndim != 2 or wanted.shape[1] != x.shape[1]:
-        raise UserError(
-            f"imputer: expected at least 10 public records (m, d), their attribute (m,) and asked (n, d), got "
-            f"{x.shape}, {y.shape}, {wanted.shape}"
-        )
-    values, counts = np.unique(y, return_counts=True)
-    if len(values) == 1:
-        return np.full(len(wanted), values[0])
-    models = [
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        HistGradientBoostingClassifier(random_state=seed, max_iter=100, early_stopping=False),
-    ]
-    folds = min(3, int(counts.min()))
-    quality = [cross_val_score(m, x, y, cv=folds).mean() if folds > 1 else 0.0 for m in models]
-    return models[int(np.argmax(quality))].fit(x, y).predict(wanted)
 
 
 def _auroc(truth: np.ndarray, scores: Any) -> float | Unavailable:

@@ -2,8 +2,9 @@
 
 A row of L features in its original representation (categories as codes, numbers in their units, no label):
 acc = 1/L (sum over categories 1[x' = x] + sum over numbers 1[|x' - x| <= 0.319 std_i]), std over the training
-data. A batch is matched first, by this very error, never by squared error; so even random rows score high
-(`random_baseline`, matched the same way): always print it. Categories and numbers are also reported apart.
+data. A batch is matched first, by this very error, never by squared error; so even random rows
+(`marginal_rows`, matched the same way) score high: always print them. Categories and numbers are also reported
+apart.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ SPEC = Spec("tabular_recovery", "TabLeak accuracy", "higher", (0.0, 1.0), "", "p
 @dataclass(frozen=True)
 class TabularRecovery:
     """Per row, float64 (n,) in [0, 1], in the order of the truth. `categorical`, `continuous`: None if the
-    table has no such columns. `failures`: rows with numbers that are not finite (those entries are wrong)."""
+    table has no such columns. `right`: bool (n, L), what these are means of. `failures`: rows with numbers that
+    are not finite (those entries are wrong)."""
 
     accuracy: np.ndarray
     categorical: np.ndarray | None
     continuous: np.ndarray | None
     permutation: np.ndarray
+    right: np.ndarray
     failures: int
 
 
@@ -57,32 +60,20 @@ def tabular_recovery(
             places = np.flatnonzero(names == name)
             cost = np.stack([1 - _right(r[places], row, limit).mean(axis=1) for row in t[places]])
             order[places] = places[assign(cost)]
-    right = _right(r[order], t, limit).astype(np.float64)
+    right = _right(r[order], t, limit)
     return TabularRecovery(
         accuracy=right.mean(axis=1),
         categorical=right[:, mask].mean(axis=1) if mask.any() else None,
         continuous=right[:, ~mask].mean(axis=1) if not mask.all() else None,
         permutation=order,
+        right=right,
         failures=int((~np.isfinite(r)).any(axis=1).sum()),
     )
 
 
-def random_baseline(
-    train: Any, truth: Any, categorical: Any, std: Any, rng: np.random.Generator, match: bool = True, draws: int = 20
-) -> float:
-    """Mean accuracy of rows whose features are drawn from their marginals in `train` (m, L), one by one.
-
-    Matched like the attack, at the same batch size: pass one batch as `truth`.
-    """
-    pool = np.asarray(train, dtype=np.float64)
-    shape = np.asarray(truth).shape
-    if pool.ndim != 2 or not len(pool) or pool.shape[1:] != shape[1:]:
-        raise UserError(f"tabular_recovery: train must be (m, {shape[-1]}), m > 0, got {pool.shape}")
-    means = []
-    for _ in range(draws):
-        guess = np.take_along_axis(pool, rng.integers(len(pool), size=shape), axis=0)
-        means.append(tabular_recovery(guess, truth, categorical, std, match).accuracy.mean())
-    return float(np.mean(means))
+def marginal_rows(known: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """The random baseline: `count` rows whose columns are drawn one by one from those of `known` (m, L)."""
+    return np.take_along_axis(known, rng.integers(len(known), size=(count, known.shape[1])), axis=0)
 
 
 def _right(r: np.ndarray, t: np.ndarray, limit: np.ndarray) -> np.ndarray:

@@ -15,26 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inversionbench.metrics.fid import frechet
+
 FILTERS = 24
 COMPONENTS = 64
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """Squared Frechet distance between Gaussians fitted to features a: (n, d) and b: (m, d).
-
-    Heusel et al. 2017, with the trace of the matrix root taken from eigenvalues.
-
-    >>> rows = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
-    >>> round(frechet(rows, rows + 2), 6)
-    12.0
-    """
-    a, b = a.double(), b.double()
-    ca, cb = torch.cov(a.T).view(a.shape[1], -1), torch.cov(b.T).view(b.shape[1], -1)
-    values, vectors = torch.linalg.eigh(ca)
-    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cb @ root).clamp_min(0).sqrt().sum()
-    gap = (a.mean(0) - b.mean(0)).square().sum()
-    return float(gap + ca.trace() + cb.trace() - 2 * cross)
 
 
 def blurred(x: Tensor) -> Tensor:
@@ -76,7 +60,9 @@ class Yardstick:
     def distance(self, x: Tensor) -> float:
         """`fid_like` of images x: (n, channels, height, width) in [0, 1]; 0 = indistinguishable, 1 = as far
         as the total variance of the real images."""
-        return frechet(self.real, self.features(x)) / float(self.real.var(0).sum())
+        gap = frechet(self.real, self.features(x))
+        assert isinstance(gap, float)
+        return gap / float(self.real.var(0).sum())
 
 
 @torch.no_grad()
