@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from classifier_cells import data, generator, knowledge, oracle, run, scenario, scores
+from classifier_cells import TRACK, TRAINING, data, generator, knowledge, oracle, quiet, run, scenario, scores
 
 from inversionbench.attacks.classifier._losses import IDENTITY, poincare
 from inversionbench.attacks.classifier._search import CHUNK, Momentum, Point, in_blocks
@@ -15,6 +15,7 @@ from inversionbench.attacks.classifier.gmi import Gmi
 from inversionbench.attacks.classifier.mi_face import MiFace
 from inversionbench.attacks.classifier.random_prior import RandomPrior
 from inversionbench.attacks.classifier.random_search import RandomSearch
+from inversionbench.defenses.base import NONE
 
 RESTARTS = 6
 PASSES = 60
@@ -66,6 +67,16 @@ def test_brep_mi_beats_its_own_starting_points():
 def test_without_the_identity_loss_gmi_knows_nothing():
     answer, _ = run(Gmi(iterations=20, realism=0.0, identity_weight=0.0, reference=24, restarts=RESTARTS))
     assert scores(answer.data, answer.labels)["agreement"] < result("gmi")[0]["agreement"] / 3
+
+
+def test_gmi_takes_more_from_a_target_that_knows_more():
+    """Card check 3: a prior that had seen private images would give the same for every target."""
+    found = []
+    for epochs in (2, 4, 10):
+        early = TRACK.train_target(scenario(training={**TRAINING, "epochs": epochs}), NONE, data(), 0, quiet)
+        answer, _ = run(ATTACKS["gmi"], trained=early)
+        found.append(scores(answer.data, answer.labels)["agreement"])
+    assert found[0] + 0.1 < found[1] < found[2] - 0.1
 
 
 def test_mi_face_convinces_the_target_and_not_the_judges():

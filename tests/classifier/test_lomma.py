@@ -94,6 +94,16 @@ def test_logits_beat_the_cross_entropy_on_the_same_host():
     assert logits["target_top1"] >= entropy["target_top1"]
 
 
+def test_without_the_feature_term_the_judges_recognise_less_and_with_students_the_gap_closes():
+    """Card checks 2 and 3: top-1 falls without the features; students bring judges and target together."""
+    free, alone, both = (scores(run(replace(GMI, **m))[0]) for m in (
+        {"augment": False, "feature": 0.0}, {"augment": False}, {}
+    ))  # fmt: skip
+    assert free["top1"] < alone["top1"]
+    assert free["knn_distance"] > alone["knn_distance"]
+    assert both["target_top1"] - both["top1"] < alone["target_top1"] - alone["top1"]
+
+
 def test_the_feature_term_holds_the_features_near_the_public_ones():
     net, far = network(target().released), []
     for feature in (0.0, 1.0):

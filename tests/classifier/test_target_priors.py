@@ -158,7 +158,7 @@ def test_the_critic_learns_what_the_target_says_and_nothing_from_uniform_labels(
     facts = state("kedmi_gan")[0]["facts"]
     control = train(replace(RECIPES["kedmi_gan"], labels="uniform"))[0]["facts"]
     chance = 1 / data().classes
-    assert facts["agreement"] > 4 * chance
+    assert facts["agreement"] > 0.5  # card check 2
     assert control["agreement"] < 3 * chance
     assert facts["agreement"] > 2 * control["agreement"]
 
