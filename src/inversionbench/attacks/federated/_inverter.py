@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -20,22 +19,19 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # tried on the validation pairs, relativ
 
 @dataclass(frozen=True)
 class Disguise:
-    """What the client does to its gradient, as far as the attacker can tell: the same is done to the pairs.
+    """What the client has removed from its gradient, as the update shows: the same is removed from the pairs.
 
     density: per tensor, the largest share of entries that any client sent; less than 1: the largest entries
-    are kept. sign: per tensor, whether only signs arrived. clip, ratio: of declared Gaussian noise: norm at most
-    `clip`, then noise of expected norm ratio * clip (0: none).
+    are kept. sign: per tensor, whether only signs arrived.
     """
 
     density: tuple[float, ...]
     sign: tuple[bool, ...]
-    clip: float = 0.0
-    ratio: float = 0.0
 
     @classmethod
-    def seen(cls, observed: Tensor, layout: Layout, declared: Mapping[str, Any], plain: Tensor) -> Disguise:
-        """observed: (clients, size). declared: what the defense says publicly about itself. plain: (n, size),
-        undefended gradients of public images, which have zeros of their own where units are dead.
+    def seen(cls, observed: Tensor, layout: Layout, plain: Tensor) -> Disguise:
+        """observed: (clients, size). plain: (n, size), gradients of public images of which nothing was removed; they
+        have zeros of their own where units are dead.
         """
         density, sign = [], []
         for place in layout.slices:
@@ -46,12 +42,10 @@ class Disguise:
             size = part.abs().double()
             flat = (size - size.max(1, keepdim=True).values).abs() <= 1e-6 * size.max(1, keepdim=True).values
             sign.append(part.shape[1] > 2 and bool((flat | (part == 0)).all()) and bool(part.any()))
-        noisy = declared.get("noise") == "gaussian"
-        clip = float(declared.get("clip", 0.0)) if noisy else 0.0
-        return cls(tuple(density), tuple(sign), clip, float(declared.get("ratio", 0.0)) if noisy else 0.0)
+        return cls(tuple(density), tuple(sign))
 
     def __call__(self, g: Tensor, layout: Layout) -> Tensor:
-        """g (n, size): all but the noise, which differs at every look."""
+        """g: (n, size)."""
         parts = []
         for place, share, signs in zip(layout.slices, self.density, self.sign):
             part = g[:, place]
@@ -60,15 +54,11 @@ class Disguise:
                 least = part.abs().topk(keep, dim=1).values[:, -1:]
                 part = part * (part.abs() >= least)
             parts.append(part.sign() * part.abs().mean(1, keepdim=True) if signs else part)
-        out = torch.cat(parts, dim=1)
-        if self.clip:
-            out = out * (self.clip / out.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp_max(1.0)
-        return out
+        return torch.cat(parts, dim=1)
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"pruned_tensors": sum(d < 1 for d in self.density), "sign_tensors": sum(self.sign),
-                "clip": self.clip, "ratio": self.ratio}  # fmt: skip
+        return {"pruned_tensors": sum(d < 1 for d in self.density), "sign_tensors": sum(self.sign)}
 
 
 class Hash:
@@ -215,9 +205,3 @@ def fit_ridge(
             best = model
     assert best is not None
     return best, history
-
-
-def all_pairs(f: Tensor, x: Tensor, disguise: Disguise, hashing: Hash, size: int) -> Pairs:
-    """Pairs with the deviation that declared noise has on sums of `counts` entries."""
-    std = disguise.ratio * disguise.clip / size**0.5
-    return Pairs(f, x, std * hashing.counts.to(f.device).sqrt())

@@ -51,6 +51,11 @@ class Channel:
             return cls(kind, float(public["multiplier"]) * clip / lot / steps**0.5, clip, True)
         return cls(kind, float(public.get("noise_std", 0.0)) / path, clip / path, False)
 
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the noise of one entry."""
+        return self.scale * (2**0.5 if self.kind == "laplace" else 1.0)
+
     def clipped(self, g: Tensor) -> Tensor:
         """g: (n, size), each row to a norm of at most `clip`."""
         if not self.clip:

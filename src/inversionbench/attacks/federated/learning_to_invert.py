@@ -6,8 +6,8 @@ so the inverter adapts to the defense.
 
 1. `pairs` groups of public images (flipped, shifted by up to `shift` pixels) go through the client's protocol;
    images without a label of the task get a random one. All groups of a chunk are one tensor.
-2. disguise: entries pruned as in the observed update (its share of non-zeros per tensor), signs where only
-   signs arrived, clipping and Gaussian noise where the defense declares them; noise is drawn at every look.
+2. disguise: clipping and Gaussian noise where the defense declares them (`_posterior`), noise drawn at every look;
+   entries pruned as in the observed update (its share of non-zeros per tensor), signs where only signs arrived.
 3. hashing to `features` random signed sums, then standardising by the pairs.
 4. inverter "mlp": two hidden layers, sigmoid output; error in the best order of each batch, so the batch has
    no order to learn; Adam, rate x 0.1 at 75 % of the epochs; the epoch with the lowest error on a tenth of the
@@ -24,9 +24,9 @@ released code looks at the test set. shuffled: a control, gradients paired with 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Form, Knowledge, LabelRule, Reconstruction
 
 if TYPE_CHECKING:
     import torch
@@ -50,10 +50,10 @@ class LearningToInvert(Attack):
     rate: float = 1e-4
     size: int = 256
     shift: int = 2
-    inverter: str = "mlp"
+    inverter: Literal["mlp", "ridge"] = "mlp"
     shuffled: bool = False
-    label_rule: str = "bias_corrected"
-    form: str = "auto"
+    label_rule: LabelRule = "bias_corrected"
+    form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         import torch
@@ -101,14 +101,15 @@ class LearningToInvert(Attack):
         import torch
         from torch.nn import functional as F
 
-        from inversionbench.attacks.federated._inverter import CHUNK, Disguise, Hash, all_pairs
+        from inversionbench.attacks.federated._inverter import CHUNK, Disguise, Hash, Pairs
+        from inversionbench.attacks.federated._posterior import Channel
         from inversionbench.attacks.federated._simulate import simulator
         from inversionbench.training.loop import augment
         from inversionbench.training.recipe import Recipe
 
         client = simulator(problem.model, problem.protocol, self.form)
         layout, batch = client.layout, problem.protocol.batch_size
-        observed = layout.flatten(problem.update)
+        observed, channel = layout.flatten(problem.update), Channel.of(knowledge.defense, problem.protocol)
         hashing = Hash(layout.size, self.features, rng)
         public, look = knowledge.public, Recipe(flip=True, shift=self.shift)
         disguise: Disguise | None = None
@@ -120,10 +121,13 @@ class LearningToInvert(Attack):
             guess = torch.randint(problem.model.classes, y.shape, generator=rng)
             y = F.one_hot(torch.where(y < 0, guess, y), problem.model.classes).float()
             with torch.no_grad():
-                g = client(problem.model.front(x).unflatten(0, (n, batch)), y.unflatten(0, (n, batch)))
-            disguise = disguise or Disguise.seen(observed, layout, knowledge.defense, g)
+                images = problem.model.front(x).unflatten(0, (n, batch))
+                g = channel.mean(client, images, y.unflatten(0, (n, batch)))
+            disguise = disguise or Disguise.seen(observed, layout, g)
             fs.append(hashing(disguise(g, layout)))
             xs.append(x.view(n, batch, -1))
         assert disguise is not None
-        pairs = all_pairs(torch.cat(fs), torch.cat(xs), disguise, hashing, layout.size)
-        return pairs, hashing(observed), {"form": client.form, "features": hashing.width, **disguise.facts}
+        noise = channel.deviation * hashing.counts.sqrt()  # of sums of so many entries
+        pairs = Pairs(torch.cat(fs), torch.cat(xs), noise.to(xs[0].device))
+        facts = {"form": client.form, "features": hashing.width, "clip": channel.clip, "noise_scale": channel.scale}
+        return pairs, hashing(observed), facts | disguise.facts
