@@ -212,6 +212,16 @@ def test_kd_loss_is_the_mixture():
     assert not torch.equal(student(own, seed=1).head.weight, net.head.weight)
 
 
+def test_kd_gives_the_pooled_mean_away_in_closed_form():
+    """The student's first layer reads the pooled mean: who knows that needs no search, and gets it exactly."""
+    where, defense = scenario(subjects=3), StatisticalFeaturesKd(strength=4, steps=2)
+    made = target(where, defense)
+    found = reconstruct(where, made, "skip_bottleneck", defense=defense)
+    assert found.notes["route"] == "exact"
+    means = F.avg_pool2d(made.truth["sent_images"][:, 0], 2)
+    assert torch.allclose(F.avg_pool2d(found.data[:, 0], 2), means, atol=1e-3)
+
+
 def test_kd_gives_the_mean_away_and_not_the_image():
     to_x, to_mean = zip(*(scores(StatisticalFeaturesKd(strength=m, steps=5), steps=150) for m in (1, 4)))
     assert to_x[0] == pytest.approx(to_mean[0], abs=1e-3)  # groups of one

@@ -10,7 +10,9 @@ layer. Groups are drawn once per client, inside a class where it has m images; s
 sends the student's gradient; prediction uses the student on an unchanged image.
 
 strength: m (0: off, the ordinary network; 1: the student on single images, a control). What the gradient gives away
-is the group mean: `to_transformed` in the records is the PSNR to it. That is still leakage of a class.
+is the group mean: `to_transformed` in the records is the PSNR to it. That is still leakage of a class. For one image in
+one step the student's first layer gives the pooled mean away exactly (`skip_bottleneck`; measured on four photographs
+and groups of five: 31.3 dB to the mean where a search reaches 20.2, 14.1 to the image where it reaches 11.7).
 
 The abstract gives summation form, statistics and distillation; the construction is ours. The feature map is linear
 (average pooling), so a mean of features is the feature of the mean; spreads are not sent.
