@@ -104,7 +104,7 @@ class Dcs2(LocalDefense):
             out = model.body(z)
             found = _flat(torch.autograd.grad(_entropy(out, label), params, create_graph=True))
             away = (z - own).flatten(1).norm(dim=1).mean()
-            if float(away) > self.far:
+            if float(away.detach()) > self.far:
                 break
             same = ((out - seen).norm(dim=1) / seen.norm(dim=1)).mean()
             loss = 1 - F.cosine_similarity(goal, found, dim=0, eps=1e-30)
