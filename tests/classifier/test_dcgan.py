@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from classifier_cells import data, generator, quiet
 
+from inversionbench import runner
+from inversionbench.params import check
 from inversionbench.training.priors._quality import Yardstick, blurred, frechet
 from inversionbench.training.priors.dcgan import Dcgan
 
@@ -62,6 +66,32 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path):
     resumed = TINY.train(data().public, generator(), quiet, checkpoint=checkpoint)
     assert same(whole, resumed)
     assert whole["facts"] == resumed["facts"]
+
+
+def test_the_runner_goes_on_where_a_killed_job_stopped(tmp_path, monkeypatch):
+    raw = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+    raw |= {"results": str(tmp_path), "priors": {"dcgan": {"params": dataclasses.asdict(TINY)}}}
+    params = check(raw)
+    monkeypatch.setattr(runner, "_public", lambda *_: (data().public, {}))
+    monkeypatch.setattr(runner, "_missing", lambda *_: None)
+    done = []
+
+    def counting(steps, **_):
+        for step in steps:
+            done.append(step)
+            if len(done) == 20:
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr(runner, "progress", counting)
+    with pytest.raises(KeyboardInterrupt):
+        runner.train_prior(params, "faces", "dcgan")
+    unfinished = params.folder / "unfinished"
+    assert len(list(unfinished.iterdir())) == 1
+    runner.train_prior(params, "faces", "dcgan")
+    assert done == [*range(20), *range(16, 24)]
+    assert list(unfinished.iterdir()) == []
+    assert (params.folder / "priors/faces/dcgan/prior.pt").exists()
 
 
 def test_training_stops_when_nothing_gets_better():
