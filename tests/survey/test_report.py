@@ -322,3 +322,11 @@ def test_a_leak_is_what_passes_the_best_guess_by_its_interval(level: float, said
     assert cells[3].text == said
     assert cells[3].interval == f"mean image {level:.1f}"
     assert (cells[4].text, cells[4].interval) == ("60.0", "true data")
+
+
+def test_a_defense_that_the_strongest_attack_never_met_says_so() -> None:
+    met = [record("photos", "dlg", d, s, 0) for d, s in (("none", 0.0), ("dgc", 0.9))]
+    stronger = record("photos", "inverting_gradients", "none", 0.0, 0)
+    for found, said in ((met, "DGC 0.9: "), ([*met, stronger], "DGC 0.9 (Inverting Gradients not run): ")):
+        survey = build.make([{**r, "folder": "nowhere", "timing": {}} for r in found], "smoke")
+        assert glance.table(survey.attacks, survey.defenses).rows[0][1][6].text.startswith(said)

@@ -42,7 +42,7 @@ def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, 
             Cell(f"{name}: {metric.show(best['mean'])} {metric.unit}".strip(), metric.span(best["low"], best["high"])),
             _above(best, part, metric),
             Cell(metric.show(top[1]), words.label("controls", top[0])) if top else Cell(),
-            *(_best(defenses, scenario, level, metric, points) for points in prices),
+            *(_best(defenses, best, metric, points) for points in prices),
         ]))
     return Table("Strongest attack and best defense", head, rows)
 
@@ -59,11 +59,11 @@ def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity) -> Cell:
     return Cell(f"{metric.show(best['mean'] - guess[1], True)} {metric.unit}".strip(), said)
 
 
-def _best(defenses: pd.DataFrame, scenario: str, level: str, metric: Quantity, points: int) -> Cell:
+def _best(defenses: pd.DataFrame, best: pd.Series, metric: Quantity, points: int) -> Cell:
     """The setting with least leakage to the strongest attack among those that lower it at all and cost at most
-    `points` of 100."""
-    rows = headline_rows(defenses, scenario)
-    rows = rows[(rows["attack"] == STRONGEST) & (rows["level"] == level) & rows["mean"].notna()]
+    `points` of 100; says so where `best`, the strongest attack without defense, was not run against it."""
+    rows = headline_rows(defenses, best["scenario"])
+    rows = rows[(rows["attack"] == STRONGEST) & (rows["level"] == best["level"]) & rows["mean"].notna()]
     use = words.metric(rows.iloc[0]["utility_name"], kind="utility") if len(rows) else Quantity("", "")
     if use.direction != "higher":
         return Cell()
@@ -72,6 +72,9 @@ def _best(defenses: pd.DataFrame, scenario: str, level: str, metric: Quantity, p
     if rows.empty:
         return Cell("none", style="absent")
     row = rows.sort_values("mean", ascending=metric.direction != "lower").iloc[0]
-    text = f"{words.method('defense', row['defense'])} {row['strength']:g}: {metric.show(row['mean'])} {metric.unit}"
+    untried = words.better(best["mean"], row["undefended"], metric.direction)
+    without = f" ({words.method('attack', best['attack'], best['method'])} not run)" if untried else ""
+    text = (f"{words.method('defense', row['defense'])} {row['strength']:g}{without}: {metric.show(row['mean'])} "
+            f"{metric.unit}")
     price = f"{use.label} {use.show(row['utility_difference'], True)} {use.unit}"
     return Cell(text.strip(), metric.span(row["low"], row["high"]), note=price)

@@ -190,7 +190,8 @@ def _scatter(ax: Any, rows: pd.DataFrame, plain: pd.DataFrame, price: Price, sty
                    label=words.method("defense", defense))
         for place in zip(line["strength"], x, y):
             ax.annotate(f"{place[0]:g}", place[1:], (5, 4), textcoords="offset points", fontsize=7, color=colour)
-    base = rows[[price.before, "undefended"]].dropna().iloc[:1]
+    base = rows[[price.before, "undefended"]].dropna().sort_values("undefended", ascending=metric.direction == "lower")
+    base = base.iloc[:1]  # of the strongest attack that some defense here met
     base = base.set_axis([price.column, "mean"], axis=1)
     if len(base):
         ax.scatter(base[price.column] * use.factor, base["mean"] * metric.factor, s=150, marker="*", color="#111111",
