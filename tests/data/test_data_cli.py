@@ -35,6 +35,7 @@ def test_list(run, tmp_path):
     lines = {line.split()[0]: line for line in text.splitlines()[1:]}
     assert status == 0
     assert set(lines) == set(registry.methods("dataset"))
+    assert not any(line.split()[2] == "-" for line in lines.values())  # every set says what its classes are
     assert "present" in lines["mnist"]
     assert "missing" in lines["celeba"]
     assert "non-commercial" in lines["celeba"]

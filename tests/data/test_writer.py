@@ -41,6 +41,7 @@ def test_written_folder_loads_and_says_what_it_is(tmp_path):
     assert data.meta["title"] == "Test"
     assert data.meta["split"]["counts"] == dict.fromkeys(PARTS, 6)
     np.testing.assert_array_equal(data.heldout.x, images(6, 3))
+    assert all(isinstance(getattr(data, part).x, np.memmap) for part in PARTS)  # opened, not read
     assert [p.name for p in tmp_path.iterdir()] == ["d"]
     assert sorted(p.name for p in (tmp_path / "d").iterdir()) == sorted([*PARTS, "dataset.json"])
 

@@ -201,4 +201,4 @@ def test_pairwise_computes_them_all_in_one_call():
     for name, function in (("fsim", fsim), ("avd", avd), ("ssim", ssim)):
         np.testing.assert_allclose(scores.values[name], function(x, y).numpy())
     assert scores.values["iip"].mean() == 1
-    assert scores.notes == {"iip_pool": 6}
+    assert scores.notes == {"iip_pool": 6, "iip_distance": "pixels, l2, all classes"}

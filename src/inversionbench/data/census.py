@@ -85,6 +85,7 @@ class Census(DatasetSource):
     """Generated people; options and equations in the module docstring."""
 
     id = "census"
+    task = "pay in the upper quarter or not"
     card = Card(
         name="Generated census",
         modality="tabular",

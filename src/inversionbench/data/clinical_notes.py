@@ -99,6 +99,7 @@ class ClinicalNotes(DatasetSource):
     """Generated notes; the grammar is in the module."""
 
     id = "clinical_notes"
+    task = "6 kinds of note"
     card = Card(
         name="Generated clinical notes",
         modality="text",

@@ -237,7 +237,7 @@ def _iip(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any])
         return Unavailable("iip needs a pool of originals that contains the attacked images")
     pool = check_images(context["pool"], "iip", "pool").to(t.device)
     index = module.places(t, pool)
-    notes["iip_pool"] = len(pool)
+    notes |= {"iip_pool": len(pool), "iip_distance": "pixels, l2, all classes"}
     return lambda x, y, block: {"iip": module.iip(y, pool, index[block])}
 
 
