@@ -31,7 +31,6 @@ class Settings:
     restarts: int
     stop: float
     init: str
-    cyclic: bool
     form: str
 
 
@@ -55,15 +54,6 @@ class Variables:
     def of(self, index: Tensor | slice) -> Variables:
         labels = None if self.labels is None else self.labels[index]
         return Variables((self.batch, *self.image), self.classes, labels)
-
-    def slot(self, i: int) -> Tensor:
-        """Which entries of a vector belong to image i of the batch."""
-        mask = torch.zeros(self.pixels + (0 if self.labels is not None else self.batch * self.classes))
-        size = self.pixels // self.batch
-        mask[i * size : (i + 1) * size] = 1
-        if self.labels is None:
-            mask[self.pixels + i * self.classes : self.pixels + (i + 1) * self.classes] = 1
-        return mask.bool()
 
 
 def invert(problem: Problem, labels: Tensor | None, s: Settings, rng: torch.Generator) -> Reconstruction:
@@ -98,39 +88,31 @@ def _chosen(found: Found, restarts: int) -> Tensor:
 
 def search(v: Tensor, match, variables: Variables, client, s: Settings) -> Found:  # type: ignore[no-untyped-def]
     """L-BFGS from v (trials, n). match(g, trials): the objective of some of the trials."""
-    best, running = Best(v), torch.arange(len(v))
-    slots = [variables.slot(i) for i in range(variables.batch)] if s.cyclic else [torch.ones(v.shape[1]).bool()]
-    optimisers = [LBFGS(v[:, slot], s.rate, s.history) for slot in slots]
+    best, running, optimiser = Best(v), torch.arange(len(v)), LBFGS(v, s.rate, s.history)
     frozen = torch.zeros(len(v), dtype=torch.bool)
-    evaluations, v, held = 0, v.clone(), []
+    evaluations, held = 0, []
     for t in range(s.steps):
-        slot, optimiser = slots[t % len(slots)], optimisers[t % len(slots)]
         before = int(optimiser.evaluations.sum())
-        closure = _closure(v, slot, match, running, variables, client, best)
-        optimiser.step(closure)
-        v[:, slot] = optimiser.x
+        optimiser.step(_closure(match, running, variables, client, best))
         evaluations += int(optimiser.evaluations.sum()) - before
         if t + 1 in milestones(s.steps):
             held.append((evaluations, best.x.clone(), best.match.clone()))
-        lost = ~(torch.isfinite(v).all(dim=1) & torch.isfinite(optimiser.loss))
+        lost = ~(torch.isfinite(optimiser.x).all(dim=1) & torch.isfinite(optimiser.loss))
         frozen[running[lost]] = True
         keep = ~lost & (best.match[running] >= s.stop)
         if not bool(keep.all()):
             index = keep.nonzero()[:, 0]
-            optimisers = [o.of(index) for o in optimisers]
-            variables, running, v = variables.of(index), running[index], v[index]
+            optimiser, variables, running = optimiser.of(index), variables.of(index), running[index]
         if not len(running):
             break
     return Found(best.x, best.objective, best.match, evaluations, frozen, held)
 
 
-def _closure(v, slot, match, running, variables, client, best) -> Closure:  # type: ignore[no-untyped-def]
-    """Losses and gradients of the trials `running` in the entries of `slot`; others stay as in `v`."""
+def _closure(match, running: Tensor, variables: Variables, client, best: Best) -> Closure:  # type: ignore[no-untyped-def]
+    """Losses and gradients of the trials `running`."""
 
-    def closure(part: Tensor) -> tuple[Tensor, Tensor]:
-        whole = v.clone()
-        whole[:, slot] = part
-        whole.requires_grad_()
+    def closure(v: Tensor) -> tuple[Tensor, Tensor]:
+        whole = v.clone().requires_grad_()
         images, _ = variables.split(whole)
         loss = match(client(images, variables.labels_of(whole)), running)
         (gradient,) = torch.autograd.grad(loss.sum(), whole)
@@ -139,6 +121,6 @@ def _closure(v, slot, match, running, variables, client, best) -> Closure:  # ty
         rows = running[better]
         best.x[rows] = whole.detach()[better]
         best.match[rows] = best.objective[rows] = loss[better]
-        return loss, gradient[:, slot]
+        return loss, gradient
 
     return closure

@@ -10,7 +10,7 @@ bimodal: read the median and the success rate.
 
 Deviations: at most 100 outer steps (paper 300), a trial stops at a squared distance of 1e-6, and the best
 iterate is kept (without line search the last one may have diverged). Search in the victim's normalised space.
-cyclic: update one image of the batch per outer step, in turn, as the paper does for batches.
+Batches are searched as a whole (the paper, for its own optimiser, updates one image per step in turn).
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class Dlg(Attack):
     restarts: int = 1
     stop: float = 1e-6
     init: Literal["randn", "rand", "zeros", "patterned"] = "randn"
-    cyclic: bool = False
     form: Form = "auto"
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:

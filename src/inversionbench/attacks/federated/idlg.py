@@ -36,7 +36,6 @@ class Idlg(Attack):
     restarts: int = 1
     stop: float = 1e-6
     init: Literal["randn", "rand", "zeros", "patterned"] = "randn"
-    cyclic: bool = False
     label_rule: LabelRule = "bias"
     batch_rule: LabelRule = "bias_corrected"
     form: Form = "auto"
