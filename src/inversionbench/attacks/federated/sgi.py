@@ -15,6 +15,10 @@ Deviations: 300 steps of 15,000 with the switches at the same shares; the median
 iterate starts anew at every switch. bn is 0 here (paper 1e-4): set it for victims with batch norm; where no
 statistics are to be had it raises `AccessDenied`. A random mask gives a noisy matching loss: the restart and the
 iterate with the lowest masked value win.
+
+Measured (small ConvNet, 16 x 16 pixels, 8 batches of 2, 150 steps, untrained / after 30 rounds): stages 14.9
+/ 15.5 dB, all tensors from the start 16.6 / 17.2, `inverting_gradients` 17.3 / 17.8. The paper's gain is one of deep
+networks; with eight tensors the first stages leave little to match while the rate is highest.
 """
 
 from __future__ import annotations
