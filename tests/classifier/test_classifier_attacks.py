@@ -177,9 +177,7 @@ def test_passes_are_counted_one_per_row_and_view():
 
 
 def test_parameters_are_checked():
-    for make in (lambda: Gmi(identity="nearest"), lambda: Gmi(select="some"), lambda: MiFace(start="white"),
-                 lambda: MiFace(access="LO"), lambda: MiFace(access="BB-S", clamp=False)):
-        with pytest.raises(ValueError):
-            make()
+    with pytest.raises(ValueError, match="clamp"):
+        MiFace(access="BB-S", clamp=False)
     with pytest.raises(ValueError, match="critic"):
         run(Gmi(iterations=1))

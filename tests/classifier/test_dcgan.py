@@ -118,8 +118,3 @@ def test_frechet_distance_of_gaussians_is_closed_form():
     a = torch.randn(20000, 2, generator=generator(), dtype=torch.float64)
     b = 3 * torch.randn(20000, 2, generator=generator(1), dtype=torch.float64) + torch.tensor([1.0, 0.0])
     assert frechet(a, b) == pytest.approx(1 + 2 * (3 - 1) ** 2, rel=0.05)
-
-
-def test_parameters_are_checked():
-    with pytest.raises(ValueError, match="wgan_gp or hinge"):
-        Dcgan(loss="wgan")

@@ -112,10 +112,3 @@ def test_the_feature_term_holds_the_features_near_the_public_ones():
             mean = net.trace(data().public.images()).features.mean(0)
             far.append((net.trace(answer.data).features - mean).square().mean().item())
     assert far[1] < far[0]
-
-
-def test_parameters_are_checked():
-    with pytest.raises(ValueError, match="identity"):
-        Lomma(identity="nearest")
-    with pytest.raises(ValueError, match="base"):
-        Lomma(base="ppa")

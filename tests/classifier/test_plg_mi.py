@@ -88,7 +88,5 @@ def test_a_quarter_turn_is_exact():
 
 
 def test_parameters_are_checked():
-    with pytest.raises(ValueError, match="identity"):
-        PlgMi(identity="nearest")
     with pytest.raises(ValueError, match="views"):
         PlgMi(views=0)

@@ -248,7 +248,7 @@ def test_distillation_is_zero_for_the_teacher_itself():
 
 def test_parameters_are_checked():
     for make in (
-        lambda: KedmiGan(labels="some"), lambda: KedmiGan(distil_epochs=1), lambda: PlgGan(form="none"),
+        lambda: KedmiGan(distil_epochs=1),
         lambda: PlgGan(warm=True), lambda: PlgGan(target_share=0.0), lambda: StudentsRecipe(models=()),
         lambda: StudentsRecipe(models=({"name": "nobody"},)), lambda: soft_critic("none", 4, (3, 16, 16), 2),
     ):

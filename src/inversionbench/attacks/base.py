@@ -25,6 +25,8 @@ LabelRule = Literal[
 ]
 Form = Literal["auto", "im2col", "grouped", "compiled", "vmap", "loop"]
 Match = Literal["plain", "mask", "drop_layer", "columns", "skip_vb", "coefficients"]
+# losses of searches by a classifier: attacks/classifier/_losses.py
+Identity = Literal["cross_entropy", "doubt", "margin", "logit", "poincare"]
 
 
 class Knowledge:

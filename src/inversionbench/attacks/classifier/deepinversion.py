@@ -31,7 +31,7 @@ not training samples.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -47,15 +47,13 @@ if TYPE_CHECKING:
     from inversionbench.oracle.base import Oracle
     from inversionbench.oracle.classifier import WhiteBox
 
-SCHEDULES = ("constant", "cosine")
-
 
 @dataclass(frozen=True)
 class DeepInversion(Attack):
     id: ClassVar[str] = "deepinversion"
     level: ClassVar[tuple[str, ...]] = ("WB", "WB-noBN")
 
-    access: str = "WB"
+    access: Literal["WB", "WB-noBN"] = "WB"
     batch: int = 256
     restarts: int = 4
     others: int = 1
@@ -63,7 +61,7 @@ class DeepInversion(Attack):
     coarse: int = 0
     rate: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
-    schedule: str = "constant"
+    schedule: Literal["constant", "cosine"] = "constant"
     warm_up: int = 0
     statistics: float = 10.0
     first: float = 1.0
@@ -73,12 +71,6 @@ class DeepInversion(Attack):
     flip: bool = False
     clamp: bool = False
     keep_at: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.access not in self.level:
-            raise ValueError(f"access: expected one of {', '.join(self.level)}, got '{self.access}'")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, got '{self.schedule}'")
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         where = device()

@@ -23,7 +23,7 @@ per image, of unit vectors; -log r for r.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
@@ -63,15 +63,12 @@ class Dmmia(Attack):
     memory_rate: float = 0.01
     imr: float = 0.1
     idr: float = 0.1
-    imr_sign: int = -1
-    idr_sign: int = 1
+    imr_sign: Literal[-1, 1] = -1
+    idr_sign: Literal[-1, 1] = 1
 
     def __post_init__(self) -> None:
         if self.prototypes < 2 or self.prototypes % 2:
             raise ValueError(f"prototypes: expected an even number, half of them positive; got {self.prototypes}")
-        for name in ("imr_sign", "idr_sign"):
-            if getattr(self, name) not in (-1, 1):
-                raise ValueError(f"{name}: expected 1 (attract) or -1 (repel), got {getattr(self, name)}")
         if not 1 <= self.restarts <= self.candidates:
             raise ValueError(f"restarts: expected 1 to the {self.candidates} candidates, got {self.restarts}")
 

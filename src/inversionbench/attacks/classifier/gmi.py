@@ -22,11 +22,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._losses import IDENTITY
 from inversionbench.attacks.classifier._rows import best_of_class, home, rows
 from inversionbench.attacks.classifier._search import Momentum, Point, Search, in_blocks
@@ -52,16 +52,10 @@ class Gmi(Attack):
     realism: float = 1.0
     box: float = 1.0
     restarts: int = 5
-    identity: str = "cross_entropy"
+    identity: Identity = "cross_entropy"
     reference: int = 60
-    select: str = "all"
+    select: Literal["all", "best"] = "all"
     keep_at: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.identity not in IDENTITY:
-            raise ValueError(f"identity: expected one of {', '.join(IDENTITY)}, got '{self.identity}'")
-        if self.select not in ("all", "best"):
-            raise ValueError(f"select: expected all or best, got '{self.select}'")
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._crops import Crop, Cropped
 from inversionbench.attacks.classifier._losses import IDENTITY
 from inversionbench.attacks.classifier._rows import rows, spent
@@ -71,15 +71,13 @@ class IfGmi(Attack):
     style_radii: tuple[float, ...] = (1.95, 3.91, 5.86, 7.81)
     radii: tuple[float, ...] = (0.244, 0.0916, 0.0305)
     crop: tuple[float, float] = (0.9, 1.0)
-    identity: str = "poincare"
+    identity: Identity = "poincare"
     carry_rgb: bool = True
 
     def __post_init__(self) -> None:
         stages = len(self.steps)
         if min(self.steps, default=0) < 1:
             raise ValueError(f"steps: expected at least one step in every stage, got {self.steps}")
-        if self.identity not in IDENTITY:
-            raise ValueError(f"identity: expected one of {', '.join(IDENTITY)}, got '{self.identity}'")
         if len(self.style_radii) < stages or len(self.radii) < stages - 1:
             raise ValueError(f"steps: {stages} stages need {stages} style_radii and {stages - 1} radii, got "
                              f"{len(self.style_radii)} and {len(self.radii)}")  # fmt: skip

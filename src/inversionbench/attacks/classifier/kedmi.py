@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -39,9 +39,6 @@ from inversionbench.attacks.classifier.gmi import Gmi
 if TYPE_CHECKING:
     from inversionbench.oracle.base import Oracle
     from inversionbench.training.priors.base import Prior
-
-LATENTS = ("gaussian", "point")
-ANSWERS = ("draws", "mean")
 
 
 class Gaussian:
@@ -88,8 +85,8 @@ class Kedmi(Attack):
     level: ClassVar[str] = "WB"
     prior: ClassVar[Mapping[str, tuple[str, ...]]] = {"kedmi_gan": ("kedmi_gan",), "dcgan": ("dcgan",)}
 
-    base: str = "kedmi_gan"
-    latent: str = "gaussian"
+    base: Literal["kedmi_gan", "dcgan"] = "kedmi_gan"
+    latent: Literal["gaussian", "point"] = "gaussian"
     iterations: int = 2400
     rate: float = 0.02
     momentum: float = 0.9
@@ -98,13 +95,8 @@ class Kedmi(Attack):
     log_variance: float = 1.0
     box: float = 0.0
     restarts: int = 5
-    answer: str = "draws"
+    answer: Literal["draws", "mean"] = "draws"
     keep_at: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, value, known in (("latent", self.latent, LATENTS), ("answer", self.answer, ANSWERS)):
-            if value not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(known)}, got '{value}'")
 
     @property
     def point(self) -> Gmi:

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._losses import IDENTITY
 from inversionbench.attacks.classifier._rows import home
 from inversionbench.attacks.classifier._search import Search
@@ -63,8 +63,8 @@ class Lomma(Attack):
         "gmi": ("dcgan", "students"), "kedmi": ("kedmi_gan", "students"), "plg_mi": ("plg_gan", "students"),
     }
 
-    base: str = "kedmi"
-    identity: str = "logit"
+    base: Literal["gmi", "kedmi", "plg_mi"] = "kedmi"
+    identity: Identity = "logit"
     augment: bool = True
     feature: float = 1.0
     images: int = 5000
@@ -76,14 +76,8 @@ class Lomma(Attack):
     restarts: int = 5
     views: int = 2
     log_variance: float = 1.0
-    answer: str = "draws"
+    answer: Literal["draws", "mean"] = "draws"
     keep_at: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.identity not in IDENTITY:
-            raise ValueError(f"identity: expected one of {', '.join(IDENTITY)}, got '{self.identity}'")
-        if self.base not in self.prior:
-            raise ValueError(f"base: expected one of {', '.join(self.prior)}, got '{self.base}'")
 
     @property
     def host(self) -> Gmi | Kedmi | PlgMi:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -48,13 +48,13 @@ class MiFace(Attack):
     id: ClassVar[str] = "mi_face"
     level: ClassVar[tuple[str, ...]] = ("WB", "BB-S")
 
-    access: str = "WB"
+    access: Literal["WB", "BB-S"] = "WB"
     iterations: int = 5000
     patience: int = 100
     goal: float = 0.99
     rate: float = 0.1
     normalise: bool = False
-    start: str = "zero"
+    start: Literal["zero", "grey"] = "zero"
     spread: float = 0.0
     clamp: bool = True
     restarts: int = 1
@@ -64,10 +64,6 @@ class MiFace(Attack):
     keep_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.start not in STARTS:
-            raise ValueError(f"start: expected one of {', '.join(STARTS)}, got '{self.start}'")
-        if self.access not in self.level:
-            raise ValueError(f"access: expected one of {', '.join(self.level)}, got '{self.access}'")
         if self.access == "BB-S" and not self.clamp:
             raise ValueError("clamp: scores are answered for images in [0, 1] only; set clamp to true")
 

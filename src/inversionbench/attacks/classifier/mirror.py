@@ -31,7 +31,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from math import cos, inf, pi
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
@@ -62,7 +62,7 @@ class Mirror(Attack):
     level: ClassVar[tuple[str, ...]] = ("WB", "BB-S")
     prior: ClassVar[str] = "style"
 
-    access: str = "WB"
+    access: Literal["WB", "BB-S"] = "WB"
     samples: int = 5000
     psi: float = 0.7
     cutoff: int = 8
@@ -80,8 +80,6 @@ class Mirror(Attack):
     keep_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.access not in self.level:
-            raise ValueError(f"access: expected one of {', '.join(self.level)}, got '{self.access}'")
         if self.population < 2:
             raise ValueError(f"population: expected at least 2, got {self.population}")
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._losses import IDENTITY
 from inversionbench.attacks.classifier._rows import home, rows
 from inversionbench.attacks.classifier._search import Point, Search, in_blocks
@@ -48,13 +48,11 @@ class PlgMi(Attack):
     rate: float = 0.1
     views: int = 2
     restarts: int = 5
-    identity: str = "margin"
+    identity: Identity = "margin"
     box: float = 0.0
     keep_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.identity not in IDENTITY:
-            raise ValueError(f"identity: expected one of {', '.join(IDENTITY)}, got '{self.identity}'")
         if self.views < 1:
             raise ValueError(f"views: expected at least 1, got {self.views}")
 

@@ -24,12 +24,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch.nn import functional as F
 
-from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+from inversionbench.attacks.base import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.attacks.classifier._candidates import best_for, best_rows, by_passes, codes, robustness, scores_of
 from inversionbench.attacks.classifier._crops import Crop, Cropped
 from inversionbench.attacks.classifier._losses import IDENTITY
@@ -64,19 +64,15 @@ class Ppa(Attack):
     steps: int = 70
     rate: float = 0.005
     crop: tuple[float, float] = (0.9, 1.0)
-    identity: str = "poincare"
+    identity: Identity = "poincare"
     realism: float = 0.0
     restarts: int = 50
     transforms: int = 100
-    select: str = "robust"
+    select: Literal["robust", "all"] = "robust"
     goal: float = 0.0
     keep_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.identity not in IDENTITY:
-            raise ValueError(f"identity: expected one of {', '.join(IDENTITY)}, got '{self.identity}'")
-        if self.select not in ("robust", "all"):
-            raise ValueError(f"select: expected robust or all, got '{self.select}'")
         if not 1 <= self.restarts <= self.candidates:
             raise ValueError(f"restarts: expected 1 to the {self.candidates} candidates, got {self.restarts}")
 

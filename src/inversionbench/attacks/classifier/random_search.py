@@ -9,7 +9,7 @@ best ones, at the same total number of queries. Where scores tie (rounded ones d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
@@ -34,15 +34,11 @@ class RandomSearch(Attack):
     prior: ClassVar[dict[str, tuple[str, ...]]] = {"dcgan": ("dcgan",), "style": ("style",)}
     control: ClassVar[bool] = True
 
-    base: str = "dcgan"
+    base: Literal["dcgan", "style"] = "dcgan"
     draws: int = 1500
     restarts: int = 5
     shared: bool = False
     keep_at: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.base not in self.prior:
-            raise ValueError(f"base: expected one of {', '.join(self.prior)}, got '{self.base}'")
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior, targets = knowledge.prior, knowledge.targets

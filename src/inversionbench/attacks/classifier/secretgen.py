@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from inversionbench.training.priors.completion import Completer
 
 Ask = Callable[[Tensor], Tensor]  # images (n, c, h, w) -> softmax outputs (n, classes)
-LABELS, INITIALS = ("pseudo", "true"), ("confident", "random")
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,8 @@ class SecretGen(Attack):
         "completion": ("completion",), "completion_target": ("completion_target",),
     }
 
-    access: str = "WB"
-    base: str = "completion_target"
+    access: Literal["WB", "BB-S"] = "WB"
+    base: Literal["completion", "completion_target"] = "completion_target"
     latents: int = 200
     transforms: bool = True
     cells: int = 4
@@ -75,15 +74,10 @@ class SecretGen(Attack):
     momentum: float = 0.9
     identity_weight: float = 100.0
     realism: float = 1.0
-    label: str = "pseudo"
-    initial: str = "confident"
+    label: Literal["pseudo", "true"] = "pseudo"
+    initial: Literal["confident", "random"] = "confident"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("access", self.access, self.level), ("label", self.label, LABELS), ("initial", self.initial, INITIALS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(known)}, got '{value}'")
         if self.access == "BB-S" and self.base == "completion_target":
             raise ValueError("base: completion_target was trained with the target's features, which access BB-S does "
                              "not grant; take completion")  # fmt: skip

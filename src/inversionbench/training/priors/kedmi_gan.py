@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from inversionbench.oracle.base import Oracle
     from inversionbench.tracks.base import Progress
 
-LABELS = ("target", "uniform")
-
 
 @dataclass(frozen=True)
 class KedmiGan(PriorRecipe):
@@ -66,7 +64,7 @@ class KedmiGan(PriorRecipe):
     level: ClassVar[str] = "WB"
     base: ClassVar[str] = "dcgan"
 
-    critic: str = "minibatch"
+    critic: Literal["minibatch", "classifier"] = "minibatch"
     width: int = 64
     warm: bool = False
     steps: int = 11250
@@ -76,13 +74,11 @@ class KedmiGan(PriorRecipe):
     critic_steps: int = 5
     entropy: float = 1e-4
     distil_epochs: int = 0
-    labels: str = "target"
+    labels: Literal["target", "uniform"] = "target"
     ema: float = 0.0
     flip: bool = True
 
     def __post_init__(self) -> None:
-        if self.labels not in LABELS:
-            raise ValueError(f"labels: expected one of {', '.join(LABELS)}, got '{self.labels}'")
         if self.distil_epochs and self.critic != "classifier":
             raise ValueError("distil_epochs: only critic `classifier` is distilled first")
 

@@ -25,7 +25,7 @@ rotations repeat edges; `ema` as in `dcgan` (0 as published).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from inversionbench.oracle.classifier import WhiteBox
     from inversionbench.tracks.base import Progress
 
-FORMS = ("residual", "shared")
 VIEWS = Views(colour=0.5)
 
 
@@ -93,7 +92,7 @@ class PlgGan(PriorRecipe):
     base: ClassVar[str] = "dcgan"
 
     top: int = 30
-    form: str = "residual"
+    form: Literal["residual", "shared"] = "residual"
     z_dim: int = 128
     width: int = 64
     warm: bool = False
@@ -109,8 +108,6 @@ class PlgGan(PriorRecipe):
     flip: bool = True
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise ValueError(f"form: expected one of {', '.join(FORMS)}, got '{self.form}'")
         if self.warm and self.form != "shared":
             raise ValueError("warm: only form `shared` can start from the convolutional prior")
         if not 0 < self.target_share <= 1:

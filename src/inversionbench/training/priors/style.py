@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Part
     from inversionbench.tracks.base import Progress
 
-LOSSES = ("logistic", "hinge")
 SAMPLES = 10_000  # of the mapping, for the statistics of w and P space
 
 
@@ -85,7 +84,7 @@ class Style(PriorRecipe):
     z_dim: int = 64
     w_dim: int = 64
     channels: tuple[int, ...] = (128, 128, 64, 32)
-    loss: str = "logistic"
+    loss: Literal["logistic", "hinge"] = "logistic"
     steps: int = 60000
     batch: int = 32
     rate: float = 2.5e-3
@@ -101,8 +100,6 @@ class Style(PriorRecipe):
     patience: int = 20
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got '{self.loss}'")
         if self.warm_critic and self.loss != "hinge":
             raise ValueError("warm_critic: the critic of the convolutional prior serves loss 'hinge' only")
 
