@@ -197,6 +197,20 @@ def test_added_images_are_part_of_the_batch(where):
     assert larger > plain + 0.3
 
 
+def test_quantised_gradients_are_learnt(where):
+    """Pairs go through the declared quantiser; an inverter of plain gradients reads signs wrongly."""
+    defense = defended("mixed_quantization", 4.0)
+    small = {"pairs": 600, "features": 512, "hidden": 96, "epochs": 8, "rate": 1e-3, "size": 32}
+    learnt, answer = run(where, defense, "learning_to_invert", **small)
+    made = _MADE[repr((where, defense))]
+    told = made.released.pop("defense")
+    made.released["defense"] = {}
+    blind, _ = run(where, defense, "learning_to_invert", **small)
+    made.released["defense"] = told
+    assert answer.notes["adaptive"] is True
+    assert learnt > blind + 0.4
+
+
 def test_pruned_gradients_are_learnt(where):
     defense = defended("dgc", 0.999)
     plain, _ = run(where, defense, **STEPS)

@@ -34,8 +34,8 @@ def test_packing(bits):
 def test_errors_stay_within_a_step(bits):
     x = torch.randn(1000, generator=generator())
     for rng, bound in ((None, 0.5), (generator(1), 1.0)):
-        values, scales = q.affine(x, bits, rng)
-        assert float((q.affine_back(values, scales) - x).abs().max()) <= bound * float(scales[0]) * 1.001
+        values, scales = q.affine(x[None], bits, rng)
+        assert float((q.affine_back(values, scales) - x).abs().max()) <= bound * float(scales[0, 0]) * 1.001
         rows, steps = q.symmetric(x.view(10, 100), bits, rng)
         error = (q.symmetric_back(rows, steps, bits) - x.view(10, 100)).abs().amax(1)
         assert bool((error <= bound * steps * 1.001).all())
@@ -111,6 +111,18 @@ def test_the_error_is_fed_back():
     alone = MixedQuantization(strength=3, rounding="nearest").client_update(update(0), client())["l1"]
     want = update(0)["l1"]
     assert float((sums - want).norm()) < 0.2 * float((alone - want).norm())
+
+
+@pytest.mark.parametrize("table", ["fixed", "random", "uniform"])
+@pytest.mark.parametrize("strength", [1, 2, 4])
+def test_who_knows_the_table_reads_as_the_server_does(table, strength):
+    """Many updates at once, without bytes: the same values as on the wire."""
+    defense = MixedQuantization(strength=strength, table=table, rounding="nearest", outliers=0.05)
+    updates, ctx = [update(s) for s in range(3)], client(2)
+    sent = [defense.client_update(u, ctx) for u in updates]
+    kinds = ctx.state["public"]["kinds"]
+    read = defense.read({n: torch.stack([u[n] for u in updates]) for n in SHAPES}, kinds, generator())
+    assert all(torch.allclose(read[n], torch.stack([s[n] for s in sent]), atol=1e-6) for n in SHAPES)
 
 
 def test_an_outlier_sets_the_step():

@@ -84,6 +84,18 @@ def _sent(observed: Tensor, layout: Layout, public: Mapping[str, Any]) -> Tensor
     return torch.stack(rows).to(observed.dtype)
 
 
+def quantised(g: Tensor, layout: Layout, public: Mapping[str, Any], rng: torch.Generator) -> Tensor:
+    """Updates (n, size) as the server reads them of a client that says how it quantises them; of others as they are."""
+    if "quantised" not in public:
+        return g
+    from inversionbench.defenses.gradient_perturbation.mixed_quantization import MixedQuantization
+
+    rule = MixedQuantization(
+        public["halvings"] + 1, public["quantised"], public["rounding"], outliers=public["outliers"]
+    )
+    return layout.flatten(rule.read(layout.unflatten(g), public["kinds"], rng))
+
+
 def quiet(model: Victim) -> Victim:
     """The model, whose sampling layers from now on give their mean."""
     for layer in model.modules():

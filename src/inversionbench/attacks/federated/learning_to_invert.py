@@ -7,15 +7,17 @@ so the inverter adapts to the defense.
 1. `pairs` groups of public images (flipped, shifted by up to `shift` pixels) go through the client's protocol;
    images without a label of the task get a random one. All groups of a chunk are one tensor.
 2. disguise: clipping and Gaussian noise where the defense declares them (`_posterior`), noise drawn at every look;
-   entries pruned as in the observed update (its share of non-zeros per tensor), signs where only signs arrived.
+   quantised as it declares; entries pruned as in the observed update (its share of non-zeros per tensor), signs where
+   only signs arrived.
 3. hashing to `features` random signed sums, then standardising by the pairs.
 4. inverter "mlp": two hidden layers, sigmoid output; error in the best order of each batch, so the batch has
    no order to learn; Adam, rate x 0.1 at 75 % of the epochs; the epoch with the lowest error on a tenth of the
-   pairs, kept aside, is taken. "ridge": the linear inverter in closed form, a cheap fallback under that name.
+   pairs, of public images that no other pair shows, is taken. "ridge": the linear inverter in closed form, a cheap
+   fallback under that name.
 5. one forward pass per observed update. Labels are not used; those reported are recovered from the head.
 
 One inverter serves all clients of the round, and this global model alone. `gradient_evaluations` counts the
-images simulated for the pairs: each is one gradient, without the second pass that matching needs.
+gradients simulated for the pairs, one per local step, without the second pass that matching needs.
 Deviations: signed sums; the defense acts on the gradient of the group, as in the simulated protocol, not on
 each image's; groups are drawn once, not anew at every epoch; the epoch is chosen on public pairs, where the
 released code looks at the test set. shuffled: a control, gradients paired with wrong images.
@@ -67,9 +69,14 @@ class LearningToInvert(Attack):
         return Reconstruction(
             data=images.cpu(),
             labels=recovered(problem, self.label_rule, rng),
-            cost={"gradient_evaluations": self.pairs * problem.protocol.batch_size},
+            cost={"gradient_evaluations": self.pairs * len(problem.protocol.steps)},
             notes={"labels": self.label_rule, "second_order": False, "adaptive": True, **notes},
         )
+
+    @property
+    def kept(self) -> int:
+        """How many pairs, the first ones, choose the epoch or the ridge."""
+        return max(1, self.pairs // 10)
 
     def train(
         self, problem: Problem, knowledge: Knowledge, rng: torch.Generator
@@ -82,8 +89,7 @@ class LearningToInvert(Attack):
         if self.inverter not in ("mlp", "ridge"):
             raise ValueError(f"inverter: expected 'mlp' or 'ridge', got '{self.inverter}'")
         pairs, hashed, facts = self.simulate(problem, knowledge, rng)
-        order = torch.randperm(self.pairs, generator=rng)
-        check, train = order[: max(1, self.pairs // 10)], order[max(1, self.pairs // 10) :]
+        check, train = torch.arange(self.pairs).tensor_split([self.kept])
         if self.shuffled:
             pairs.x = pairs.x[torch.randperm(self.pairs, generator=rng)]
         if self.inverter == "ridge":
@@ -94,6 +100,14 @@ class LearningToInvert(Attack):
             )
         return model, hashed, {**facts, "inverter": self.inverter, "validation_mse": min(history)}
 
+    def drawn(self, images: int, batch: int, rng: torch.Generator) -> torch.Tensor:
+        """Places (pairs * batch,) of public images, pair by pair; those of the `kept` pairs are in no other."""
+        import torch
+
+        apart, rest = torch.randperm(images, generator=rng).tensor_split([max(1, images // 10)])
+        parts = ((apart, self.kept), (rest, self.pairs - self.kept))
+        return torch.cat([p[torch.randint(len(p), (n * batch,), generator=rng)] for p, n in parts])
+
     def simulate(
         self, problem: Problem, knowledge: Knowledge, rng: torch.Generator
     ) -> tuple[Pairs, torch.Tensor, dict[str, Any]]:
@@ -101,6 +115,7 @@ class LearningToInvert(Attack):
         import torch
         from torch.nn import functional as F
 
+        from inversionbench.attacks.federated._adaptive import quantised
         from inversionbench.attacks.federated._inverter import CHUNK, Disguise, Hash, Pairs
         from inversionbench.attacks.federated._posterior import Channel
         from inversionbench.attacks.federated._simulate import simulator
@@ -114,15 +129,15 @@ class LearningToInvert(Attack):
         public, look = knowledge.public, Recipe(flip=True, shift=self.shift)
         disguise: Disguise | None = None
         fs, xs = [], []
-        for done in range(0, self.pairs, CHUNK):
-            n = min(CHUNK, self.pairs - done)
-            index = torch.randint(len(public), (n * batch,), generator=rng)
+        for index in self.drawn(len(public), batch, rng).split(CHUNK * batch):
+            n = len(index) // batch
             x, y = augment(public.images(index.numpy()), look, rng), public.labels(index.numpy())
             guess = torch.randint(problem.model.classes, y.shape, generator=rng)
             y = F.one_hot(torch.where(y < 0, guess, y), problem.model.classes).float()
             with torch.no_grad():
                 images = problem.model.front(x).unflatten(0, (n, batch))
                 g = channel.mean(client, images, y.unflatten(0, (n, batch)))
+                g = quantised(g, layout, knowledge.defense, rng)
             disguise = disguise or Disguise.seen(observed, layout, g)
             fs.append(hashing(disguise(g, layout)))
             xs.append(x.view(n, batch, -1))

@@ -41,15 +41,15 @@ def rounded(x: Tensor, rng: torch.Generator | None) -> Tensor:
 
 
 def affine(x: Tensor, bits: int, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """x: (n,) -> values in [0, 2^bits), scales (2,): step and smallest value. x ~ scale * q + smallest."""
-    low = x.min()
-    step = (x.max() - low) / (2**bits - 1)
+    """x: (rows, n) -> values in [0, 2^bits), scales (rows, 2): step and smallest value. x ~ step * q + smallest."""
+    low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
+    step = (high - low) / (2**bits - 1)
     q = rounded((x - low) / step.clamp_min(TINY), rng).clamp(0, 2**bits - 1)
-    return q, torch.stack([step, low])
+    return q, torch.cat([step, low], dim=1)
 
 
 def affine_back(q: Tensor, scales: Tensor) -> Tensor:
-    return q * scales[0] + scales[1]
+    return q * scales[:, :1] + scales[:, 1:]
 
 
 def symmetric(x: Tensor, bits: int, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:

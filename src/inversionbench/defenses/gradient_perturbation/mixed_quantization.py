@@ -109,9 +109,15 @@ class MixedQuantization(Defense):
 
     def public_knowledge(self) -> dict[str, Any]:
         """The quantiser; steps and values travel in the open."""
-        kinds = ("uniform",) if self.table == "uniform" else tuple(k for k in BASE if k != "uniform")
-        bits = {k: self.bits_of(k) for k in kinds} if self.strength else {}
-        return {"quantised": self.table, "rounding": self.rounding, "bits": bits}
+        if self.strength == 0:
+            return {}
+        return {"quantised": self.table, "halvings": int(self.strength) - 1, "rounding": self.rounding,
+                "outliers": self.outliers}  # fmt: skip
+
+    def read(self, tensors: Mapping[str, Tensor], kinds: Mapping[str, str], rng: torch.Generator) -> dict[str, Tensor]:
+        """What the server reads of many updates, name -> (n, *shape), without their bytes."""
+        draws = rng if self.rounding == "stochastic" else None
+        return {n: _read(t, self.bits_of(kinds[n]), MODES[kinds[n]], self.outliers, draws) for n, t in tensors.items()}
 
 
 class Quantise(Stage):
@@ -125,6 +131,7 @@ class Quantise(Stage):
     def encode(self, payload: Payload, ctx: Client, state: dict[str, Any]) -> Payload:
         own = self.defense
         kinds = own.kinds({n: tuple(t.shape) for n, t in payload.tensors.items()}, ctx.round)
+        ctx.state["public"] = ctx.state.get("public", {}) | {"kinds": kinds}
         rng = ctx.rng if own.rounding == "stochastic" else None
         wire = b"".join(_to_bytes(t, own.bits_of(kinds[n]), MODES[kinds[n]], own.outliers, rng)
                         for n, t in payload.tensors.items())  # fmt: skip
@@ -152,10 +159,8 @@ def _to_bytes(t: Tensor, bits: int, mode: str, outliers: float, rng: torch.Gener
     if bits == 16:
         return t.detach().half().cpu().numpy().tobytes()
     x, mode = q.clipped(t.detach().float(), outliers), _mode(mode, bits)
-    if mode == "affine":
-        values, scales = q.affine(x.flatten(), bits, rng)
-    else:
-        values, scales = q.symmetric(x.reshape(len(x) if mode == "rows" else 1, -1), bits, rng)
+    rows = x.reshape(len(x) if mode == "rows" else 1, -1)
+    values, scales = (q.affine if mode == "affine" else q.symmetric)(rows, bits, rng)
     return scales.to(torch.float32).cpu().numpy().tobytes() + q.pack(values.flatten().cpu().numpy(), bits)
 
 
@@ -174,5 +179,23 @@ def _from_bytes(wire: bytes, at: int, like: Tensor, bits: int, mode: str) -> tup
     scales = torch.from_numpy(np.frombuffer(wire, np.float32, count, at).copy())
     start, size = at + 4 * count, q.packed_size(n, bits)
     values = torch.from_numpy(q.unpack(wire[start : start + size], n, bits)).float()
-    x = q.affine_back(values, scales) if mode == "affine" else q.symmetric_back(values.view(count, -1), scales, bits)
+    if mode == "affine":
+        x = q.affine_back(values.view(1, -1), scales.view(1, 2))
+    else:
+        x = q.symmetric_back(values.view(count, -1), scales, bits)
     return x.reshape(like.shape).to(like), start + size
+
+
+def _read(t: Tensor, bits: int, mode: str, outliers: float, rng: torch.Generator | None) -> Tensor:
+    """To bits and back for every tensor of a stack (n, *shape)."""
+    import torch
+
+    from inversionbench.defenses.gradient_perturbation import _quantisers as q
+
+    if bits == 16:
+        return t.half().to(t)
+    x, mode = torch.stack([q.clipped(one, outliers) for one in t]) if outliers else t, _mode(mode, bits)
+    rows = x.reshape(len(x) * (x.shape[1] if mode == "rows" else 1), -1)
+    if mode == "affine":
+        return q.affine_back(*q.affine(rows, bits, rng)).view_as(t)
+    return q.symmetric_back(*q.symmetric(rows, bits, rng), bits).view_as(t)
