@@ -16,7 +16,7 @@ is ours.
 member: "mix" as above; "patch" pastes a rectangle of the private image, of area share w, into the partner; "gauss" has
 no partner and keeps the label, there strength is sigma. Model, loss and protocol stay; nothing is mixed at evaluation.
 
-A mix of two private images shows both: the leak is to be measured against both sources.
+A mix of two private images shows both; records score the client's own image, not its partner.
 """
 
 from __future__ import annotations

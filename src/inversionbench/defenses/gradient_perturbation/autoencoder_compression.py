@@ -17,6 +17,9 @@ themselves errs by more than a late update is long. feedback: the error of a rou
 strength: the code ratio r, a power of two (0: off). r = 1 is a code as wide as its input (an identity to learn).
 `loss_ratio` in the record is ||decoded - update|| / ||update|| of the round: protection is that error.
 steps = first_steps = 0 is a random projection, the baseline that learning has to beat.
+
+Codes, scales and decoder travel in the open. An attacker who compares codes instead of decoded updates is not here: a
+row says what those reach who take the decoded update for the true one.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ blocks of that size: an attacker with a smoothness prior would never move along 
 
 strength: the budget |d|^2 / |g|^2 (0: off). The two metrics, the optimisation per batch and the special start are the
 paper's; the formulas are ours, since its text could not be read. Networks with ReLU have a gradient that is linear in
-pieces: J is taken where it exists.
+pieces: J is taken where it exists. No attacker of this collection makes use of the budget and the block size, which are
+public: its rows are those of attackers who take g' for g.
 """
 
 from __future__ import annotations
