@@ -117,7 +117,10 @@ def test_ppa_curves_hold_what_was_known_then():
 
 
 def test_ppa_ends_classes_at_a_goal_and_pays_less():
-    _, asked = attack_style(replace(ATTACKS["ppa"], goal=0.5))
+    answer, asked = attack_style(replace(ATTACKS["ppa"], goal=0.5, keep_at=(5, 19)))
+    budgets = [budget for budget, _ in answer.checkpoints]
+    assert budgets == sorted(budgets)
+    assert budgets[-1] == -(-asked.ledger.passes // len(answer.data))
     searched = sum(row.inputs for row in asked.ledger.rows if row.phase == "search")
     assert searched < SUBJECTS * 8 * 20
 

@@ -97,7 +97,7 @@ class IfGmi(Attack):
         classes, block = len(knowledge.targets), whole(each, prior.style.resolution)
         shared = spent(oracle, classes * self.restarts)
         images, stages = in_blocks(y, lambda part, labels: walk.run(w[part], labels.to(w.device)), block)
-        path = curve(stages, shared, classes, each, self.restarts)
+        path = curve(stages, shared, spent(oracle, classes * self.restarts), classes, each, self.restarts)
         if not self.candidates:
             return Reconstruction(images, y, checkpoints=path, notes={**begun, **walk.notes()})
         answer = choose(oracle, target, images, y, each, self.restarts, self.transforms, rng)

@@ -116,7 +116,8 @@ class Mirror(Attack):
             return out
 
         images, kept = in_blocks(y, block, whole(self.restarts, prior.style.resolution))
-        checkpoints = [(begun + step, x.clamp(0, 1)) for step, x in [*kept, (self.steps, images)]]
+        end = spent(oracle, len(y))  # less than all steps where classes reached the goal
+        checkpoints = [(min(begun + step, end), x.clamp(0, 1)) for step, x in [*kept, (self.steps, images)]]
         notes = {"score_of_starts": float(score.mean()), "outside_share": float(torch.cat(outside).mean())}
         return Reconstruction(images.clamp(0, 1), y, checkpoints=checkpoints, notes=notes)
 

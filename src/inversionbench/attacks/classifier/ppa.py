@@ -88,10 +88,11 @@ class Ppa(Attack):
             return self.search(prior, target, seed).run(Code(w[part]), labels.to(w.device))
 
         images, kept = in_blocks(y, block, whole(self.candidates, prior.style.resolution))
-        path = curve(kept, begun, len(knowledge.targets), self.candidates, keep)
+        end = spent(oracle, len(knowledge.targets) * keep)
+        path = curve(kept, begun, end, len(knowledge.targets), self.candidates, keep)
         if self.select == "all":
             images = images.clamp(0, 1)
-            return Reconstruction(images, y, checkpoints=[*path, (spent(oracle, len(y)), images)], notes=notes)
+            return Reconstruction(images, y, checkpoints=[*path, (end, images)], notes=notes)
         answer = choose(oracle, target, images, y, self.candidates, keep, self.transforms, rng)
         answer.checkpoints = [*path, *answer.checkpoints]
         answer.notes |= notes
@@ -129,12 +130,12 @@ def start(
 
 
 def curve(
-    kept: list[tuple[int, Tensor]], begun: int, classes: int, each: int, keep: int
+    kept: list[tuple[int, Tensor]], begun: int, end: int, classes: int, each: int, keep: int
 ) -> list[tuple[int, Tensor]]:
     """What the search would answer if stopped at the kept steps, at passes per answer: the candidates that began
-    best, for nothing has been chosen yet. begun: passes per answer before the first step."""
+    best, for nothing has been chosen yet. begun, end: passes per answer before the first step and after the last."""
     first = first_of_class(classes, each, keep)
-    return [(begun + round(step * each / keep), x[first].clamp(0, 1)) for step, x in kept]
+    return [(min(begun + round(step * each / keep), end), x[first].clamp(0, 1)) for step, x in kept]
 
 
 def choose(
