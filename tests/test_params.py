@@ -59,6 +59,7 @@ def test_good_parameters_and_derived_values():
         ("scenarios.tree.dataset", "dossing", ["unknown entry of datasets 'dossing'", "'dosing'"]),
         ("scenarios.tree.model", {"name": "treee"}, ["scenarios.tree", "treee", "tree"]),
         ("scenarios.tree.judges", "imputer", ["judges", "'imputers'"]),
+        ("scenarios.tree.metrics", ["fsim"], ["scenarios.tree.metrics", "further metric 'fsim'"]),
         ("scenarios.tree.seeds", [], ["scenarios.tree.seeds"]),
         ("scenarios.tree.seeds", [1, 1], ["scenarios.tree.seeds"]),
         ("datasets.dosing", {"nois": 3}, ["datasets.dosing", "'nois'", "'noise'"]),

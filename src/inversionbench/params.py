@@ -9,7 +9,8 @@
     datasets:   ENTRY: {source?, options of data/<source>.py} or {private_from: ENTRY, public_from: ENTRY}
     evaluators: ENTRY: {track, dataset, options}
     priors:     ENTRY: {method?, params}
-    scenarios:  NAME: {track, dataset, model, training, protocol, subjects, seeds, target_seeds, judges}
+    scenarios:  NAME: {track, dataset, model, training, protocol, subjects, seeds, target_seeds, judges,
+                      metrics}
     attacks:    ENTRY: {method?, params, settings?, priors?, scenarios?, defenses?}
     defenses:   ENTRY: {method?, params, strengths, scenarios?}
 
@@ -310,7 +311,10 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     _known(given["dataset"], f"{where}.dataset", "entry of datasets", sections["datasets"])
     if given.get("judges"):
         _known(given["judges"], f"{where}.judges", "entry of evaluators", sections["evaluators"])
-    values: dict[str, Any] = {k: tuple(v) if k == "seeds" else v for k, v in given.items()}
+    optional = dict.fromkeys(get_track(given["track"]).optional)
+    for metric in given.get("metrics", ()):
+        _known(metric, f"{where}.metrics", "further metric", optional)
+    values: dict[str, Any] = {k: tuple(v) if k in ("seeds", "metrics") else v for k, v in given.items()}
     scenario = Scenario(name, **values)
     try:
         get_track(scenario.track).check(scenario)

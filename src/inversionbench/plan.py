@@ -222,6 +222,7 @@ class Plan:
             "scale": self.params.scale,
             "protocol": scenario.protocol,
             "training": scenario.training,
+            "metrics": scenario.metrics,
             "groups": [group.key for group in groups],
         }
         return _param(config, *steps, *modules, "inversionbench.runner:evaluate")

@@ -121,7 +121,7 @@ def test_counts_are_rounded_to_the_nearest_batch():
             rounded = _rounded(counts, batch)
             assert rounded.sum() == batch
             assert ((rounded - counts) ** 2).sum() == pytest.approx(squares.min().item())
-    wild = torch.tensor([3.0, 1e300, -torch.inf, torch.nan], dtype=torch.double)  # what a quantised update makes of them
+    wild = torch.tensor([3.0, 1e300, -torch.inf, torch.nan], dtype=torch.double)  # such counts a quantised update has
     assert _rounded(wild, 2).tolist() == [0, 2, 0, 0]
 
 

@@ -1,14 +1,18 @@
-"""The perceptual distance of scenarios that name evaluators, and what such evaluators may be."""
+"""Metrics of reconstructed images: those of the survey, the perceptual distance of scenarios that name evaluators,
+and what such evaluators may be."""
 
 import functools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from federated_cells import TRACK, data, scenario, target, through_a_file
 
 from inversionbench.attacks.base import Reconstruction
 from inversionbench.errors import UserError
+from inversionbench.evaluation.federated import _split
+from inversionbench.metrics import pairwise
 from inversionbench.survey import words
 
 NAME = "lpips_like[small]"
@@ -88,6 +92,26 @@ def test_without_judges_everything_else_is_the_same():
     for control, scores in bare.controls.items():
         for name, values in scores.items():
             assert (judged.controls[control][name] == values).all(), (control, name)
+
+
+def test_every_pairwise_metric_of_the_survey_or_the_reason_why_not():
+    done = judge(noisy(0.05), replace(PLAIN, metrics=("fsim", "lpips")), state={})
+    assert {"mse", "psnr", "ssim", "avd", "dssim", "iip", "fsim"} <= done.metrics.keys()
+    assert all(np.isfinite(values).all() for values in done.metrics.values())
+    assert "lpips" in done.metrics or "not found" in done.unavailable["lpips"]
+    assert "rdlv" in done.metrics or "undefined for" in done.unavailable["rdlv"]
+    assert done.metrics["iip"].tolist() == [1.0] * 6  # noise this small leaves every image the nearest to itself
+    assert done.facts["metrics"]["iip_pool"] >= len(data().private)
+    assert done.controls["noise"]["iip"].mean() < 0.5
+    np.testing.assert_allclose(done.controls["mean_image"]["dssim"], 0, atol=1e-6)  # the image RDLV starts from
+
+
+def test_a_metric_undefined_for_one_image_has_no_mean():
+    scores = pairwise(truth().flatten(0, 1), noisy(0.1).flatten(0, 1), ("psnr", "ssim"))
+    scores.values["ssim"][1] = np.nan
+    metrics, missing = _split(scores)
+    assert "ssim" not in metrics
+    assert missing == {"ssim": "undefined for 1 of 6 images"}
 
 
 def test_scenarios_of_labels_ignore_judges():

@@ -3,7 +3,8 @@
 All images of a batch are matched once (linear assignment on the mean squared error), and every metric uses
 that order. Values are per image, their group is the client. Controls: what the public mean image, a random
 public image and noise score on the same batches, and the true images themselves.
-A scenario with `judges` E adds `lpips_like[E]`, a perceptual distance by its evaluators (`_perceptual`).
+A scenario with `judges` E adds `lpips_like[E]`, a perceptual distance by its evaluators (`_perceptual`), and its
+`metrics` what costs more (fsim) or needs files (lpips). A metric that is undefined for one image has no mean here.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
 
 NAMES = ("mse", "psnr", "ssim")
+FURTHER = ("avd", "rdlv", "iip")  # want the public mean image, and other originals
+POOL = 1000  # originals among which IIP looks for the attacked one
 SUCCESS = (20, 30)  # dB
 CONTROLS = {"mean_image": "mean_image", "random_image": "random_image", "uniform_noise": "noise", "identical": "truth"}
 
@@ -51,9 +54,10 @@ def evaluate(
     if reconstruction.failed is not None:
         images[torch.as_tensor(np.repeat(reconstruction.failed.numpy(), protocol.batch_size))] = torch.nan
     eyes = Perception(scenario.judges, evaluator or {}, data) if scenario.judges else None
-    scores = pairwise(truth, images, match=True, groups=groups, seed=seed, **_by(eyes))
+    how = _how(scenario, data, index, eyes, seed)
+    scores = pairwise(truth, images, match=True, groups=groups, seed=seed, **how)
     metrics, unavailable = _split(scores)
-    controls = _controls(truth, data, groups, seed, eyes)
+    controls = _controls(truth, data, groups, seed, how)
     if reconstruction.notes.get("labels") == "given":
         unavailable["label_recovery"] = "the labels were given to the attacker"
     else:
@@ -66,6 +70,7 @@ def evaluate(
         "clipped": scores.clipped,
         "failures": scores.failures,
         "capped": scores.capped,
+        "metrics": scores.notes,
         "checks": target.truth["checks"],
     }
     facts["label_blind"] = float(_blind(labels, data, seed).mean())
@@ -161,24 +166,32 @@ def _to_transformed(sent: Tensor, images: Tensor, groups: np.ndarray, seed: int)
 
 def _split(scores: PairScores) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Finite values per image, with the success rates; reasons for what is missing."""
-    metrics = dict(scores.values)
+    missing = {name: gone.reason for name, gone in scores.unavailable.items()}
+    undefined = {name: int(np.isnan(v).sum()) for name, v in scores.values.items()}
+    missing |= {name: f"undefined for {n} of {len(scores)} images" for name, n in undefined.items() if n}
+    metrics = {name: v for name, v in scores.values.items() if name not in missing}
     for level in SUCCESS:
         metrics[f"success_{level}"] = (metrics["psnr"] > level).astype(np.float64)
-    return metrics, {name: gone.reason for name, gone in scores.unavailable.items()}
+    return metrics, missing
 
 
-def _by(eyes: Perception | None) -> dict[str, Any]:
-    """What is measured, as arguments of `pairwise`."""
-    return {"names": (*NAMES, "lpips_like"), "features": eyes.first} if eyes else {"names": NAMES}
+def _how(scenario: Scenario, data: Dataset, index: Tensor, eyes: Perception | None, seed: int) -> dict[str, Any]:
+    """What is measured and by what, as arguments of `pairwise`; attacks and controls share it."""
+    others = np.random.default_rng(seed).permutation(len(data.private))[:POOL]
+    return {
+        "names": (*NAMES, *FURTHER, *scenario.metrics, *(["lpips_like"] if eyes else [])),
+        "prior": data.public.images().mean(0, keepdim=True),
+        "pool": data.private.images(np.union1d(index.flatten().numpy(), others)),
+        "features": eyes.first if eyes else None,
+    }
 
 
 def _controls(
-    truth: Tensor, data: Dataset, groups: np.ndarray, seed: int, eyes: Perception | None
+    truth: Tensor, data: Dataset, groups: np.ndarray, seed: int, how: Mapping[str, Any]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Control -> metric -> values, all matched as the attack was."""
     rng = np.random.default_rng(seed)
-    public = data.public.images()
-    scored = score_controls(truth, public, rng=rng, match=True, groups=groups, **_by(eyes))
+    scored = score_controls(truth, data.public.images(), rng=rng, match=True, groups=groups, **how)
     return {ours: _split(scored[theirs])[0] for theirs, ours in CONTROLS.items()}
 
 

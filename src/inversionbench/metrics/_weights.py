@@ -65,8 +65,9 @@ def verified(name: str, given: str | Path | None = None) -> Path | Unavailable:
     weight = WEIGHTS[name]
     path = folder(given) / weight.file
     if not path.is_file():
+        where = f"{given}" if given else "TORCH_HOME/hub/checkpoints"  # the reason is published: no path of a machine
         return Unavailable(
-            f"weights '{weight.file}' ({weight.size}) not found in {path.parent}: get them from {weight.source}"
+            f"weights '{weight.file}' ({weight.size}) not found in {where}: get them from {weight.source}"
         )
     digest = sha256(path)
     if not digest.startswith(weight.sha256):

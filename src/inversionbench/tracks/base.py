@@ -44,7 +44,8 @@ class Scenario:
 
     model: {"name": ..., options}. training: recipe of the target. protocol: what the track's observation
     needs (batch size, local steps, labels known, attacked classes, sensitive column, ...). subjects: how many
-    victims a cell attacks (client batches, classes, records). judges: name of the entry of `evaluators:`.
+    victims a cell attacks (client batches, classes, records). judges: name of the entry of `evaluators:`. metrics:
+    further ones of the track's `optional` metrics, which cost more or need files.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Scenario:
     seeds: tuple[int, ...] = (0,)
     target_seeds: int = 1
     judges: str | None = None
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass
@@ -102,6 +104,7 @@ class Track:
     id: ClassVar[str]
     headline: ClassVar[str]  # the metric that the table sorts by
     metrics: ClassVar[Mapping[str, str]]  # metric -> "higher" or "lower" means more leakage
+    optional: ClassVar[tuple[str, ...]] = ()  # metrics that a scenario must ask for
     utility: ClassVar[str] = "accuracy"
 
     def check(self, scenario: Scenario) -> None:

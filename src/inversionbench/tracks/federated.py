@@ -37,6 +37,12 @@ class Federated(Track):
         "psnr": "higher",
         "ssim": "higher",
         "mse": "lower",
+        "avd": "lower",
+        "dssim": "higher",
+        "rdlv": "higher",
+        "iip": "higher",
+        "fsim": "higher",
+        "lpips": "lower",
         "lpips_like": "lower",
         "success_20": "higher",
         "success_30": "higher",
@@ -44,6 +50,7 @@ class Federated(Track):
         "labels_exact": "higher",
         "classes_found": "higher",
     }
+    optional = ("fsim", "lpips")
     utility = "accuracy"
 
     def check(self, scenario: Scenario) -> None:
