@@ -9,6 +9,7 @@ from inversion_cells import TRACK, data, oracle_of, scenario, target
 from prior_cells import noisy, oracle_with, psnr, run
 from scipy.optimize import linear_sum_assignment
 
+from inversionbench import registry
 from inversionbench.attacks.federated._inverter import Disguise, Hash, assign, set_loss
 from inversionbench.attacks.federated._layout import layout_of
 from inversionbench.defenses.base import NONE, Client
@@ -129,7 +130,18 @@ def test_batches_are_learned_without_an_order():
     two = scenario(batch_size=2, subjects=2)
     made = run("learning_to_invert", two, **{**SMALL, "pairs": 300, "epochs": 2})
     assert made.data.shape == (2, 2, 3, 16, 16)
-    assert made.cost["gradient_evaluations"] == 600
+    assert made.cost["gradient_evaluations"] == 300
+
+
+def test_what_chooses_the_epoch_is_never_learned_from():
+    """Not even turned or shifted: a ridge chosen on copies of the training images is far too small."""
+    method = registry.get("attack", "learning_to_invert")(pairs=200)
+    places = method.drawn(60, 3, torch.Generator().manual_seed(0)).view(200, 3)
+    apart, rest = places[: method.kept].unique().tolist(), places[method.kept :].unique().tolist()
+    assert len(apart) <= 6 < 54 == len(rest)
+    assert not set(apart) & set(rest)
+    ridge = run("learning_to_invert", CELL, inverter="ridge", **SMALL)
+    assert -10 * np.log10(ridge.notes["validation_mse"]) == pytest.approx(psnr(CELL, ridge.data), abs=4)
 
 
 def test_hashing_is_a_linear_map_that_keeps_products():
