@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from federated_cells import CONVNET, LENET, evaluate, psnr, reconstruct, scenario, target, through_a_file
+from federated_cells import CONVNET, LENET, evaluate, generator, psnr, reconstruct, scenario, target, through_a_file
 
 from inversionbench.attacks.base import Reconstruction
 from inversionbench.defenses.gradient_pruning.dgc import Dgc
@@ -49,8 +49,24 @@ def test_dlg_is_bimodal_and_idlg_reads_every_label():
     assert np.median(values["dlg"]) > 40  # successes are exact ...
     assert values["dlg"][0] < 30  # ... and failures are failures, by the threshold of success
     assert (values["idlg"] > 30).sum() >= (values["dlg"] > 30).sum()
+    rng = generator()
+    for sent in made.released["updates"]["client"].values():
+        sent.add_(0.03 * torch.randn(sent.shape, generator=rng))
+    noisy = evaluate(where, made, reconstruct(where, made, "dlg", steps=18)).metrics["psnr"]
+    assert np.median(noisy) < np.median(values["dlg"]) - 20
     budgets = [n for n, _ in dlg.checkpoints]  # trials that have converged or left the numbers cost nothing more
     assert 0 < budgets[0] < budgets[-1] <= dlg.cost["gradient_evaluations"]
+
+
+def test_on_a_trained_network_with_relu_the_cosine_goes_further():
+    """At the same number of gradients."""
+    where = scenario(CONVNET, subjects=8, training={"rounds": 20, "clients": 4, "batch": 10})
+    made = target(where)
+    cosine, squared = (
+        np.median(evaluate(where, made, reconstruct(where, made, name, steps=steps)).metrics["psnr"])
+        for name, steps in (("inverting_gradients", 300), ("dlg", 15))
+    )
+    assert cosine > squared + 3
 
 
 @pytest.mark.parametrize("name", ["inverting_gradients", "dlg"])
