@@ -19,7 +19,7 @@ from inversionbench.survey.defended import STRONGEST
 from inversionbench.survey.figures import control_levels, headline_rows, quantity
 from inversionbench.survey.words import Quantity
 
-MOST = 5  # metrics beside the headline; the others are in attacks.csv
+MOST = 9  # metrics beside the headline; the others are in attacks.csv
 COUNT = ("n", "values (targets)")
 RECORDS = ("records", "by seed")
 
