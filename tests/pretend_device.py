@@ -28,7 +28,7 @@ class Held(torch.Tensor):
         )  # fmt: skip
 
     def __init__(self, inner):
-        self.inner = inner
+        self.inner = inner.resolve_conj().resolve_neg()  # what the flags of the holder do not say
 
     def __getitem__(self, index):
         parts = index if isinstance(index, tuple) else (index,)

@@ -113,7 +113,7 @@ def test_runs_on_the_device_and_finds_what_the_cpu_finds(case, monkeypatch):
         here = found.cpu()
     parts = [here.data, here.labels, *(t for t in (here.scores, here.failed) if t is not None)]
     assert not any(isinstance(t, Held) for t in [*parts, *(x for _, x in here.checkpoints)])
-    torch.testing.assert_close(here.data, there.data, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(here.data, there.data, rtol=1e-4, atol=1e-4)
     assert torch.equal(here.labels, there.labels)
     assert here.cost == there.cost
     assert [n for n, _ in here.checkpoints] == [n for n, _ in there.checkpoints]
