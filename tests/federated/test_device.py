@@ -15,8 +15,9 @@ import pytest
 import torch
 from inversion_cells import TRACK, data, oracle_of, scenario, target
 
-from inversionbench import registry
+from inversionbench import cells, params, records, registry, runner
 from inversionbench.attacks.base import Reconstruction
+from inversionbench.tracks import get_track
 from inversionbench.training.priors.style import Style, StylePrior
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -86,10 +87,10 @@ def _prior():
     return StylePrior(recipe.networks(data().shape)[0].requires_grad_(False), None, 8, torch.zeros(8), torch.ones(8))
 
 
-def _run(name, params, model, protocol, declared) -> Reconstruction:
+def _run(name, options, model, protocol, declared) -> Reconstruction:
     """One attack, as it hands its answer over."""
     s = scenario(model, subjects=2, **protocol)
-    made = registry.get("attack", name)(**params)
+    made = registry.get("attack", name)(**options)
     released = {**target(s).released, "defense": declared}
     known = TRACK.knowledge(s, released, data().public, {"shape": data().shape}, copy.deepcopy(_prior()))
     level = made.level if isinstance(made.level, str) else made.access
@@ -127,6 +128,30 @@ def test_label_rules_stay_on_the_cpu(device):
                                                        None), torch.Generator())  # fmt: skip
     assert not isinstance(found.data, Held)
     assert not made.on_device
+
+
+def test_a_cell_is_saved_on_the_cpu_and_names_its_device(device, tmp_path):
+    model = {"name": "convnet", "widths": [4, 8]}
+    here = params.check({
+        "scale": "device", "results": str(tmp_path), "datasets": {"photos": {"private": 4, "public": 2}},
+        "scenarios": {"cell": {"track": "federated", "dataset": "photos", "model": model, "protocol": {},
+                               "subjects": 2, "seeds": [0]}},
+        "attacks": {"inverting_gradients": {"params": {"steps": 2}}}, "defenses": {},
+    })  # fmt: skip
+    runner.prepare(here, "photos")
+    runner.train_target(here, "cell", "none", 0.0)
+    group = cells.find(here, "cell/inverting_gradients/none")
+    with Pretend():
+        runner.attack(here, group)
+    (file,) = tmp_path.rglob("reconstruction.pt")
+    saved = torch.load(file, weights_only=True)
+    assert saved["device"] == PLACE.type
+    assert saved["answer"]["data"].device.type == "cpu"
+    runner.evaluate(here, [group])
+    (record,) = records.load(records.find(tmp_path))
+    assert record["provenance"]["device"] == PLACE.type
+    assert not get_track("tabular").on_device
+    assert not get_track("text").on_device
 
 
 def test_the_pretended_device_refuses_what_a_gpu_refuses():
