@@ -1,7 +1,8 @@
 """Image-iterations per second of gradient matching, one thread, beside a plain loop over the trials.
 
     uv run python benchmarks/gradient_matching.py [--iterations 100] [--trials 8] [--repeats 3] [--batches 1 4]
-        [--victims lenet convnet8 convnet16] [--compiled] [--bfloat16] [--lbfgs 6] [--json] [--out FILE] [--check]
+        [--victims lenet convnet8 convnet16] [--compiled] [--bfloat16] [--lbfgs 6] [--device cuda] [--json]
+        [--out FILE] [--check]
 
 The plain loop is what one writes first: one trial after the other, torch.autograd.grad with create_graph, a sum
 over the layers for the cosine, loss.backward(), torch.optim.Adam on the signed gradient. Ours is the search that
@@ -10,9 +11,13 @@ Gradients; rates are per CPU second, best of the repeats, the forms taking turns
 the same work. Peak memory is that of the tensors alive at once (of a compiled form it is not seen). For L-BFGS
 (DLG) the plain loop is one torch.optim.LBFGS per trial.
 
---out: all lines as one JSON file, with the processor and the versions that they were measured on.
+--device: by default that of `training.device`. On a GPU rates are per second of wall time, after waiting for the
+device, and at the end the number of trials is doubled until it runs out of memory: one more line per victim and
+batch says how many fit ("trials", beside "stopped": what ended the doubling) and how fast these are.
+
+--out: all lines as one JSON file, with the hardware and the versions that they were measured on.
 --check: exit status 1 if PSNR differs by more than 0.1 dB, a ratio is below 1, or the chosen form misses its
-bar: 4 for LeNet at batch 1 (7 compiled), 2 for the 16-64-channel ConvNet at batch 1, 2.5 for L-BFGS.
+bar of one CPU thread: 4 for LeNet at batch 1 (7 compiled), 2 for the 16-64-channel ConvNet at batch 1, 2.5 for L-BFGS.
 """
 
 from __future__ import annotations
@@ -20,22 +25,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from measuring import clock, hardware, memory, take_turns
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from inversionbench.attacks.federated._lbfgs import LBFGS
 from inversionbench.attacks.federated._matching import objective
@@ -46,6 +47,7 @@ from inversionbench.attacks.federated._simulate import simulator
 from inversionbench.data.prepare import prepare
 from inversionbench.models.federated import Victim, build
 from inversionbench.training._protocol import Protocol
+from inversionbench.training.device import device
 
 VICTIMS = {  # model, rate, weight of the total variation
     "lenet": ({"name": "lenet", "activation": "sigmoid", "init": "uniform"}, 0.3, 0.05),
@@ -55,6 +57,7 @@ VICTIMS = {  # model, rate, weight of the total variation
 }
 BARS = {("lenet", 1, "auto"): 4.0, ("lenet", 1, "compiled"): 7.0, ("convnet16", 1, "auto"): 2.0}
 BAR_LBFGS, SAME = 2.5, 0.1
+MOST = 1 << 20  # trials, where the doubling ends
 
 
 @dataclass(frozen=True)
@@ -157,44 +160,7 @@ def our_lbfgs(case: Case, steps: int) -> Tensor:
     return optimiser.x.view_as(case.start)
 
 
-def take_turns(runs: dict[str, Callable[[], Tensor]], repeats: int) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """CPU seconds of each, the best of the repeats, and what each returned."""
-    seconds, results = dict.fromkeys(runs, float("inf")), {}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = time.process_time()
-            results[name] = run()
-            seconds[name] = min(seconds[name], time.process_time() - start)
-    return seconds, results
-
-
-class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors alive, after every operation; `peak` is the most there were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                ref = StorageWeakRef(leaf.untyped_storage())
-                self.alive[ref.cdata] = (ref, leaf.untyped_storage().nbytes())
-        self.alive = {key: entry for key, entry in self.alive.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
-        return out
-
-
-def memory(run: Callable[[], Tensor]) -> float:
-    """MiB of tensors alive at once."""
-    with Live() as live:
-        run()
-    return live.peak / 2**20
-
-
-def case_of(victim: str, batch: int, trials: int) -> Case:
+def case_of(victim: str, batch: int, trials: int, where: torch.device) -> Case:
     spec, rate, tv = VICTIMS[victim]
     with tempfile.TemporaryDirectory() as folder:
         options = {"private": 12, "public": 1, "evaluation": 1, "heldout": 1}
@@ -203,45 +169,82 @@ def case_of(victim: str, batch: int, trials: int) -> Case:
     model = build(spec, data.shape, data.classes, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     shape = (trials, batch, *data.shape)
     start = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    return Case(model, x.view(shape), y.view(trials, batch), start, rate, tv)
+    x, y, start = (t.to(where) for t in (x.view(shape), y.view(trials, batch), start))
+    return Case(model.to(where), x, y, start, rate, tv)
 
 
 def measure(victim: str, batch: int, args: argparse.Namespace) -> list[dict[str, object]]:
     """One line per form; the first is the plain loop."""
-    case = case_of(victim, batch, args.trials)
+    case = case_of(victim, batch, args.trials, args.device)
     forms = ["auto", "im2col", "grouped", "vmap", *(["compiled"] if args.compiled else [])]
     makers: dict[str, Callable[[int], Callable[[], Tensor]]] = {"plain": lambda n: lambda: plain(case, n)}
     for form in forms:
         makers[form] = lambda n, form=form: ours(case, n, form)
     if args.bfloat16:
         makers["auto, bfloat16"] = lambda n: ours(case, n, "auto", "bfloat16")
-    seconds, found = take_turns({name: make(args.iterations) for name, make in makers.items()}, args.repeats)
+    runs = {name: make(args.iterations) for name, make in makers.items()}
+    seconds, found = take_turns(runs, args.repeats, args.device)
     count = args.iterations * args.trials * batch
     return [
         {
             "case": f"{victim}, batch {batch}", "victim": victim, "batch": batch, "form": name,
             "rate": count / seconds[name], "ratio": seconds["plain"] / seconds[name],
-            "psnr": case.psnr(found[name]), "memory_mib": 0.0 if name == "compiled" else memory(make(2)),
+            "psnr": case.psnr(found[name]), "memory_mib": 0.0 if name == "compiled" else memory(make(2), args.device),
         }
         for name, make in makers.items()
     ]  # fmt: skip
 
 
 def measure_lbfgs(args: argparse.Namespace) -> list[dict[str, object]]:
-    case = case_of("lenet", 1, args.trials)
+    case = case_of("lenet", 1, args.trials, args.device)
     runs = {"plain": lambda: plain_lbfgs(case, args.lbfgs), "batched": lambda: our_lbfgs(case, args.lbfgs)}
-    seconds, found = take_turns(runs, max(1, args.repeats - 1))
+    seconds, found = take_turns(runs, max(1, args.repeats - 1), args.device)
     return [
         {
             "case": "lenet, L-BFGS", "victim": "lenet", "batch": 1, "form": name,
             "rate": 20 * args.lbfgs * args.trials / seconds[name], "ratio": seconds["plain"] / seconds[name],
-            "psnr": case.psnr(found[name]), "memory_mib": memory(run),
+            "psnr": case.psnr(found[name]), "memory_mib": memory(run, args.device),
         }
         for name, run in runs.items()
     ]  # fmt: skip
 
 
-def misses(lines: list[dict[str, object]]) -> list[str]:
+def most_trials(victim: str, batch: int, args: argparse.Namespace) -> dict[str, object]:
+    """How many trials at once the device has memory for: a power of 2, and how fast they are."""
+    one, trials, rate, peak, stopped = case_of(victim, batch, 1, args.device), 0, 0.0, 0.0, "the limit"
+    while max(1, 2 * trials) <= MOST:
+        n = max(1, 2 * trials)
+        try:
+            search = many(one, n)
+            search(2)
+            torch.cuda.reset_peak_memory_stats(args.device)
+            start = clock(args.device)
+            search(5)
+            seconds = clock(args.device) - start
+        except RuntimeError as error:  # out of memory is one; kernels with too many blocks are others
+            stopped = str(error).splitlines()[0]
+            break
+        trials, rate, peak = n, 5 * n * batch / seconds, torch.cuda.max_memory_allocated(args.device) / 2**20
+        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
+    return {
+        "case": f"{victim}, batch {batch}", "victim": victim, "batch": batch, "form": "most trials", "trials": trials,
+        "rate": rate, "memory_mib": peak, "stopped": stopped,
+    }  # fmt: skip
+
+
+def many(one: Case, trials: int) -> Callable[[int], Tensor]:
+    """The search of `ours` over copies of one trial, by its number of iterations."""
+    client = simulator(one.model, Protocol(batch_size=one.x.shape[1]))
+    names, parts = [n for n, _ in one.model.named_parameters()], one.gradients()[0]
+    observed = client.layout.flatten({n: t[None] for n, t in zip(names, parts)}).expand(trials, -1)
+    y = F.one_hot(one.y, one.model.classes).float().expand(trials, -1, -1)
+    case = replace(one, start=one.start.repeat(trials, 1, 1, 1, 1))
+    evaluate = objective(client, Matching(observed), y, one.tv)
+    return lambda iterations: adam(case.start, evaluate, iterations, one.rate, box=one.box).x
+
+
+def misses(lines: list[dict[str, object]], where: torch.device) -> list[str]:
     """What falls short of its bar."""
     out = []
     reference = {line["case"]: line for line in lines if line["form"] == "plain"}
@@ -251,6 +254,7 @@ def misses(lines: list[dict[str, object]]) -> list[str]:
         bar = BARS.get((str(line["victim"]), int(line["batch"]), form), 1.0 if form == "auto" else 0.0)  # type: ignore[call-overload]
         if form == "batched":
             bar = BAR_LBFGS
+        bar = bar if where.type == "cpu" else min(bar, 1.0)
         if ratio < bar:
             out.append(f"{name}: {ratio:.2f} times the plain loop, the bar is {bar}")
         apart = abs(float(line["psnr"]) - float(reference[line["case"]]["psnr"]))  # type: ignore[arg-type]
@@ -260,22 +264,11 @@ def misses(lines: list[dict[str, object]]) -> list[str]:
 
 
 def _row(line: dict[str, object]) -> str:
+    if "trials" in line:
+        words = "{rate:10.0f} {trials} trials at once, {memory_mib:.0f} MiB, then: {stopped}".format_map(line)
+        return f"{line['case']:22s} {line['form']:16s} {words}"
     numbers = "{rate:10.0f} {ratio:6.2f} {psnr:6.2f} {memory_mib:6.0f}".format_map(line)
     return f"{line['case']:22s} {line['form']:16s} {numbers}"
-
-
-def hardware() -> dict[str, str]:
-    """What the rates depend on."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if (
-        info.is_file()) else []  # fmt: skip
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": "1",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def main() -> int:
@@ -288,21 +281,27 @@ def main() -> int:
     parser.add_argument("--lbfgs", type=int, default=6, help="outer steps; 0 leaves it out")
     for flag in ("compiled", "bfloat16", "json", "check"):
         parser.add_argument(f"--{flag}", action="store_true")
+    parser.add_argument("--device", type=torch.device, default=device())
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     lines: list[dict[str, object]] = []
     if not args.json:
         print(f"{'case':22s} {'form':16s} {'image-it/s':>10s} {'ratio':>6s} {'PSNR':>6s} {'MiB':>6s}")
-    settings = [(v, b) for v in args.victims for b in args.batches] + [("", 0)] * bool(args.lbfgs)
-    for victim, batch in settings:
+    cells = [(v, b) for v in args.victims for b in args.batches]
+    for victim, batch in [*cells, *[("", 0)] * bool(args.lbfgs)]:
         for line in measure(victim, batch, args) if victim else measure_lbfgs(args):
             lines.append(line)
             print(json.dumps(line) if args.json else _row(line), flush=True)
-    short = misses(lines)
+    short = misses(lines, args.device)
+    if args.device.type == "cuda":  # last, because running out of memory may leave the device in disorder
+        for victim, batch in cells:
+            lines.append(most_trials(victim, batch, args))
+            print(json.dumps(lines[-1]) if args.json else _row(lines[-1]), flush=True)
     if args.out:
         rounded = [{k: round(v, 3) if isinstance(v, float) else v for k, v in line.items()} for line in lines]
-        about = {"hardware": hardware(), "settings": {k: v for k, v in vars(args).items() if k != "out"}}
+        settings = {k: v for k, v in vars(args).items() if k not in ("out", "device")}
+        about = {"hardware": hardware(args.device), "settings": settings}
         args.out.write_text(json.dumps({**about, "missed": short, "lines": rounded}, indent=1) + "\n")
     for text in short:
         print(text, file=sys.stderr)

@@ -23,7 +23,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from gradient_matching import hardware
+from measuring import hardware
 from torch import Tensor, nn
 from torch.nn import functional as F
 

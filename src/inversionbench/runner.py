@@ -234,7 +234,7 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
         "reason": reason,
         "answer": _plain(answer),
         "used": sorted(knowledge.used),
-        "device": str(device()),
+        "device": str(device()) if track.on_device and method.on_device else "cpu",
         "level": level,
         "cost": {
             **_passes(oracle),
@@ -525,7 +525,7 @@ def _target(params: Params, group: Group, strength: float, scenario: Scenario, s
 
 
 def _plain(answer: Reconstruction | None) -> dict[str, Any] | None:
-    return None if answer is None else dict(vars(answer))
+    return None if answer is None else dict(vars(answer.cpu()))
 
 
 def _reconstruction(plain: dict[str, Any]) -> Reconstruction:

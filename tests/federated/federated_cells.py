@@ -48,7 +48,7 @@ def oracle(where: Scenario, made, defense: Defense = NONE):
 def reconstruct(where: Scenario, made, name: str, seed: int = 0, defense: Defense = NONE, **params):
     attack = registry.get("attack", name)(**params)
     rng = torch.Generator().manual_seed(seed)
-    return attack.run(oracle(where, made, defense), knowledge(where, made), rng)
+    return attack.run(oracle(where, made, defense), knowledge(where, made), rng).cpu()
 
 
 def evaluate(where: Scenario, made, answer):

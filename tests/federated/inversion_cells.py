@@ -53,7 +53,7 @@ def attack(name, s, seed=0, oracle=None, **params):
     made = registry.get("attack", name)(**params)
     rng = torch.Generator().manual_seed(seed + 7)
     level = made.level if isinstance(made.level, str) else made.access
-    return made.run(oracle or oracle_of(s, seed, level), knowledge_of(s, seed), rng)
+    return made.run(oracle or oracle_of(s, seed, level), knowledge_of(s, seed), rng).cpu()
 
 
 def psnr(s, result, seed=0):

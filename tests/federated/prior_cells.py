@@ -46,7 +46,7 @@ def run(name, s, seed=0, oracle=None, given=None, declared=None, **params):
         released = {**released, "defense": declared}
     known = TRACK.knowledge(s, released, data().public, {"shape": data().shape}, given or prior())
     made = registry.get("attack", name)(**params)
-    return made.run(oracle or oracle_of(s, seed), known, torch.Generator().manual_seed(seed + 7))
+    return made.run(oracle or oracle_of(s, seed), known, torch.Generator().manual_seed(seed + 7)).cpu()
 
 
 def psnr(s, data, seed=0):

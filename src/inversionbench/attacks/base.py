@@ -10,7 +10,7 @@ defaults of its paper. It never imports data sets, evaluators or the workflow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from inversionbench.oracle.base import AccessDenied, Oracle
@@ -79,6 +79,14 @@ class Reconstruction:
     cost: dict[str, int] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def cpu(self) -> Reconstruction:
+        """The same with its tensors on the CPU, as it is saved; attacks may hand over those of their device."""
+        scores = None if self.scores is None else self.scores.cpu()
+        failed = None if self.failed is None else self.failed.cpu()
+        held = [(budget, data.cpu()) for budget, data in self.checkpoints]
+        return replace(self, data=self.data.cpu(), labels=self.labels.cpu(), scores=scores, failed=failed,
+                       checkpoints=held)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Attack:
@@ -88,6 +96,7 @@ class Attack:
     level: ClassVar[str | tuple[str, ...]]
     prior: ClassVar[str | tuple[str, ...] | Mapping[str, tuple[str, ...]] | None] = None
     control: ClassVar[bool] = False
+    on_device: ClassVar[bool] = True  # False: computes on the CPU although its track has a device
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         """Reconstruct. All randomness comes from `rng`."""

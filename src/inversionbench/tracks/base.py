@@ -106,6 +106,7 @@ class Track:
     metrics: ClassVar[Mapping[str, str]]  # metric -> "higher" or "lower" means more leakage
     optional: ClassVar[tuple[str, ...]] = ()  # metrics that a scenario must ask for
     utility: ClassVar[str] = "accuracy"
+    on_device: ClassVar[bool] = False  # whether attacks compute on the device of `training.device`
 
     def check(self, scenario: Scenario) -> None:
         """Raise `UserError` where model, training or protocol hold something this track does not know.

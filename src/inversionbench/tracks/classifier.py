@@ -40,6 +40,7 @@ SERVICE = ("budget", "decimals", "top_k")  # what the oracle is built with
 
 class Classifier(Track):
     id: ClassVar[str] = "classifier"
+    on_device: ClassVar[bool] = True
     headline: ClassVar[str] = "agreement"
     metrics: ClassVar[Mapping[str, str]] = {
         "agreement": "higher",

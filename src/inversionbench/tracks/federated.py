@@ -52,6 +52,7 @@ class Federated(Track):
     }
     optional = ("fsim", "lpips")
     utility = "accuracy"
+    on_device = True
 
     def check(self, scenario: Scenario) -> None:
         where = f"scenarios.{scenario.name}"

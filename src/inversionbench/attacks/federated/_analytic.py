@@ -47,7 +47,7 @@ def candidates(dw: Tensor, db: Tensor, batch: int, box: tuple[float, float], tol
     strongest others. A batch of one is the blend. Where the layer sent no bias gradient at all: the middle of the box.
     """
     if not bool((db != 0).any()):
-        return torch.full((batch, dw.shape[1]), sum(box) / 2, dtype=torch.float64), 0
+        return torch.full((batch, dw.shape[1]), sum(box) / 2, dtype=torch.float64, device=dw.device), 0
     whole = blend(dw, db)
     if batch == 1:
         return whole[None], 0

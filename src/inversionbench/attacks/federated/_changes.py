@@ -60,7 +60,7 @@ class Changed:
         self.back = torch.tensor([i for _, index in self.groups for i in index]).argsort()
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.cat([_one(x[index], change) for change, index in self.groups])[self.back]
+        return torch.cat([_one(x[index], change) for change, index in self.groups])[self.back.to(x.device)]
 
 
 def _one(x: Tensor, change: Change) -> Tensor:

@@ -54,7 +54,7 @@ def compose(
     problem: Problem, labels: Tensor, client: Simulator, d: Descent, build: Build, rng: torch.Generator
 ) -> Reconstruction:
     """Reconstruct every client's batch with labels (clients, batch)."""
-    x = start(d.init, (d.restarts * problem.clients, *problem.shape[1:]), rng)
+    x = start(d.init, (d.restarts * problem.clients, *problem.shape[1:]), rng, problem.where)
     x = x.unflatten(0, (d.restarts, problem.clients))
     each = d.gradients * d.restarts * memory(problem.model, problem.protocol.batch_size)
     box = problem.model.front.box if d.boxed else None

@@ -39,12 +39,13 @@ def labels_by_evolution(problem: Problem, public: Part, images: int, ranks: int,
     for norm in batch_norms:
         norm.batch = False
     with torch.no_grad():
-        features = model.features(model.front(public.images(pick.numpy())))
+        features = model.features(model.front(public.images(pick.numpy()).to(problem.where)))
     for norm, mode in zip(batch_norms, modes):
         norm.batch = mode
-    chosen = stable_ranks(features, ranks or max(8, features.shape[1] // 25))
-    rows = problem.update[model.head_names[0]]
-    return torch.stack([recover(dw, problem.protocol.batch_size, chosen, rng) for dw in rows])
+    chosen = stable_ranks(features.cpu(), ranks or max(8, features.shape[1] // 25))
+    rows = problem.update[model.head_names[0]].cpu()
+    found = [recover(dw, problem.protocol.batch_size, chosen, rng) for dw in rows]
+    return torch.stack(found).to(problem.where)
 
 
 def stable_ranks(features: Tensor, count: int) -> Ranks:

@@ -85,7 +85,7 @@ def assign(cost: Tensor) -> Tensor:
     """cost (n, B, B) of image i told by slot j: for each of n groups the slot of every image, (n, B)."""
     size = cost.shape[1]
     if size <= ENUMERATED:
-        orders = torch.tensor(list(permutations(range(size))), device=cost.device)
+        orders = torch.tensor(list(permutations(range(size)))).to(cost.device)
         totals = cost[:, torch.arange(size, device=cost.device)[None], orders].sum(2)  # (n, orders)
         return orders[totals.argmin(1)]
     from scipy.optimize import linear_sum_assignment

@@ -53,7 +53,7 @@ def invert(
     mask, through = compared(s.match, observed, client.layout, told), view(s.match, client.layout, told)
     matching = Matching(observed, s.objective, mask, through)
     y = problem.one_hot(labels).repeat(s.restarts, 1, 1)
-    x = start(s.init, (s.restarts * problem.clients, *problem.shape[1:]), rng)
+    x = start(s.init, (s.restarts * problem.clients, *problem.shape[1:]), rng, problem.where)
     parts = chunks(len(x), memory(problem.model, problem.protocol.batch_size), BUDGET)
     box = problem.model.front.box if s.boxed else None
     found = Found.join([

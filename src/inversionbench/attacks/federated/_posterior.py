@@ -73,8 +73,8 @@ class Channel:
     def noisy(self, mean: Tensor, rng: torch.Generator) -> Tensor:
         """mean (n, size) with fresh noise."""
         if self.kind == "gaussian":
-            return mean + self.scale * torch.randn(mean.shape, generator=rng)
-        u = torch.rand(mean.shape, generator=rng).sub_(0.5)
+            return mean + self.scale * torch.randn(mean.shape, generator=rng).to(mean.device)
+        u = torch.rand(mean.shape, generator=rng).to(mean.device).sub_(0.5)
         return mean - self.scale * u.sign() * (1 - 2 * u.abs()).clamp_min(TINY).log()
 
 

@@ -63,9 +63,9 @@ def invert(problem: Problem, labels: Tensor | None, s: Settings, rng: torch.Gene
     fixed = None if labels is None else problem.one_hot(labels).repeat(s.restarts, 1, 1)
     variables = Variables(problem.shape[1:], problem.model.classes, fixed)
     trials = s.restarts * problem.clients
-    v = start(s.init, (trials, *problem.shape[1:]), rng).flatten(1)
+    v = start(s.init, (trials, *problem.shape[1:]), rng, problem.where).flatten(1)
     if labels is None:
-        logits = torch.randn(trials, variables.batch * variables.classes, generator=rng)
+        logits = torch.randn(trials, variables.batch * variables.classes, generator=rng).to(v.device)
         v = torch.cat([v, logits], dim=1)
     each = memory(problem.model, variables.batch) + 8 * s.history * v.shape[1]
     parts = chunks(trials, each, BUDGET)
@@ -83,13 +83,13 @@ def invert(problem: Problem, labels: Tensor | None, s: Settings, rng: torch.Gene
 def _chosen(found: Found, restarts: int) -> Tensor:
     """The trial that `select` takes for each subject."""
     match = found.match.view(restarts, -1)
-    return match.argmin(dim=0) * match.shape[1] + torch.arange(match.shape[1])
+    return match.argmin(dim=0) * match.shape[1] + torch.arange(match.shape[1], device=match.device)
 
 
 def search(v: Tensor, match, variables: Variables, client, s: Settings) -> Found:  # type: ignore[no-untyped-def]
     """L-BFGS from v (trials, n). match(g, trials): the objective of some of the trials."""
-    best, running, optimiser = Best(v), torch.arange(len(v)), LBFGS(v, s.rate, s.history)
-    frozen = torch.zeros(len(v), dtype=torch.bool)
+    best, running, optimiser = Best(v), torch.arange(len(v), device=v.device), LBFGS(v, s.rate, s.history)
+    frozen = torch.zeros(len(v), dtype=torch.bool, device=v.device)
     evaluations, held = 0, []
     for t in range(s.steps):
         before = int(optimiser.evaluations.sum())

@@ -126,6 +126,7 @@ def simulator(
     Raises `UserError` for an unknown form and `Unsupported` where the form asked for cannot run the network.
     """
     keep_memory()
+    torch.backends.cudnn.allow_tf32 = False  # a GPU's 10 bits would blur what is matched; the clients' have 23
     if form not in FORMS:
         raise UserError(f"form: unknown '{form}': {suggest(form, FORMS)}")
     if precision not in PRECISIONS:
@@ -157,7 +158,7 @@ def memory(model: Victim, batch: int) -> int:
     hooks = [m.register_forward_hook(count) for m in model.body.modules()]
     try:
         with torch.no_grad():
-            model.body(torch.zeros(1, *model.shape))
+            model.body(torch.zeros(1, *model.shape, device=next(model.parameters()).device))
     finally:
         for hook in hooks:
             hook.remove()

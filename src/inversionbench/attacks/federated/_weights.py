@@ -26,15 +26,16 @@ class Candidates:
 
     @classmethod
     def draw(
-        cls, count: int, levels: int, width: int, shape: tuple[int, ...], rng: torch.Generator
+        cls, count: int, levels: int, width: int, shape: tuple[int, ...], rng: torch.Generator,
+        where: torch.device | None = None,
     ) -> Candidates:
-        """shape: (batch, c, h, w)."""
-        z0 = torch.randn(shape, generator=rng)
+        """shape: (batch, c, h, w). where: the device of the noise and so of the networks."""
+        z0 = torch.randn(shape, generator=rng).to(where or "cpu")
         seeds = torch.randint(2**31, (count,), generator=rng).tolist()
         return cls([draw(levels, rng) for _ in range(count)], seeds, z0, width)
 
     def network(self, i: int) -> UNet:
-        return make(self.of[i], self.z0.shape[1], self.width, self.seeds[i])
+        return make(self.of[i], self.z0.shape[1], self.width, self.seeds[i]).to(self.z0.device)
 
     @torch.no_grad()
     def scores(self, matcher: Matcher) -> Tensor:

@@ -61,7 +61,7 @@ class Agic(Attack):
         mean = {n: sum(p.update[n] for p in problems) / count for n in last.update}
         labels, source = labels_of(replace(last, update=mean), knowledge, self.label_rule, rng)  # type: ignore[arg-type]
         layout = clients[0].layout
-        weights = depth_weights(layout, self.weights).sqrt()[None]
+        weights = depth_weights(layout, self.weights).sqrt()[None].to(last.where)
         observed = [layout.flatten(p.update) for p in problems]
 
         def build(part: slice, y: torch.Tensor) -> Parts:

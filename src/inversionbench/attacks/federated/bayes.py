@@ -81,8 +81,8 @@ class Bayes(Attack):
             return {self.weights[0]: 0.0}, 0
         batch, front, public = problem.protocol.batch_size, problem.model.front, knowledge.public
         index = torch.randint(len(public), (self.tune * batch,), generator=rng).numpy()
-        x = public.images(index).unflatten(0, (self.tune, batch))
-        labels = torch.randint(problem.model.classes, (self.tune, batch), generator=rng)
+        x = public.images(index).to(problem.where).unflatten(0, (self.tune, batch))
+        labels = torch.randint(problem.model.classes, (self.tune, batch), generator=rng).to(problem.where)
         with torch.no_grad():
             sent = channel.noisy(channel.mean(client, front(x), problem.one_hot(labels)), rng)
         trial = replace(problem, update=client.layout.unflatten(sent))

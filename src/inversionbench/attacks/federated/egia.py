@@ -97,7 +97,8 @@ class Egia(Attack):
         from inversionbench.attacks.federated._labels import Head, recover_labels
 
         dw, db = list(update.values())[-2:]
-        return torch.stack([recover_labels(Head(w, b, w * 0, b * 0), batch, self.label_rule) for w, b in zip(dw, db)])
+        heads = [Head(w, b, w * 0, b * 0) for w, b in zip(dw.cpu(), db.cpu())]
+        return torch.stack([recover_labels(head, batch, self.label_rule) for head in heads]).to(dw.device)
 
     def _follow(self, oracle: Oracle, rng: torch.Generator) -> Reconstruction:
         """The search at weights that only the uploads tell of."""
@@ -120,6 +121,7 @@ class Egia(Attack):
         protocol = protocol_of(oracle)
         update = gradients_of(oracle, protocol)
         labels = self._labels(update, protocol.batch_size)
+        model = model.to(labels.device)
         settings = Settings(self.steps, self.rate, self.tv, self.restarts, True, True, "randn", "cosine", "plain",
                             "drops", self.form)  # fmt: skip
         result = invert(Problem(model, protocol, update), labels, settings, rng)

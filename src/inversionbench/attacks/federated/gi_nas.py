@@ -65,7 +65,7 @@ class GiNas(Attack):
             raise UserError(f"gi_nas.width: expected a multiple of 4, got {self.width}")
         labels, source = labels_of(problem, knowledge, self.label_rule, rng)
         matcher = Matcher(problem, labels, 1, self.tv, "cosine", self.match, self.form)
-        found = Candidates.draw(self.candidates, self.levels, self.width, problem.shape[1:], rng)
+        found = Candidates.draw(self.candidates, self.levels, self.width, problem.shape[1:], rng, problem.where)
         scores = found.scores(matcher)
         chosen = scores.argmin(dim=1)
         networks = [found.network(int(i)) for i in chosen]

@@ -114,7 +114,7 @@ class GradInversion(Attack):
 
         def after(x: torch.Tensor, t: int) -> None:
             rate = self.rate * factor("cosine", t, self.steps, self.warm_up)
-            x.add_(torch.randn(x.shape, generator=rng), alpha=rate * self.noise).clamp_(low, high)
+            x.add_(torch.randn(x.shape, generator=rng).to(x.device), alpha=rate * self.noise).clamp_(low, high)
             if t + 1 >= begin and (t + 1 - begin) % self.period == 0:
                 agreed[:] = [consensus(x.unflatten(0, (self.seeds, -1)), self.reach).repeat(self.seeds, 1, 1, 1, 1)]
 

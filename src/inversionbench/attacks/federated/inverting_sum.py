@@ -76,7 +76,7 @@ def _joint(problem: Problem, groups: list[list[int]], size: int) -> Problem:
     """One row and one large batch for every sum."""
     import torch
 
-    first = torch.tensor([g[0] for g in groups])
+    first = torch.tensor([g[0] for g in groups]).to(problem.where)
     protocol = replace(problem.protocol, batch_size=size * problem.protocol.batch_size)
     return replace(problem, protocol=protocol, update={n: t[first] for n, t in problem.update.items()})
 
@@ -102,7 +102,7 @@ def _labels(
             if label in rest:
                 rest.remove(label)
         out.append((known + rest)[: joint.protocol.batch_size])
-    return torch.tensor(out)
+    return torch.tensor(out).to(joint.where)
 
 
 def _filed(
@@ -112,7 +112,8 @@ def _filed(
     import torch
 
     batch = problem.protocol.batch_size
-    data, labels = torch.zeros(problem.shape), torch.zeros(problem.clients, batch, dtype=torch.int64)
+    data = torch.zeros(problem.shape, device=problem.where)
+    labels = torch.zeros(problem.clients, batch, dtype=torch.int64, device=problem.where)
     for groups, found in parts:
         for row, members in enumerate(groups):
             for place, i in enumerate(i for i in members if i < problem.clients):

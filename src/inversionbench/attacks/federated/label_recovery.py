@@ -28,6 +28,7 @@ class LabelRecovery(Attack):
     id = "label_recovery"
     level = "GR"
     asks = "labels"
+    on_device = False
 
     rule: str = "bias_corrected"
     images: int = 64
@@ -41,11 +42,13 @@ class LabelRecovery(Attack):
             raise UserError(f"label_recovery.rule: '{self.rule}': {suggest(self.rule, [*RULES, 'evolution'])}")
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
+        import torch
+
         from inversionbench.attacks.federated._evolution import labels_by_evolution
         from inversionbench.attacks.federated._problem import read, recovered
         from inversionbench.oracle.base import AccessDenied
 
-        problem = read(oracle)
+        problem = read(oracle, where=torch.device("cpu"))
         if self.rule == "inner_product" and problem.protocol.batch_size > 1:
             raise AccessDenied(f"the rule 'inner_product' is defined for one image, not {problem.protocol.batch_size}")
         if self.rule == "evolution":

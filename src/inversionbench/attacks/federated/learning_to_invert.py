@@ -67,7 +67,7 @@ class LearningToInvert(Attack):
         with torch.no_grad():
             images = inverter(hashed).view(problem.shape).clamp(0, 1)
         return Reconstruction(
-            data=images.cpu(),
+            data=images,
             labels=recovered(problem, self.label_rule, rng),
             cost={"gradient_evaluations": self.pairs * len(problem.protocol.steps)},
             notes={"labels": self.label_rule, "second_order": False, "adaptive": True, **notes},
@@ -113,7 +113,6 @@ class LearningToInvert(Attack):
     ) -> tuple[Pairs, torch.Tensor, dict[str, Any]]:
         """Public pairs as the server would have received them, and the observed updates in the same features."""
         import torch
-        from torch.nn import functional as F
 
         from inversionbench.attacks.federated._adaptive import quantised
         from inversionbench.attacks.federated._inverter import CHUNK, Disguise, Hash, Pairs
@@ -133,7 +132,7 @@ class LearningToInvert(Attack):
             n = len(index) // batch
             x, y = augment(public.images(index.numpy()), look, rng), public.labels(index.numpy())
             guess = torch.randint(problem.model.classes, y.shape, generator=rng)
-            y = F.one_hot(torch.where(y < 0, guess, y), problem.model.classes).float()
+            x, y = x.to(problem.where), problem.one_hot(torch.where(y < 0, guess, y))
             with torch.no_grad():
                 images = problem.model.front(x).unflatten(0, (n, batch))
                 g = channel.mean(client, images, y.unflatten(0, (n, batch)))

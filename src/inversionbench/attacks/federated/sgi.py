@@ -119,9 +119,9 @@ class Sgi(Attack):
             first = starts[sum(t >= b for b in begins) - 1]
             if plain is not None and first == 1:
                 return plain
-            mask = first_active(layout, first).expand_as(observed)
+            mask = first_active(layout, first).to(observed.device).expand_as(observed)
             if self.keep < 1:
-                mask = mask * (torch.rand(observed.shape, generator=rng) < self.keep)
+                mask = mask * (torch.rand(observed.shape, generator=rng) < self.keep).to(observed.device)
             return Matching(observed, mask=mask)
 
         def evaluate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

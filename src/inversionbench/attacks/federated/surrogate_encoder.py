@@ -72,18 +72,18 @@ class SurrogateEncoder(Attack):
         from inversionbench.oracle.base import AccessDenied
 
         told, public = knowledge.defense, knowledge.public
-        x, y = public.images(), public.labels()
+        x, y = public.images().to(problem.where), public.labels().to(problem.where)
         if bool((y < 0).any()):
             raise AccessDenied("surrogate_encoder learns from public images with labels of the task, and here are none")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
-            encoder = Encoder(problem.model.shape, told["width"], told["hidden"])
+            encoder = Encoder(problem.model.shape, told["width"], told["hidden"]).to(problem.where)
         body = problem.model.body.requires_grad_(False)
         optimiser = torch.optim.Adam(encoder.parameters(), self.fit_rate)
         for _ in range(self.fit):
-            index = torch.randint(len(x), (self.size,), generator=rng)
+            index = torch.randint(len(x), (self.size,), generator=rng).to(problem.where)
             mean, log_var = encoder(x[index])
-            noise = torch.randn(mean.shape, generator=rng)
+            noise = torch.randn(mean.shape, generator=rng).to(mean.device)
             loss = F.cross_entropy(body(mean + told["spread"] * (log_var / 2).exp() * noise), y[index])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

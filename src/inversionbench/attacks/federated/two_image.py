@@ -71,7 +71,8 @@ class TwoImage(Attack):
         d = Descent(self.steps, self.rate, self.restarts)
         result = compose(wide, labels.repeat(1, 2), client, d, build, rng)
         both = mix(result.data, share)
-        result.data = both if told.get("member") == "patch" else unmix(both, share, knowledge.mean_image)
+        mean = knowledge.mean_image.to(both.device)
+        result.data = both if told.get("member") == "patch" else unmix(both, share, mean)
         result.labels, result.checkpoints = labels, []
         result.notes |= {"labels": source, "adaptive": True, "shares": share.tolist()}
         return result
@@ -101,13 +102,13 @@ def mixed_labels(
     import torch
     from torch.nn import functional as F
 
-    clients = torch.arange(problem.clients)
+    clients = torch.arange(problem.clients, device=problem.where)
     hard = F.one_hot(own, problem.model.classes).float()
     db = problem.update.get(problem.model.head_names[1])
     if not mixing or db is None:
-        return hard, torch.ones(problem.clients)
+        return hard, torch.ones(problem.clients, device=problem.where)
     with torch.no_grad():
-        p = problem.model(knowledge.public.images()[:LOOK]).softmax(dim=1).mean(0)
+        p = problem.model(knowledge.public.images()[:LOOK].to(problem.where)).softmax(dim=1).mean(0)
     y = (p - db).clamp_min(0)
     partner = y.scatter(1, own[:, None], -1.0).argmax(1)
     mine, other = y[clients, own], y[clients, partner]
