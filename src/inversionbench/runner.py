@@ -151,7 +151,7 @@ def _unfinished(params: Params, entry: str, public: Any, *key: str) -> Path:
     prior = params.priors[entry]
     base = prior.described.attributes.get("base")
     recipes = [repr(params.priors[name].build()) for name in (entry, base) if name]
-    images = hashlib.sha256(np.ascontiguousarray(public.x)).hexdigest()
+    images = hashlib.sha256(np.ascontiguousarray(public.x).tobytes()).hexdigest()
     digest = provenance.config_digest([recipes, provenance.code_digest(prior.described.module), images, *key])
     return params.folder / "unfinished" / f"{entry}-{digest[:16]}.pt"
 
