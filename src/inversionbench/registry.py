@@ -58,7 +58,7 @@ def methods(kind: str) -> dict[str, Method]:
     """All methods of a kind ('attack', 'defense', 'dataset', 'metric'), by id."""
     found: dict[str, Method] = {}
     for path in sorted(PACKAGE.glob(PATTERNS[kind])):
-        if path.stem.startswith("_") or path.stem in SHARED:
+        if path.stem.startswith(("_", ".")) or path.stem in SHARED:
             continue
         method = _read(kind, path)
         if method.id in found:

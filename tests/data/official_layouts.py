@@ -149,7 +149,7 @@ def svhn(folder, rng):
 def lfw(folder, rng, archive="lfw.tgz", top="lfw", mode="w:gz"):
     people = {"Ann_B": 9, "Carl_D": 3, "Eve_F": 8, "Gus_H": 2, "Ida_J": 8}
     files = {
-        f"{top}/{name}/{name}_{i:04d}.jpg": picture("JPEG", code, rng, height=60, width=60)
+        f"{top}/{name}/{name}_{i:04d}.jpg": picture("JPEG", code, rng, height=250, width=250)
         for code, (name, count) in enumerate(people.items())
         for i in range(1, count + 1)
     }

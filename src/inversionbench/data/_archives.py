@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
+from inversionbench.data._tree import JUNK
 from inversionbench.errors import UserError
 
 RATIO = 250  # unpacked size / packed size; tables reach 20, deflate can be driven to 1030
 SMALL = 1 << 24  # below this many unpacked bytes the ratio is not looked at: it can do no harm
-JUNK = re.compile(r"(^|/)(__MACOSX(/|$)|\.DS_Store$|\._[^/]*$|Thumbs\.db$|desktop\.ini$)")
 DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError,
     OverflowError,

@@ -34,7 +34,7 @@ def wav(data: bytes, where: str, rate: int) -> np.ndarray:
         with wave.open(io.BytesIO(data)) as sound:
             form = (sound.getnchannels(), sound.getsampwidth(), sound.getframerate())
             frames, count = sound.readframes(sound.getnframes()), sound.getnframes()
-    except (wave.Error, EOFError, OSError) as error:
+    except (wave.Error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{where}: not a whole PCM wav file ({error})") from error
     if form != (1, 2, rate):
         text = "{} channels, {} bytes a sample, {} Hz".format(*form)
@@ -61,23 +61,28 @@ def mat(source: Path | bytes, where: str, names: tuple[str, ...]) -> dict[str, A
 
 def table(text: str, where: str, columns: tuple[str, ...], delimiter: str) -> list[dict[str, str]]:
     """Rows of a delimited table with a header line, as text; columns are checked by name."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        return _rows(text, where, columns, delimiter)
+    except csv.Error as error:
+        raise UserError(f"{where}: damaged table ({error}); get it again") from error
+
+
+def _rows(text: str, where: str, columns: tuple[str, ...], delimiter: str) -> list[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     missing = [c for c in columns if c not in (reader.fieldnames or [])]
     if missing:
         got = ", ".join(reader.fieldnames or []) or "nothing"
         raise UserError(f"{where}: no column {', '.join(missing)}; it has {got}")
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise UserError(f"{where}: damaged table ({error}); get it again") from error
+    rows = list(reader)
     short = next((i for i, row in enumerate(rows) if None in row or None in row.values()), None)
     if short is not None:
         raise UserError(f"{where}: row {short + 1} has another number of columns than the header")
     return rows
 
 
-def text(data: bytes, where: str, encoding: str = "utf-8") -> str:
+def text(data: bytes, where: str) -> str:
+    """UTF-8 text, without the mark that Excel writes before it."""
     try:
-        return data.decode(encoding)
+        return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not {encoding} text ({error})") from error
+        raise UserError(f"{where}: not utf-8 text ({error})") from error

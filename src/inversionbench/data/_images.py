@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inversionbench.data import _tree
 from inversionbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,14 +19,19 @@ PIXELS = 1 << 26  # of one picture file; the largest data set of the survey has 
 
 
 def decode(
-    data: bytes, where: str, size: int, crop: int = 0, mode: str = "RGB", box: tuple[int, ...] | None = None
+    data: bytes, where: str, size: int, crop: int = 0, mode: str = "RGB", box: tuple[int, ...] | None = None,
+    native: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """One picture file as uint8 (channels, size, size).
 
     crop: side of the centred square kept before resizing, in pixels of the file (0: the largest square).
-    box: this part first (left, top, right, bottom). mode: "RGB" or "L" (grey). `where` names it in errors.
+    box: this part first (left, top, right, bottom). mode: "RGB" or "L" (grey). native: (width, height) of every picture
+    of the set: what is cut out is right for it alone. `where` names the file in errors.
     """
     picture = opened(data, where)
+    if native is not None and picture.size != native:
+        got = " x ".join(map(str, picture.size))
+        raise UserError(f"{where}: {got} pixels, the set has {native[0]} x {native[1]}; it is another version of it")
     if box is not None:
         picture = picture.crop(box)  # type: ignore[arg-type]
     return square(picture.convert(mode), size, crop)
@@ -44,6 +50,8 @@ def opened(data: bytes, where: str) -> Image.Image:
         raise UserError(f"{where}: not a picture of format {', '.join(FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{where}: cut off or damaged picture ({error})") from error
+    if picture.mode.startswith(("I", "F")):  # Pillow would cut these values off at 255 without a word
+        raise UserError(f"{where}: more than 8 bits a pixel (mode {picture.mode}); save it with 8")
     return picture
 
 
@@ -82,5 +90,4 @@ def fit(images: np.ndarray, size: int) -> np.ndarray:
 
 def files(folder: Path, endings: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".pgm")) -> list[Path]:
     """Picture files below a folder, sorted by their path in it (the same on every machine)."""
-    found = [p for p in folder.rglob("*") if p.suffix.lower() in endings and not p.name.startswith("._")]
-    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
+    return [path for _, path in _tree.walk(folder, endings)]

@@ -117,7 +117,11 @@ class Writer:
         taken = set(values) & _checks.RESERVED
         if taken:
             raise ValueError(f"meta: {', '.join(sorted(taken))} is written by prepare itself")
-        self._meta = {"classes": int(classes), **values}
+        self._meta |= {"classes": int(classes), **values}
+
+    def note(self, **values: Any) -> None:
+        """A further fact for `dataset.json`."""
+        self._meta |= values
 
     def drop_shared(self) -> None:
         """Drop public samples identical to private ones (count kept in `dataset.json`) instead of an error.

@@ -26,7 +26,8 @@ class File:
     """One declared input: where it lies below the data set's folder, its size and checksum, where to get it.
 
     `sha256` is of the file as downloaded, `content_sha256` of its decompressed content (for files that
-    mirrors compress again); at least one is given where it is known. `url` is None where terms need a form.
+    mirrors compress again); at least one is given where it is known. `count`: number of pictures, of a folder. `url` is
+    None where terms need a form.
     """
 
     path: str
@@ -34,6 +35,7 @@ class File:
     md5: str | None = None
     content_sha256: str | None = None
     size: int | None = None
+    count: int | None = None
     url: str | None = None
 
 

@@ -6,10 +6,11 @@ so the private identities are the most frequent ones (as in PPA; ties by number)
 number. Their photos are dealt to private, evaluation and heldout; the papers train the evaluator on the
 target's own images. The official partition is by identity and is not used.
 
-Options: release ("zip": img_align_celeba.zip; "folder": unpacked), resolution, crop, grey, private_people,
-public (photos, people taking turns), evaluation_share, heldout_share, attribute (empty: the identity is the
-label; otherwise one of the 40 names, then y is 0 or 1 everywhere and identities stay disjoint).
-`extra`: `identity` (CelebA number), `index` (image number), with `attribute` also `attributes` (n, 40) uint8.
+Options: release ("zip": img_align_celeba.zip; "folder": unpacked), partial (take the pictures that are
+there), resolution, crop, grey, private_people, public (photos, people taking turns), evaluation_share,
+heldout_share, attribute (empty: the identity is the label; otherwise one of the 40 names, then y is 0 or 1
+everywhere and identities stay disjoint). `extra`: `identity` (CelebA number), `index` (image number), with
+`attribute` also `attributes` (n, 40) uint8.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Celeba(DatasetSource):
         citation="Liu, Luo, Wang, Tang: Deep learning face attributes in the wild, ICCV 2015",
         files=(
             File(ZIP, md5="00d2c5bc6d35e252742224ab0c1e8fcb"),
-            File(FOLDER),
+            File(FOLDER, count=202599),
             File(IDENTITY, md5="32bd1bd63d3c78cd57e08160ec5ed1e2"),
             File(ATTRIBUTES, md5="75e246fa4810816ffd6ee81facbd244c"),
         ),
@@ -54,6 +55,7 @@ class Celeba(DatasetSource):
     )
 
     release: str = "auto"
+    partial: bool = False
     resolution: int = 64
     crop: int = 108
     grey: bool = False
@@ -71,7 +73,9 @@ class Celeba(DatasetSource):
         assert root is not None
         _stream.size(self.id, self.resolution)
         folder = sources.release_of(self, root) == "folder"
-        files, person = _identities(root / IDENTITY)
+        where = root / (FOLDER if folder else ZIP)
+        pairs = _stream.kept(_identities(root / IDENTITY), lambda pair: pair[0], [where], self.partial, out)
+        files, person = [name for name, _ in pairs], np.array([number for _, number in pairs], np.int64)
         private = _people.frequent(person, 2, self.private_people, "data.celeba.private_people")
         public = _people.others(person, private, 0, rng, "data.celeba.public")
         shares = {"evaluation": self.evaluation_share, "heldout": self.heldout_share}
@@ -79,14 +83,15 @@ class Celeba(DatasetSource):
         classes = len(private)
         if self.attribute:
             sides, classes = self._attributes(root / ATTRIBUTES, files, sides), 2
-        prefix = "" if folder else f"{FOLDER}/"
+        nested = not folder or (where / FOLDER).is_dir()  # Kaggle's copy has the folder in itself
+        prefix = f"{FOLDER}/" if nested else ""
         mode, channels = ("L", 1) if self.grey else ("RGB", 3)
         out.drop_shared()
         _stream.write(
             out, parts,
-            _stream.items(root / (FOLDER if folder else ZIP), {prefix + f: i for i, f in enumerate(files)}),
-            lambda data, name: _images.decode(data, name, self.resolution, self.crop, mode),
-            (channels, self.resolution, self.resolution), sides,
+            _stream.items(where, {prefix + f: i for i, f in enumerate(files)}),
+            lambda data, name: _images.decode(data, name, self.resolution, self.crop, mode, native=(178, 218)),
+            (channels, self.resolution, self.resolution), sides, label=files.__getitem__,
         )  # fmt: skip
         out.meta(classes=classes, private_people=len(private), public_people=len(public))
 
@@ -106,10 +111,9 @@ class Celeba(DatasetSource):
         return {**sides, "y": y, "attributes": table.astype(np.uint8)}
 
 
-def _identities(path: Path) -> tuple[list[str], np.ndarray]:
-    """File names and identities (n,) of identity_CelebA.txt, sorted by file name."""
+def _identities(path: Path) -> list[tuple[str, int]]:
+    """File name and identity of each picture, from identity_CelebA.txt, sorted by file name."""
     lines = [line.split() for line in _formats.text(path.read_bytes(), str(path)).splitlines() if line.strip()]
     if not lines or any(len(words) != 2 or not words[1].isdigit() for words in lines):
         raise UserError(f"{path}: expected lines of an image name and a number; get the file again")
-    lines.sort()
-    return [words[0] for words in lines], np.array([int(words[1]) for words in lines], np.int64)
+    return [(name, int(number)) for name, number in sorted(lines)]

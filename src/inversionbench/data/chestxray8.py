@@ -6,9 +6,10 @@ findings, images without finding are public. Everything is split by patient: no 
 patients with a private image give no public one.
 
 Releases: "archives" (images_001.tar.gz ... images_012.tar.gz, read where they lie, one at a time), "folder"
-(images/ with the unpacked PNG files). Labels: Data_Entry_2017.csv or the revision Data_Entry_2017_v2020.csv.
-Options: release, resolution, findings (the private classes, in the order of their labels; default the eight
-of the paper), public (number of images, 0: all), evaluation_share, heldout_share (of the private images).
+(images/ with the unpacked PNG files), "folders" (images_001/ ... images_012/, as Kaggle gives them). Labels:
+Data_Entry_2017.csv or the revision Data_Entry_2017_v2020.csv. Options: release, partial (take the pictures
+that are there), resolution, findings (the private classes, in the order of their labels; default the eight of
+the paper), public (number of images, 0: all), evaluation_share, heldout_share (of the private images).
 `extra`: `identity` (patient), `index` (row of the table). Text markers (L/R, PORTABLE) dominate SSIM.
 """
 
@@ -32,6 +33,7 @@ MD5 = (
     "09ec81c4c31e32858ad8cf965c494b74", "499aefc67207a5a97692424cf5dbeed5", "dc9fda1757c2de0032b63347a7d2895c",
 )  # fmt: skip
 ARCHIVES = tuple(f"images_{i:03d}.tar.gz" for i in range(1, 13))
+FOLDERS = tuple(f"images_{i:03d}" for i in range(1, 13))  # as Kaggle gives them
 TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 NONE = "No Finding"
 
@@ -50,7 +52,8 @@ class Chestxray8(DatasetSource):
         citation="Wang et al.: ChestX-ray8, CVPR 2017",
         files=(
             *(File(name, md5=md5) for name, md5 in zip(ARCHIVES, MD5)),
-            File("images"),
+            File("images", count=112120),
+            *(File(name) for name in FOLDERS),
             *(File(name) for name in TABLES),
         ),
         manual_steps=(
@@ -61,6 +64,7 @@ class Chestxray8(DatasetSource):
     )
 
     release: str = "auto"
+    partial: bool = False
     resolution: int = 64
     findings: tuple[str, ...] = (
         "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -73,7 +77,8 @@ class Chestxray8(DatasetSource):
     def needs(self) -> dict[str, tuple[str, ...]]:
         archives = {f"archives{suffix}": (*ARCHIVES, table) for suffix, table in zip(("", "_v2020"), TABLES)}
         folders = {f"folder{suffix}": ("images", table) for suffix, table in zip(("", "_v2020"), TABLES)}
-        return archives | folders
+        kaggle = {f"folders{suffix}": (*FOLDERS, table) for suffix, table in zip(("", "_v2020"), TABLES)}
+        return archives | folders | kaggle
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         assert root is not None
@@ -82,6 +87,8 @@ class Chestxray8(DatasetSource):
         table = root / self.needs()[release][-1]
         columns = ("Image Index", "Finding Labels", "Patient ID")
         rows = _formats.table(_formats.text(table.read_bytes(), str(table)), str(table), columns, ",")
+        places = [root / place for place in self.needs()[release][:-1]]
+        rows = _stream.kept(rows, lambda row: row["Image Index"], places, self.partial, out)
         if not all(row["Patient ID"].isdecimal() for row in rows):
             raise UserError(f"{table}: a patient without a number; get the table again")
         patient = np.array([int(row["Patient ID"]) for row in rows], np.int64)
@@ -91,9 +98,10 @@ class Chestxray8(DatasetSource):
         number = {row["Image Index"]: i for i, row in enumerate(rows)}
         out.drop_shared()
         _stream.write(
-            out, parts, _items(root, release.startswith("folder"), number),
+            out, parts, _items(places, number),
             lambda data, name: _images.decode(data, name, self.resolution, mode="L"),
             (1, self.resolution, self.resolution), {"y": y, "identity": patient},
+            label=lambda i: rows[i]["Image Index"],
         )  # fmt: skip
         out.meta(classes=len(self.findings), class_names=list(self.findings))
 
@@ -116,9 +124,8 @@ class Chestxray8(DatasetSource):
         return parts
 
 
-def _items(root: Path, unpacked: bool, number: dict[str, int]) -> Iterator[Any]:
-    if unpacked:
-        yield from _stream.items(root / "images", number)
-        return
-    for archive in ARCHIVES:
-        yield from _stream.items(root / archive, {f"images/{name}": i for name, i in number.items()})
+def _items(places: list[Path], number: dict[str, int]) -> Iterator[Any]:
+    """Pictures of the archives, or of the folders they unpack to, by their file name."""
+    for path in places:
+        names = [name for name in _stream.names(path) if name.rsplit("/", 1)[-1] in number]
+        yield from _stream.items(path, {name: number[name.rsplit("/", 1)[-1]] for name in names})

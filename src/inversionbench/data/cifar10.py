@@ -34,7 +34,7 @@ class Cifar10(DatasetSource):
 
     id = "cifar10"
     task = "10 objects"
-    folders = ("cifar10_jpeg",)
+    folders = ("cifar10_jpeg", ".")
     titles = {"jpeg": "CIFAR-10 (JPEG)"}
     card = Card(
         name="CIFAR-10",

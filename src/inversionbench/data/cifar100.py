@@ -35,6 +35,7 @@ class Cifar100(DatasetSource):
     """CIFAR-100; options in the module docstring."""
 
     id = "cifar100"
+    folders = (".",)  # as torchvision lays it
     task = "100 objects"
     card = Card(
         name="CIFAR-100",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def add_commands(subparsers: Any) -> None:
         parser.add_argument(
             "--option", action="append", default=[], metavar="K=V", help="an option of the data set"
         )
+    check.add_argument("--partial", action="store_true", help="a folder may hold fewer pictures than the set")
     prepare.add_argument("--out", type=Path, help="folder to write (default: prepared/NAME)")
     prepare.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
     prepare.add_argument("--download", action="store_true", help="fetch missing files where terms allow it")
@@ -110,9 +112,17 @@ def _check(args: argparse.Namespace) -> int:
     except sources.MissingData as error:
         print(error)
         return 1
-    for entry in sources.verify(found):
-        print(f"{entry['path']}: {entry['size']:,} bytes, {entry.get('sha256', entry.get('listing_sha256'))}")
-    print(f"{args.name}: all files of {sources.title(source, found.release)} are right")
+    compared = True
+    for file, path in found.files:
+        if path.is_dir():
+            print(f"{file.path}: {sources.compare_folder(file, path, args.partial, sys.stderr.isatty())}")
+            compared = compared and file.count is not None and not args.partial
+        else:
+            entry = sources.check(args.name, file, path)
+            print(f"{file.path}: {entry['size']:,} bytes, {entry['sha256']}")
+            compared = compared and bool(file.sha256 or file.md5 or file.content_sha256)
+    title = sources.title(source, found.release)
+    print(f"{args.name}: all files of {title} are {'right' if compared else 'there; not all of them have a checksum'}")
     return 0
 
 

@@ -36,6 +36,7 @@ class FashionMnist(DatasetSource):
     """Fashion-MNIST; options as those of MNIST."""
 
     id = "fashion_mnist"
+    folders = ("FashionMNIST/raw", "fashion_mnist/FashionMNIST/raw")  # as torchvision lays them
     task = "10 kinds of clothes"
     card = Card(
         name="Fashion-MNIST",

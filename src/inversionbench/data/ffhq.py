@@ -40,7 +40,7 @@ class Ffhq(DatasetSource):
         source="NVIDIA, github.com/NVlabs/ffhq-dataset",
         terms="set CC BY-NC-SA 4.0; single images CC BY, CC BY-NC, public domain; people may ask for removal",
         citation="Karras, Laine, Aila: A style-based generator architecture for GANs, CVPR 2019",
-        files=(*(File(folder) for folder in FOLDERS.values()), File(LIST)),
+        files=(*(File(folder, count=70000) for folder in FOLDERS.values()), File(LIST)),
         manual_steps=(
             "with the download script of the repository get thumbnails128x128 (2 GB; enough up to 128 pixels) "
             "or images1024x1024 (89 GB) into ffhq/; with check_md5 also ffhq-dataset-v2.json"

@@ -5,9 +5,11 @@ works it cites, not an official one. Several images show one lesion, so everythi
 lesion is in two parts. Labels are known in public (the attacker holds other lesions of the same diseases);
 classes are very unequal (nv 6,705 of 10,015).
 
-Releases: "zip" (HAM10000_images_part_1.zip and part_2.zip), "folder" (the two folders they unpack to), with
-the table as HAM10000_metadata.csv, .tab or without ending. Options: release, resolution, public_share,
-evaluation_share, heldout_share. `extra`: `identity` (lesion), `index` (row of the table).
+Releases: "zip" (HAM10000_images_part_1.zip and part_2.zip), "folder" (the two folders they unpack to),
+"lower" (these in small letters), "classes" (a folder of pictures for each class, akiec to vasc), with the
+table as HAM10000_metadata.csv, .tab or without ending. Options: release, partial (take the pictures that are
+there), resolution, public_share, evaluation_share, heldout_share. `extra`: `identity` (lesion), `index` (row
+of the table).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from inversionbench.errors import UserError
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 ZIPS = ("HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip")
 FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
+LOWER = tuple(name.lower() for name in FOLDERS)  # the same pictures once more in Kaggle's copy
 TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
 
@@ -44,7 +47,7 @@ class Ham10000(DatasetSource):
         files=(
             File(ZIPS[0], md5="4639bfa73ab251610530a97c898e6e46", size=1366522108),
             File(ZIPS[1], md5="da43d6cc50f6613013be07e8986b384b", size=1403566547),
-            *(File(name) for name in (*FOLDERS, *TABLES)),
+            *(File(name) for name in (*FOLDERS, *LOWER, *CLASSES, *TABLES)),
         ),
         manual_steps=(
             "from the Dataverse page download HAM10000_images_part_1.zip, HAM10000_images_part_2.zip and "
@@ -54,6 +57,7 @@ class Ham10000(DatasetSource):
     )
 
     release: str = "auto"
+    partial: bool = False
     resolution: int = 64
     public_share: float = 0.4
     evaluation_share: float = 0.15
@@ -62,7 +66,9 @@ class Ham10000(DatasetSource):
     def needs(self) -> dict[str, tuple[str, ...]]:
         ends = ("", "_tab", "_plain")
         zips: dict[str, tuple[str, ...]] = {f"zip{end}": (*ZIPS, table) for end, table in zip(ends, TABLES)}
-        return zips | {f"folder{end}": (*FOLDERS, table) for end, table in zip(ends, TABLES)}
+        kinds = {"folder": FOLDERS, "lower": LOWER, "classes": CLASSES}
+        folders = {f"{kind}{end}": (*names, table) for kind, names in kinds.items() for end, table in zip(ends, TABLES)}
+        return zips | folders
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         assert root is not None
@@ -72,6 +78,8 @@ class Ham10000(DatasetSource):
         text = _formats.text((root / table).read_bytes(), str(root / table))
         delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
         rows = _formats.table(text, str(root / table), ("lesion_id", "image_id", "dx"), delimiter)
+        places = [root / name for name in pictures]
+        rows = _stream.kept(rows, lambda row: row["image_id"], places, self.partial, out)
         unknown = {row["dx"] for row in rows} - set(CLASSES)
         if unknown:
             raise UserError(f"{root / table}: unknown classes {', '.join(sorted(unknown))}")
@@ -82,15 +90,15 @@ class Ham10000(DatasetSource):
         out.drop_shared()
         _stream.write(
             out, {part: _split.robin(found, y, rng) for part, found in blocks.items()},
-            _items(root, pictures, {row["image_id"]: i for i, row in enumerate(rows)}),
+            _items(places, {row["image_id"]: i for i, row in enumerate(rows)}),
             lambda data, name: _images.decode(data, name, self.resolution),
-            (3, self.resolution, self.resolution), {"y": y, "identity": lesion},
+            (3, self.resolution, self.resolution), {"y": y, "identity": lesion}, label=lambda i: rows[i]["image_id"],
         )  # fmt: skip
         out.meta(classes=len(CLASSES), class_names=list(CLASSES))
 
 
-def _items(root: Path, pictures: list[str], number: dict[str, int]) -> Iterator[Any]:
+def _items(places: list[Path], number: dict[str, int]) -> Iterator[Any]:
     """Pictures of both archives or folders, found by the image id their file is named with."""
-    for path in (root / name for name in pictures):
+    for path in places:
         names = [name for name in _stream.names(path) if Path(name).stem in number]
         yield from _stream.items(path, {name: number[Path(name).stem] for name in names})

@@ -36,6 +36,7 @@ class Imagenet(DatasetSource):
     """ILSVRC-2012; options in the module docstring."""
 
     id = "imagenet"
+    folders = (".",)  # as torchvision lays it
     task = "1000 objects"
     card = Card(
         name="ImageNet (ILSVRC-2012)",

@@ -1,10 +1,11 @@
 """lfw: Labeled Faces in the Wild, photographs of public figures, 250x250 colour (survey section 6).
 
-Releases: "full" (lfw.tgz, 13,233 photos of 5,749 people), "funneled", "deepfunneled", and "subset"
-(lfw_subset.tar: 34 people with 30 photos, 80 others with 4). The private people are those with at least
-`min_photos` photos (34 in every release), of whom the first `photos` are used, so the full release has the
-private people of the subset. All others, or `public_people` of them, are public. Each private person's photos
-are dealt to private, evaluation and heldout.
+Releases: "full" (lfw.tgz, 13,233 photos of 5,749 people), "funneled", "deepfunneled", "funneled_folder" and
+"deepfunneled_folder" (unpacked: PERSON/*.jpg in lfw_funneled or lfw-deepfunneled, once more nested or not),
+and "subset" (lfw_subset.tar: 34 people with 30 photos, 80 others with 4). The private people are those with
+at least `min_photos` photos (34 in every release), of whom the first `photos` are used, so the full release
+has the private people of the subset. All others, or `public_people` of them, are public. Each private
+person's photos are dealt to private, evaluation and heldout.
 
 Options: release, resolution, crop (side of the centred square that is kept, of 250 pixels), grey, min_photos,
 private_people (0: all that qualify; otherwise the most frequent), photos (0: all), public_people and public
@@ -26,7 +27,7 @@ from inversionbench.errors import UserError
 
 ARCHIVES = {
     "full": "lfw.tgz", "funneled": "lfw-funneled.tgz", "deepfunneled": "lfw-deepfunneled.tgz",
-    "subset": "lfw_subset.tar",
+    "subset": "lfw_subset.tar", "funneled_folder": "lfw_funneled", "deepfunneled_folder": "lfw-deepfunneled",
 }  # fmt: skip
 
 
@@ -35,8 +36,12 @@ class Lfw(DatasetSource):
     """Labeled Faces in the Wild; options in the module docstring."""
 
     id = "lfw"
+    folders = ("lfw-py", "lfw_home", ".")  # of torchvision, scikit-learn, Kaggle
     task = "34 people"
-    titles = {"funneled": "LFW (funneled)", "deepfunneled": "LFW (deepfunneled)", "subset": "LFW (subset)"}
+    titles = {
+        "funneled": "LFW (funneled)", "deepfunneled": "LFW (deepfunneled)", "subset": "LFW (subset)",
+        "funneled_folder": "LFW (funneled)", "deepfunneled_folder": "LFW (deepfunneled)",
+    }  # fmt: skip
     card = Card(
         name="LFW",
         modality="image",
@@ -57,6 +62,8 @@ class Lfw(DatasetSource):
                 "lfw_subset.tar", size=19793920,
                 sha256="c32567393b9e0be58cd140785ccedf9ef5899e35b9a78d87eb987543b2446293",
             ),
+            File("lfw_funneled", count=13233),
+            File("lfw-deepfunneled", count=13233),
         ),
         manual_steps="put lfw.tgz (or lfw-funneled.tgz) into lfw/; the site names mirrors when it is down",
         notes="real people: show no names, use for evaluation only; a bias and a take-down notice apply",
@@ -82,9 +89,9 @@ class Lfw(DatasetSource):
         _stream.size(self.id, self.resolution)
         path = root / ARCHIVES[sources.release_of(self, root)]
         names = _stream.names(path)
-        if not names or any(name.count("/") != 2 for name in names):
-            raise UserError(f"{path}: expected members lfw*/PERSON/PERSON_0001.jpg")
-        person = _people.numbered([name.split("/")[1] for name in names])
+        if not names or any(name.count("/") not in (1, 2) for name in names):
+            raise UserError(f"{path}: expected pictures PERSON/PERSON_0001.jpg, in a folder or not")
+        person = _people.numbered([name.split("/")[-2] for name in names])
         private = _people.frequent(person, self.min_photos, self.private_people, "data.lfw.min_photos")
         public = _people.others(person, private, self.public_people, rng, "data.lfw.public_people")
         shares = {"evaluation": self.evaluation_share, "heldout": self.heldout_share}
@@ -93,7 +100,7 @@ class Lfw(DatasetSource):
         out.drop_shared()  # a few photos are in the set twice, under two names
         _stream.write(
             out, parts, _stream.items(path, {name: i for i, name in enumerate(names)}),
-            lambda data, name: _images.decode(data, name, self.resolution, self.crop, mode),
+            lambda data, name: _images.decode(data, name, self.resolution, self.crop, mode, native=(250, 250)),
             (channels, self.resolution, self.resolution), sides,
         )  # fmt: skip
         out.meta(classes=len(private), private_people=len(private), public_people=len(public))

@@ -42,6 +42,7 @@ class Mnist(DatasetSource):
 
     id = "mnist"
     task = "10 digits"
+    folders = ("MNIST/raw", "mnist/MNIST/raw")  # as torchvision lays them
     card = Card(
         name="MNIST",
         modality="image",

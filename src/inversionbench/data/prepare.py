@@ -111,7 +111,7 @@ def _key(source: DatasetSource, name: str, seed: int, found: sources.Found | Non
     for path in _modules(name):
         code.update(path.name.encode() + path.read_bytes())
     state = {"options": _plain(source), "name": name, "seed": seed, "code": code.hexdigest()}
-    state["files"] = found.fingerprint(deep=True) if found else []
+    state["files"] = found.fingerprint() if found else []
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 

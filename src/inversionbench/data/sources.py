@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inversionbench.data import _tree
 from inversionbench.data.base import Card, DatasetSource, File
 from inversionbench.errors import UserError, suggest
+from inversionbench.files import write_text
 
 ROOT_VARIABLE = "INVERSIONBENCH_DATA"
 BLOCK = 1 << 20
+MANY = 13  # names of missing files in one line
 LARGE = 1 << 30  # bytes above which checking a file shows its progress
 CONTENT_LIMIT = 1 << 31  # bytes a declared .gz may unpack to while its content is checked
 
@@ -43,25 +46,16 @@ class Found:
     folder: Path
     files: tuple[tuple[File, Path], ...]
 
-    def fingerprint(self, deep: bool = False) -> list[list[Any]]:
-        """Name, size and time of change of each file: cheap, and different when a file was replaced.
-
-        deep: of a folder also the list of its files, which takes a walk through it.
-        """
-        out: list[list[Any]] = []
-        for file, path in self.files:
-            stat = path.stat()
-            tree = _listing(file, path)["listing_sha256"] if deep and path.is_dir() else ""
-            out.append([path.name, stat.st_size, stat.st_mtime_ns, tree])
-        return out
+    def fingerprint(self) -> list[list[Any]]:
+        """Name, size and time of change of each file, of a folder those of all its files: needs no file to be read, and
+        is different when one was replaced, added or removed."""
+        return [[path.name, *(_times(path) if path.is_dir() else _state(path))] for _, path in self.files]
 
 
 def data_root(root: Path | None) -> Path | None:
     """The given root, or the one of the environment variable, or None."""
-    if root is not None:
-        return Path(root)
-    value = os.environ.get(ROOT_VARIABLE)
-    return Path(value) if value else None
+    value = root or os.environ.get(ROOT_VARIABLE)
+    return Path(value).expanduser() if value else None
 
 
 def releases(source: DatasetSource | type[DatasetSource]) -> dict[str, tuple[str, ...]]:
@@ -145,12 +139,13 @@ def _missing(source: DatasetSource, name: str, root: Path | None) -> MissingData
     if root is None:
         text = f"no data root is set: give one, or set {ROOT_VARIABLE} to the folder that holds '{name}/'"
         return MissingData(f"{card.name}: {text}.\n{steps(card)}", tuple(sum(wanted.values(), ())), None)
-    folder = next((root / s for s in folders(source, name) if (root / s).is_dir()), root / name)
+    folder = next((root / s for s in folders(source, name) if s != "." and (root / s).is_dir()), root / name)
     lines, absent = [], []
     for release, paths in wanted.items():
         gone = [p for p in paths if locate(folder, declared(card, p)) is None]
         absent += gone
-        lines.append(f"  {release + ': ' if release else ''}{', '.join(gone)}")
+        rest = f" and {len(gone) - MANY} more" if len(gone) > MANY else ""
+        lines.append(f"  {release + ': ' if release else ''}{', '.join(gone[:MANY])}{rest}")
     also = "" if len(wanted) == 1 else " (one of these releases is enough)"
     message = f"{card.name}: files are missing in {folder}{also}:\n" + "\n".join(lines) + f"\n{steps(card)}"
     return MissingData(message, tuple(dict.fromkeys(absent)), folder)
@@ -181,7 +176,7 @@ def verify(
     for file, path in found.files:
         if file.path not in known:
             tree = path.is_dir() and not (file.sha256 or file.md5 or file.content_sha256)
-            known[file.path] = _listing(file, path) if tree else check(found.name, file, path, progress)
+            known[file.path] = _listing(file, path, progress) if tree else check(found.name, file, path, progress)
             if remember:
                 remember("verified", known)
         out.append(known[file.path])
@@ -252,11 +247,61 @@ def _content(name: str, path: Path) -> str:
     return digest.hexdigest()
 
 
-def _listing(file: File, folder: Path) -> dict[str, Any]:
-    """sha256 over the sorted names and sizes of all files of a folder, which has no checksum of its own."""
-    digest, total, count = hashlib.sha256(), 0, 0
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\t{size}\n".encode())
-        total, count = total + size, count + 1
-    return {"path": file.path, "size": total, "files": count, "listing_sha256": digest.hexdigest()}
+def _state(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _times(folder: Path) -> tuple[int, str]:
+    """Number of a folder's files, and a digest of their names, sizes and times of change."""
+    found = [(name, *_state(path)) for name, path in _tree.walk(folder)]
+    return len(found), hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def _listing(file: File, folder: Path, progress: bool = False) -> dict[str, Any]:
+    """sha256 over the sorted names and contents of all files of a folder, which has no checksum of its own."""
+    found = digests(folder, progress)
+    text = "".join(f"{name}\t{digest}\n" for name, digest in found.items())
+    total = sum(path.stat().st_size for _, path in _tree.walk(folder))
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return {"path": file.path, "size": total, "files": len(found), "listing_sha256": sha256}
+
+
+def digests(folder: Path, progress: bool = False) -> dict[str, str]:
+    """sha256 of every file of a folder, by its name below it."""
+    found = _tree.walk(folder)
+    return {name: _digest(path, False)[0] for name, path in (_counted(found, folder) if progress else found)}
+
+
+def _counted(found: list[tuple[str, Path]], folder: Path) -> Iterator[tuple[str, Path]]:
+    from tqdm import tqdm
+
+    return iter(tqdm(found, desc=folder.name, unit="files", leave=False))
+
+
+def compare_folder(file: File, folder: Path, partial: bool, progress: bool = False) -> str:
+    """What can be said of a declared folder that has no published checksum: one sentence; `UserError` where it is not
+    what it should be, with the first file that differs.
+
+    Its files are compared with the list of checksums beside it (`.NAME.sha256`, as sha256sum writes it), which is
+    written where there is none, and their number with the declared one, unless `partial`.
+    """
+    found, manifest = digests(folder, progress), folder.with_name(f".{folder.name}.sha256")
+    if file.count is not None and len(found) != file.count and not partial:
+        raise UserError(f"{folder} holds {len(found):,} files, expected {file.count:,}; get the others, or take what is "
+                        "there with --partial")  # fmt: skip
+    count = f"{len(found):,} files" + (f" of {file.count:,}" if file.count not in (None, len(found)) else "")
+    if manifest.is_file():
+        known = {name: digest for digest, name in (line.split("  ", 1) for line in manifest.read_text().splitlines())}
+        different = sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name))
+        if different:
+            first = different[0]
+            what = "is missing" if first not in found else "is new" if first not in known else "has other content"
+            raise UserError(f"{folder / first} {what} ({len(different)} files differ from {manifest}; where that is "
+                            "right, delete the list and check again)")  # fmt: skip
+        return f"{count}, as in {manifest.name}"
+    try:
+        write_text(manifest, "".join(f"{digest}  {name}\n" for name, digest in found.items()))
+    except OSError:
+        return f"{count}; no list to compare with, and none can be written there"
+    return f"{count}; first sight, their checksums are now in {manifest.name}"

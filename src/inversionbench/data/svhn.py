@@ -26,6 +26,7 @@ class Svhn(DatasetSource):
     """SVHN; options as those of MNIST, and `use_extra`."""
 
     id = "svhn"
+    folders = (".",)  # as torchvision lays it
     task = "10 digits"
     card = Card(
         name="SVHN",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,9 @@ def _as_float(array: np.ndarray, path: Path) -> np.ndarray:
 
 def _channels_first(array: np.ndarray, path: Path, layout: str) -> np.ndarray:
     if array.ndim == 3:
+        if 3 in (array.shape[0], array.shape[2]):
+            raise UserError(f"'{path}' has shape {array.shape}: is it one colour image, or several grey ones? Save "
+                            "array[None] or array[:, None], which have four axes")  # fmt: skip
         return array[:, None]
     if array.ndim != 4 or 0 in array.shape:
         raise UserError(f"'{path}' has shape {array.shape}: expected (n, channels, height, width), all positive")
@@ -69,10 +73,19 @@ def _channels_first(array: np.ndarray, path: Path, layout: str) -> np.ndarray:
     return array if layout == "nchw" else array.transpose(0, 3, 1, 2)
 
 
+def _natural(name: str) -> list[Any]:
+    """A key that sorts 2.png before 10.png, as the rows of an array come.
+
+    >>> sorted(["10.png", "2.png", "1.png"], key=_natural)
+    ['1.png', '2.png', '10.png']
+    """
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
 def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
     from inversionbench.data._images import files, opened
 
-    found = files(path)
+    found = sorted(files(path), key=lambda p: _natural(p.relative_to(path).as_posix()))
     if not found:
         raise UserError(f"'{path}' holds no pictures (.png, .jpg, .pgm)")
     names = [p.relative_to(path).with_suffix("").as_posix() for p in found]
@@ -80,9 +93,6 @@ def _folder(path: Path) -> tuple[np.ndarray, list[str]]:
         twice = next(n for n in names if names.count(n) > 1)
         raise UserError(f"'{path}' holds two pictures named '{twice}' that differ only in their ending")
     pictures = [opened(p.read_bytes(), str(p)) for p in found]
-    for p, picture in zip(found, pictures):
-        if picture.mode.startswith(("I", "F")):  # Pillow would cut these values off at 255 without a word
-            raise UserError(f"'{p}' has more than 8 bits a pixel (mode {picture.mode}): save the values as .npy")
     mode = "L" if all(p.mode in ("1", "L") for p in pictures) else "RGB"
     arrays = [np.asarray(p.convert(mode)) for p in pictures]
     for p, array in zip(found, arrays):
