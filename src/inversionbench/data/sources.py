@@ -288,8 +288,8 @@ def compare_folder(file: File, folder: Path, partial: bool, progress: bool = Fal
     """
     found, manifest = digests(folder, progress), folder.with_name(f".{folder.name}.sha256")
     if file.count is not None and len(found) != file.count and not partial:
-        raise UserError(f"{folder} holds {len(found):,} files, expected {file.count:,}; get the others, or take what is "
-                        "there with --partial")  # fmt: skip
+        raise UserError(f"{folder} holds {len(found):,} files, expected {file.count:,}; get the others, or take what "
+                        "is there with --partial")  # fmt: skip
     count = f"{len(found):,} files" + (f" of {file.count:,}" if file.count not in (None, len(found)) else "")
     if manifest.is_file():
         known = {name: digest for digest, name in (line.split("  ", 1) for line in manifest.read_text().splitlines())}
