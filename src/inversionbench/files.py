@@ -16,6 +16,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on error removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     try:
         yield part
@@ -63,8 +64,8 @@ def _sweep(path: Path) -> None:
     """Remove what killed processes of this machine left of `path`."""
     for left in path.parent.glob(f".{path.name}.*"):
         pid, _, rest = left.name.removeprefix(f".{path.name}.").partition(".")
-        if rest in ("part", "old") and pid.isdecimal() and not _runs(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+        if rest in ("part", "old", f"part{path.suffix}") and pid.isdecimal() and not _runs(int(pid)):
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _runs(pid: int) -> bool:

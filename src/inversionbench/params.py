@@ -23,6 +23,7 @@ entry, `only` keeps the scenarios it names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,6 +203,9 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
     results = Path(raw.get("results") or "results")
     root = (raw.get("data") or {}).get("root")
     uri = (raw.get("tracking") or {}).get("uri")
+    if uri and re.search(r"//[^/@]*:[^/@]+@", uri):
+        raise UserError(f"{source}: tracking.uri holds a password, which would stand in results and logs: leave it out, "
+                        "and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for PostgreSQL)")  # fmt: skip
     return Params(
         scale=raw["scale"],
         results=results,

@@ -3,7 +3,7 @@
 Fed from records alone, so losing the server loses nothing, and feeding twice changes nothing: a run carries
 the digest of its record (tag `record_sha`, set last) and is skipped while that is equal. One process writes;
 jobs never import mlflow. A server that cannot be reached, a locked database, a broken record: the sync says
-so and ends, it never raises and never waits for long.
+so and ends, it never raises and never waits for long. Several clones may feed one store: each touches its own runs.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import logging
 import math
 import os
 import re
+import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inversionbench import records
+from inversionbench.files import atomic, write_text
 from inversionbench.survey import collect
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 LONGEST, KEY, BATCH, METRICS = 6000, 250, 100, 1000  # mlflow's limits: value, name, parameters and all entries per call
+PATIENCE = 120.0  # seconds without a run written, after which a store is given up
 ENDED = {"ok": "FINISHED", "failed": "FAILED"}  # any other status of a cell: "KILLED"
 IDENTITY = ("scenario", "dataset", "model", "attack", "method", "level", "defense", "strength", "seed")
 SHOWN = ("scenario", "attack", "defense", "strength", "seed")  # columns of the shared view
@@ -57,11 +61,52 @@ def sync(cells: Path, uri: str, scale: str, planned: Collection[str] | None = No
         if not found:
             raise FileNotFoundError(f"no records below {cells}; the runs in MLflow are left as they are")
         with _environment():
-            _sync(found, _client(uri), uri, scale, counts)
+            _within_patience(lambda: _sync(found, _client(uri), uri, scale, _clone(Path(cells)), counts), counts)
     except Exception as error:  # whatever is wrong with the server, the survey does not depend on it
-        counts |= {"status": "failed", "reason": f"{type(error).__name__}: {_first_line(error)}"}
-        print(f"MLflow ({uri}) is not up to date: {counts['reason']}")
+        reason = f"{type(error).__name__}: {_first_line(error)}{_advice(error, uri)}"
+        counts |= {"status": "failed", "reason": reason}
+        print(f"MLflow ({uri}) is not up to date: {reason}")
     return counts
+
+
+def _within_patience(work: Callable[[], None], counts: Mapping[str, Any]) -> None:
+    """Run `work`; `TimeoutError` where `counts` stand still for `PATIENCE` seconds. A server that answers byte by byte,
+    or asks to come back in an hour, passes every timeout of a single call; what hangs then ends with this process."""
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    seen, since = dict(counts), time.monotonic()
+    while thread.is_alive():
+        thread.join(timeout=0.2)
+        if dict(counts) != seen:
+            seen, since = dict(counts), time.monotonic()
+        elif time.monotonic() - since > PATIENCE:
+            raise TimeoutError(f"nothing was written for {PATIENCE:g} s")
+    if failed:
+        raise failed[0]
+
+
+def _clone(cells: Path) -> str:
+    """What marks the runs of this folder of results: drawn once, kept beside them."""
+    path = cells.parent.parent / ".tracking-clone"
+    if not path.is_file():
+        write_text(path, uuid.uuid4().hex + "\n")
+    return path.read_text().strip()
+
+
+def _advice(error: Exception, uri: str) -> str:
+    """What to do about a SQLite file that is damaged or of another version; nothing where another process holds it."""
+    database = _database(uri)
+    if database is None or not database.is_file() or "locked" in str(error):
+        return ""
+    return f". If {database} is damaged, delete it and sync again: all it holds is made from the records"
 
 
 def _sync(
@@ -69,6 +114,7 @@ def _sync(
     client: MlflowClient,
     uri: str,
     scale: str,
+    clone: str,
     counts: dict[str, Any],
 ) -> None:
     experiments: dict[str, Experiment] = {}
@@ -77,24 +123,24 @@ def _sync(
         for name, value in _about(track, experiments[track].experiment_id).items():
             client.set_experiment_tag(experiments[track].experiment_id, name, value)
     every = client.search_experiments(filter_string=f"name LIKE '{PREFIX}%'")  # a track may have no records any more
-    existing = _existing(client, [e.experiment_id for e in every], scale)
+    existing = _existing(client, [e.experiment_id for e in every], scale, clone)
     for key, record in found.items():
         sha = records.digest(record)
         runs = existing.pop(key, [])
         kept = next((run for run in runs if run.data.tags.get("record_sha") == sha), None)
-        counts["unchanged" if kept else "replaced" if runs else "added"] += 1
         if not kept:
-            _write(client, experiments[record["track"]].experiment_id, record, sha)
+            _write(client, experiments[record["track"]].experiment_id, record, sha, clone)
+        counts["unchanged" if kept else "replaced" if runs else "added"] += 1
         for run in runs:
             if run is not kept:
                 client.delete_run(run.info.run_id)
     for runs in existing.values():
-        counts["removed"] += len(runs)
         for run in runs:
             client.delete_run(run.info.run_id)
+            counts["removed"] += 1
 
 
-def _write(client: MlflowClient, experiment: str, record: dict[str, Any], sha: str) -> None:
+def _write(client: MlflowClient, experiment: str, record: dict[str, Any], sha: str, clone: str) -> None:
     """One run. The digest comes last: a run that was cut short has none, and is written again."""
     from mlflow.entities import Metric, Param
 
@@ -102,6 +148,7 @@ def _write(client: MlflowClient, experiment: str, record: dict[str, Any], sha: s
     start = int(time.time() * 1000)
     name = f"{record['attack']} | {record['defense']}@{record['strength']:g} | {record['scenario']} | {record['seed']}"
     tags = {"run_key": record["key"], **{t: str(record[t]) for t in TAGS}, "mlflow.note.content": _note(record)}
+    tags["clone"] = clone
     tags["knows_defense"] = str(collect.aware(record))
     run = client.create_run(experiment, start_time=start, tags=tags, run_name=name).info.run_id
     metrics = [Metric(_name(k), v, start, step) for k, v, step in _metrics(record)]
@@ -184,13 +231,15 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _existing(client: MlflowClient, experiments: list[str], scale: str) -> dict[str, list[Run]]:
-    """The runs of a scale, by key."""
+def _existing(client: MlflowClient, experiments: list[str], scale: str, clone: str) -> dict[str, list[Run]]:
+    """The runs of a scale that this clone wrote, by key; those of before clones had marks count as its own."""
     found: dict[str, list[Run]] = {}
     token = None
     while True:
         page = client.search_runs(experiments, f"tags.scale = '{scale}'", max_results=1000, page_token=token)
         for run in page:
+            if run.data.tags.get("clone", clone) != clone:
+                continue
             found.setdefault(run.data.tags.get("run_key", ""), []).append(run)
         token = page.token
         if not token:
@@ -239,13 +288,17 @@ def _about(track: str, experiment: str) -> dict[str, str]:
 
 
 def _client(uri: str) -> MlflowClient:
-    """A client; a SQLite file is created here, once, by one process, with its folder."""
+    """A client; a SQLite file is created here, once, by one process, with its folder.
+
+    It is filled under another name: what a kill leaves of a half-created store can never be repaired.
+    """
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow.tracking import MlflowClient
 
     database = _database(uri)
-    if database:
-        database.parent.mkdir(parents=True, exist_ok=True)
+    if database and not database.is_file():
+        with atomic(database) as part:
+            MlflowClient(tracking_uri=f"sqlite:///{part}").search_experiments(max_results=1)
     return MlflowClient(tracking_uri=uri)
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -111,3 +115,51 @@ def test_what_mlflow_cannot_hold_is_made_to_fit(cells: Path) -> None:
     names = [name for name, _, _ in tracking._metrics({**cell, "timing": {}})]
     assert "spread/psnr.low" not in names
     assert "spread/psnr.high" in names
+
+
+def test_a_server_that_drips_is_given_up(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes within every timeout of a single read; the whole never ends."""
+    monkeypatch.setattr(tracking, "PATIENCE", 1.0)
+    asked, done = threading.Event(), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            asked.set()
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            with contextlib.suppress(OSError):
+                while not done.wait(0.2):
+                    connection.sendall(b"x")
+            connection.close()
+
+        threading.Thread(target=drip, daemon=True).start()
+        counts = tracking.sync(cells, f"http://127.0.0.1:{server.getsockname()[1]}", "smoke")
+        done.set()
+    assert asked.is_set()
+    assert counts["reason"] == "TimeoutError: nothing was written for 1 s"
+
+
+def test_clones_that_share_a_store_leave_each_other_alone(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    first, second = (tmp_path / name / "smoke" / "cells" for name in ("a", "b"))
+    write_cell(first, record("photos", "dlg", "none", 0.0, 0))
+    write_cell(second, record("photos", "dlg", "dgc", 0.9, 0))
+    assert tracking.sync(first, uri, "smoke") == counted(added=1)
+    assert tracking.sync(second, uri, "smoke") == counted(added=1)
+    assert tracking.sync(first, uri, "smoke") == counted(unchanged=1)
+
+
+def test_a_kill_while_the_store_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: Path) -> None:
+    """What a killed process wrote so far has another name, and the next sync takes it away."""
+    database = tmp_path / "store" / "mlflow.db"
+    pid = subprocess.Popen(["true"])
+    pid.wait()
+    database.parent.mkdir()
+    left = database.with_name(f".mlflow.db.{pid.pid}.part.db")
+    left.write_bytes(b"SQLite format 3\x00 half of it")
+    assert tracking.sync(cells, f"sqlite:///{database}", "smoke")["status"] == "ok"
+    assert not left.exists()
+    database.write_bytes(b"no database at all" * 100)
+    counts = tracking.sync(cells, f"sqlite:///{database}", "smoke")
+    assert counts["status"] == "failed"
+    assert "delete it and sync again" in counts["reason"]
