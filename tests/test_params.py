@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from inversionbench import _yaml
+from inversionbench._yaml import NODES
 from inversionbench.errors import UserError
-from inversionbench.params import _yaml, check, merge, read
+from inversionbench.params import check, merge, read
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,7 +130,7 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path):
 def test_an_entry_may_take_over_another_and_change_one_thing(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n")
-    assert _yaml(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
+    assert _yaml.read(path) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}}
 
 
 def test_overlay_merges_and_null_removes():
@@ -155,3 +157,52 @@ def test_scales_stack_in_the_order_given():
     assert both.scale == "defenses_grid"
     assert both.attacks["pfgd_coefficients"].method == "inverting_gradients"  # from the first alone
     assert len(both.defenses["dgc"].strengths) > len(read(path, first).defenses["dgc"].strengths)
+
+
+BOMB = "b0: &b0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"b{i}: &b{i} [{', '.join([f'*b{i - 1}'] * 9)}]\n" for i in range(1, 9))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (BOMB, f"more than {NODES} values"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "9" * 5000, "limit"),
+        ("no: 1", "the key False is no text"),
+        ("? [a, b]\n: 1", "is no text|unhashable"),
+        ("a: 2026-99-99", "month must be"),
+        ("- a", "expected a mapping"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_files_that_are_no_parameters_are_one_line(text, says, tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=says):
+        read(path)
+
+
+def test_what_is_no_text_file_is_said(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes(b"scale: caf\xe9")
+    for name, says in (("latin.yaml", "not UTF-8"), (".", "cannot be read"), ("x", "no such")):
+        with pytest.raises(UserError, match=says):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["d$(touch x)", "a b", "", "..", "--help", "a/b", "{x}", "x" * 300, "a\n", "none"])
+def test_names_that_a_shell_or_a_file_system_would_read(name):
+    with pytest.raises(UserError, match=r"the name .*(allowed)|control characters|no text"):
+        check(merge(GOOD, {"defenses": {name: {"method": "dgc", "strengths": [0.9]}}}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**30, 1e308])
+def test_numbers_to_compute_with(value):
+    with pytest.raises(UserError, match=r"defenses\.dgc\.strengths\[0\]"):
+        check(merge(GOOD, {"defenses": {"dgc": {"strengths": [value]}}}))
+
+
+def test_strengths_that_agree_in_six_digits_have_their_own_folders():
+    from inversionbench.cells import text
+
+    assert len({text(0.9999991), text(0.9999992), text(0.9999999), text(1.0)}) == 4

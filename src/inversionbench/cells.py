@@ -52,10 +52,13 @@ class Group:
 def text(strength: float) -> str:
     """A strength as it stands in paths.
 
-    >>> text(0.0), text(0.999), text(3)
-    ('0', '0.999', '3')
+    Different strengths have different texts.
+
+    >>> text(0.0), text(0.999), text(3), text(0.9999991)
+    ('0', '0.999', '3', '0.9999991')
     """
-    return f"{strength:g}"
+    short = f"{strength:g}"
+    return short if float(short) == strength else repr(float(strength))
 
 
 def groups(params: Params) -> list[Group]:

@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from inversionbench import registry
+from inversionbench import _yaml, registry
 from inversionbench.errors import UserError, suggest
 from inversionbench.tracks import TRACKS, get_track
 from inversionbench.tracks.base import Scenario
@@ -158,9 +158,9 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 def read(path: str | Path, *overlays: str | Path) -> Params:
     """Read and check params.yaml (or the JSON that a run wrote), with the overlays of a scale, in their order."""
-    raw = _yaml(Path(path))
+    raw = _yaml.read(Path(path))
     for overlay in overlays:
-        raw = merge(raw, _yaml(Path(overlay)))
+        raw = merge(raw, _yaml.read(Path(overlay)))
     return check(raw, str((path, *overlays)[-1]))
 
 
@@ -175,8 +175,7 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
             problems.append(str(error))
             return None
 
-    for problem in _schema_errors(raw):
-        problems.append(problem)
+    problems += _yaml.problems(raw) or _schema_errors(raw)
     if problems:
         raise UserError(f"{source}:\n  " + "\n  ".join(problems))
 
@@ -200,12 +199,12 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
     if problems:
         raise UserError(f"{source}:\n  " + "\n  ".join(problems))
 
-    results = Path(raw.get("results") or "results")
+    results = Path(raw.get("results") or "results").expanduser()
     root = (raw.get("data") or {}).get("root")
     uri = (raw.get("tracking") or {}).get("uri")
     if uri and re.search(r"//[^/@]*:[^/@]+@", uri):
-        raise UserError(f"{source}: tracking.uri holds a password, which would stand in results and logs: leave it out, "
-                        "and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PGPASSWORD for PostgreSQL)")  # fmt: skip
+        raise UserError(f"{source}: tracking.uri holds a password, which would stand in results and logs: set it by "
+                        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (PostgreSQL: PGPASSWORD)")  # fmt: skip
     return Params(
         scale=raw["scale"],
         results=results,
@@ -219,34 +218,6 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
         defenses=entries["defenses"],
         raw=raw,
     )
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error: the second would silently win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue  # `<<: *other`: keys beside it may stand in the other, too
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if key in seen:
-                raise UserError(f"{node.start_mark.name}:{key_node.start_mark.line + 1}: '{key}' stands twice")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open() as handle:
-            value = yaml.load(handle, _UniqueKeys)  # a SafeLoader
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a mapping with the keys {', '.join(SECTIONS)}")
-    return value
 
 
 def _schema_errors(raw: Mapping[str, Any]) -> list[str]:

@@ -205,6 +205,7 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     """Run one attack through its oracle; a refusal is a result."""
     import torch
 
+    from inversionbench.attacks.base import Reconstruction
     from inversionbench.oracle import AccessDenied, BudgetExceeded
     from inversionbench.training.device import device
 
@@ -225,22 +226,23 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     rng = torch.Generator().manual_seed(seed_of(group.scenario, group.attack, seed))
     try:
         answer = method.run(oracle, knowledge, rng)
-        status, reason = "ok", ""
+        wrong = answer.problem() if isinstance(answer, Reconstruction) else f"{type(answer).__name__} is no Reconstruction"
+        status, reason = ("failed", f"the attack's answer is invalid: {wrong}") if wrong else ("ok", "")
     except (AccessDenied, BudgetExceeded) as error:
         answer, reason = None, str(error)
         status = "denied" if isinstance(error, AccessDenied) else "budget"
     return {
         "status": status,
         "reason": reason,
-        "answer": _plain(answer),
+        "answer": _plain(answer) if status == "ok" else None,
         "used": sorted(knowledge.used),
         "device": str(device()) if track.on_device and method.on_device else "cpu",
         "level": level,
         "cost": {
-            **_passes(oracle),
-            "queries_by_phase": oracle.ledger.by_phase(),
+            **(answer.cost if status == "ok" else {}),
             **_prior_passes(states),
-            **(answer.cost if answer else {}),
+            **_passes(oracle),  # last: what the oracle counted stands, whatever an attack says of itself
+            "queries_by_phase": oracle.ledger.by_phase(),
         },
     }
 

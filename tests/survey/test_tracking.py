@@ -149,7 +149,7 @@ def test_clones_that_share_a_store_leave_each_other_alone(tmp_path: Path) -> Non
     assert tracking.sync(first, uri, "smoke") == counted(unchanged=1)
 
 
-def test_a_kill_while_the_store_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: Path) -> None:
+def test_a_kill_while_the_store_is_made_leaves_none(tmp_path: Path, cells: Path) -> None:
     """What a killed process wrote so far has another name, and the next sync takes it away."""
     database = tmp_path / "store" / "mlflow.db"
     pid = subprocess.Popen(["true"])

@@ -9,6 +9,7 @@ defaults of its paper. It never imports data sets, evaluators or the workflow.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -78,6 +79,36 @@ class Reconstruction:
     checkpoints: list[tuple[int, torch.Tensor]] = field(default_factory=list)
     cost: dict[str, int] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+
+    def problem(self) -> str:
+        """Why this is no answer, in a few words; "" where it is one. Looked at where `run` returns, so that a wrong kind
+        or shape is the attack's fault and no evaluation's. Rows that are not finite count as failed."""
+        import torch
+
+        tensors = {"data": self.data, "labels": self.labels, "scores": self.scores, "failed": self.failed}
+        for name, value in tensors.items():
+            if not isinstance(value, torch.Tensor) and not (value is None and name in ("scores", "failed")):
+                return f"{name} is {type(value).__name__}, expected a tensor"
+            if value is not None and len(value) != len(self.data):
+                return f"{name} has {len(value)} rows, data {len(self.data)}"
+        if self.data.is_floating_point() and self.data.dtype != torch.float32:
+            return f"data is {self.data.dtype}, expected float32"
+        if self.labels.is_floating_point() or (self.failed is not None and self.failed.dtype != torch.bool):
+            return "labels must be whole numbers, failed true or false"
+        if self.data.is_floating_point() and len(self.data) and not torch.isfinite(self.data).flatten(1).all(1).any():
+            return "no row of data is finite"
+        if any(data.shape != self.data.shape for _, data in self.checkpoints):
+            return f"checkpoints must have the shape of data, {tuple(self.data.shape)}"
+        budgets = [budget for budget, _ in self.checkpoints]
+        if any(not isinstance(b, int) or b < 0 for b in budgets) or sorted(set(budgets)) != budgets:
+            return f"budgets of checkpoints must be whole and rise, got {budgets}"
+        if wrong := [name for name, value in self.cost.items() if not isinstance(value, int) or value < 0]:
+            return f"cost must be counted in whole numbers: {', '.join(wrong)}"
+        try:
+            json.dumps(self.notes, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            return f"notes cannot stand in a record: {error}"
+        return ""
 
     def cpu(self) -> Reconstruction:
         """The same with its tensors on the CPU, as it is saved; attacks may hand over those of their device."""
