@@ -226,7 +226,8 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     rng = torch.Generator().manual_seed(seed_of(group.scenario, group.attack, seed))
     try:
         answer = method.run(oracle, knowledge, rng)
-        wrong = answer.problem() if isinstance(answer, Reconstruction) else f"{type(answer).__name__} is no Reconstruction"
+        kind = type(answer).__name__
+        wrong = answer.problem() if isinstance(answer, Reconstruction) else f"{kind} is no Reconstruction"
         status, reason = ("failed", f"the attack's answer is invalid: {wrong}") if wrong else ("ok", "")
     except (AccessDenied, BudgetExceeded) as error:
         answer, reason = None, str(error)

@@ -81,8 +81,8 @@ class Reconstruction:
     notes: dict[str, Any] = field(default_factory=dict)
 
     def problem(self) -> str:
-        """Why this is no answer, in a few words; "" where it is one. Looked at where `run` returns, so that a wrong kind
-        or shape is the attack's fault and no evaluation's. Rows that are not finite count as failed."""
+        """Why this is no answer, in a few words; "" where it is one. Looked at where `run` returns, so that a wrong
+        kind or shape is the attack's fault and no evaluation's. Rows that are not finite count as failed."""
         import torch
 
         tensors = {"data": self.data, "labels": self.labels, "scores": self.scores, "failed": self.failed}
