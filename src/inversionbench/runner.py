@@ -13,8 +13,8 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,8 @@ from inversionbench.params import Params
 from inversionbench.tracks import Evaluation, Scenario, Target, get_track
 
 if TYPE_CHECKING:
-    from inversionbench.attacks.base import Reconstruction
+    from inversionbench.attacks.base import Knowledge, Reconstruction
+    from inversionbench.oracle.base import Oracle
 
 UNAVAILABLE = "unavailable.json"
 
@@ -205,47 +206,79 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     """Run one attack through its oracle; a refusal is a result."""
     import torch
 
-    from inversionbench.attacks.base import Reconstruction
-    from inversionbench.oracle import AccessDenied, BudgetExceeded
+    from inversionbench.oracle.guard import watched
     from inversionbench.training.device import device
 
     scenario, track = _scenario(params, group.scenario)
     entry = params.attacks[group.attack]
-    method = entry.build(group.scenario)
+    method, level = entry.build(group.scenario), entry.level(group.scenario)
+    path = _target_folder(params, group, strength) / "released" / _target_file(scenario, seed)
+    states = {role: _load(file) for role, file in _prior_files(params, group, strength, seed).items()}
     defense = _defense(params, group.defense, strength, group.scenario)
-    released = _load(_target_folder(params, group, strength) / "released" / _target_file(scenario, seed))
+    draw = seed_of(group.scenario, "release", seed)
+    with _oracle(level, lambda: track.oracle(scenario, _load(path), method, level, defense, draw)) as oracle:
+        knowledge = _knowledge(params, group, _load(path), states)
+        rng = torch.Generator().manual_seed(seed_of(group.scenario, group.attack, seed))
+        with watched([params.results, *_data_roots(params)]) as seen:
+            status, reason, answer = _answer(method, oracle, knowledge, rng)
+        if seen.refused:
+            status, reason, answer = "denied", "; ".join(dict.fromkeys(seen.refused)), None
+        return {
+            "status": status,
+            "reason": reason,
+            "answer": _plain(answer),
+            "used": sorted(knowledge.used),
+            "opened": seen.opened,
+            "device": str(device()) if track.on_device and method.on_device else "cpu",
+            "level": level,
+            "cost": {
+                **(answer.cost if answer else {}),
+                **_prior_passes(states),
+                **_passes(oracle),  # last: what the oracle counted stands, whatever an attack says of itself
+                "queries_by_phase": oracle.ledger.by_phase(),
+            },
+        }
+
+
+def _oracle(level: str, make: Callable[[], Oracle]) -> AbstractContextManager[Oracle]:
+    """An oracle; at levels that only answer, its target lives in another process than the attack."""
+    from inversionbench.oracle.strict import BLACK_BOX, served
+
+    return served(make) if level in BLACK_BOX else nullcontext(make())
+
+
+def _knowledge(params: Params, group: Group, released: dict[str, Any], states: Mapping[str, Any]) -> Knowledge:
+    """What the scenario grants, with the priors that the attack names. states: the trained priors, by role."""
+    scenario, track = _scenario(params, group.scenario)
+    entries = params.attacks[group.attack].roles(group.scenario)
     public, meta = _public(params, scenario.dataset)
-    entries = entry.roles(group.scenario)
-    states = {role: _load(path) for role, path in _prior_files(params, group, strength, seed).items()}
     priors = {role: params.priors[entries[role]].build().load(state) for role, state in states.items()}
     knowledge = track.knowledge(scenario, released, public, meta, next(iter(priors.values()), None))
     if priors:
         knowledge.grant(priors=priors)
-    level = entry.level(group.scenario)
-    oracle = track.oracle(scenario, released, method, level, defense, seed_of(group.scenario, "release", seed))
-    rng = torch.Generator().manual_seed(seed_of(group.scenario, group.attack, seed))
+    return knowledge
+
+
+def _data_roots(params: Params) -> list[Path]:
+    """The folder of downloaded data, where one is set."""
+    from inversionbench.data.sources import data_root
+
+    root = data_root(params.data_root)
+    return [root] if root else []
+
+
+def _answer(method: Any, oracle: Oracle, knowledge: Knowledge, rng: Any) -> tuple[str, str, Reconstruction | None]:
+    """(status, reason, answer) of one run of an attack."""
+    from inversionbench.attacks.base import Reconstruction
+    from inversionbench.oracle import AccessDenied, BudgetExceeded
+
     try:
         answer = method.run(oracle, knowledge, rng)
-        kind = type(answer).__name__
-        wrong = answer.problem() if isinstance(answer, Reconstruction) else f"{kind} is no Reconstruction"
-        status, reason = ("failed", f"the attack's answer is invalid: {wrong}") if wrong else ("ok", "")
     except (AccessDenied, BudgetExceeded) as error:
-        answer, reason = None, str(error)
-        status = "denied" if isinstance(error, AccessDenied) else "budget"
-    return {
-        "status": status,
-        "reason": reason,
-        "answer": _plain(answer) if status == "ok" else None,
-        "used": sorted(knowledge.used),
-        "device": str(device()) if track.on_device and method.on_device else "cpu",
-        "level": level,
-        "cost": {
-            **(answer.cost if status == "ok" else {}),
-            **_prior_passes(states),
-            **_passes(oracle),  # last: what the oracle counted stands, whatever an attack says of itself
-            "queries_by_phase": oracle.ledger.by_phase(),
-        },
-    }
+        return "denied" if isinstance(error, AccessDenied) else "budget", str(error), None
+    kind = type(answer).__name__
+    wrong = answer.problem() if isinstance(answer, Reconstruction) else f"{kind} is no Reconstruction"
+    return ("failed", f"the attack's answer is invalid: {wrong}", None) if wrong else ("ok", "", answer)
 
 
 def _prior_passes(states: Mapping[str, Any]) -> dict[str, int]:
@@ -291,7 +324,7 @@ def _judge(
     inputs = _inputs(params, group, strength, scenario, seed, data.digest)
     found = {
         **{name: result[name] for name in ("status", "reason", "cost", "level")},
-        "knowledge": {**base["knowledge"], "used": result["used"]},
+        "knowledge": {**base["knowledge"], "used": result["used"], **_opened(result)},
         "utility": track.utility_of(scenario, target, defense, data, seed),
         "provenance": {**base["provenance"], "device": result["device"], **inputs},
     }
@@ -302,6 +335,13 @@ def _judge(
         found |= _measured(done, {**answer.notes, **done.facts})
         _save_gallery(out, done)
     return found
+
+
+def _opened(result: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Files of no library that the attack opened, from the home folder on; nothing for nearly every attack."""
+    home = str(Path.home())
+    found = [path.replace(home, "~", 1) for path in result["opened"]]
+    return {"opened": found} if found else {}
 
 
 def _base_record(params: Params, group: Group, key: str, strength: float, seed: int) -> dict[str, Any]:

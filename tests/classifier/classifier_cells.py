@@ -116,7 +116,8 @@ def oracle(attack, defense=NONE, seed: int = 5, trained=None, **protocol):
 def knowledge(**more) -> Knowledge:
     released = target().released
     known = TRACK.knowledge(scenario(), released, data().public, data().meta, prior())
-    return Knowledge(**{**known.__dict__["_granted"], **more})
+    known.grant(**more)
+    return known
 
 
 def scores(images, y) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,7 +22,8 @@ from inversionbench.defenses.base import Defense
 from inversionbench.defenses.miscellaneous.confidence_rounding import ConfidenceRounding
 from inversionbench.oracle.base import AccessDenied, BudgetExceeded, InputSpec
 from inversionbench.oracle.classifier import CHUNK, Affine, classifier_oracle
-from inversionbench.oracle.strict import _remote, classifier_from_file, served
+from inversionbench.oracle.strict import _remote, served
+from inversionbench.tracks import get_track
 from inversionbench.tracks._hints import damage
 from inversionbench.tracks.classifier import network
 from inversionbench.training.priors.completion import Completion
@@ -176,7 +177,13 @@ def test_black_box_attacks_run_against_another_process(name, released):
     asked = asking(attack, ConfidenceRounding(0.01))
     inside = attack.run(asked, granted(name), generator())
     budget = asked.ledger.queries
-    make = partial(classifier_from_file, released, level, ConfidenceRounding(0.01), 5, {"budget": budget})
+
+
+    def make():
+        loaded = torch.load(released, weights_only=True)
+        limited = replace(scenario(), protocol={"budget": budget})
+        return get_track("classifier").oracle(limited, loaded, attack, level, ConfidenceRounding(0.01), 5)
+
     with served(make) as oracle:
         outside = attack.run(oracle, granted(name), generator())
         assert torch.equal(outside.data, inside.data)

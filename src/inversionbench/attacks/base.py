@@ -42,19 +42,24 @@ class Knowledge:
     """
 
     def __init__(self, **granted: Any):
-        self.__dict__["_granted"] = granted
-        self.__dict__["used"] = set()
+        used: set[str] = set()
+
+        def read(name: str) -> Any:
+            if name not in granted:
+                raise AccessDenied(f"the scenario grants {', '.join(sorted(granted)) or 'nothing'}, not '{name}'")
+            used.add(name)
+            return granted[name]
+
+        # in closures, so that what was read stays read
+        self.__dict__.update(_read=read, _used=lambda: frozenset(used), _granted=granted.keys(), grant=granted.update)
 
     def __getattr__(self, name: str) -> Any:
-        granted = self.__dict__["_granted"]
-        if name not in granted:
-            raise AccessDenied(f"the scenario grants {', '.join(sorted(granted)) or 'nothing'}, not '{name}'")
-        self.__dict__["used"].add(name)
-        return granted[name]
+        return self.__dict__["_read"](name)
 
-    def grant(self, **more: Any) -> None:
-        """Add fields."""
-        self.__dict__["_granted"].update(more)
+    @property
+    def used(self) -> frozenset[str]:
+        """The fields that were read."""
+        return self.__dict__["_used"]()
 
     def __contains__(self, name: str) -> bool:
         return name in self.__dict__["_granted"]

@@ -6,15 +6,15 @@ answer that the budget does not cover. The target itself lives in the closures o
 oracle cannot be copied or pickled, and has no attribute that leads to the model.
 
 In-process Python is not a security boundary: the workflow therefore also keeps private data, truth and
-evaluators out of the attack step's files, and `inversionbench.oracle.strict` serves a black-box oracle from
-a child process.
+evaluators out of the attack step's files, watches what an attack opens and walks through (`oracle.guard`), and
+serves black-box oracles from a child process (`oracle.strict`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 PHASES = ("init", "train", "search", "select", "log")
@@ -59,30 +59,30 @@ class Row:
     cumulative: int
 
 
-@dataclass
-class Ledger:
-    """Counts queries. One query is one input evaluated once; repeats cost again.
+class Tally:
+    """What was asked: `rows`, the lines of a ledger, and their sums. An oracle shows its ledger in this form, which can
+    be read and nothing else.
 
     White-box passes (`module`, forward and backward, one per input) are counted too, but they are compute,
     not queries: `queries` leaves them out, `passes` is theirs.
     """
 
-    budget: int | None = None
-    rows: list[Row] = field(default_factory=list)
+    __slots__ = ("_read",)
+    _read: Callable[[], tuple[tuple[Row, ...], int | None]]
 
-    def charge(self, call: str, inputs: int, phase: str) -> None:
-        if phase not in PHASES:
-            raise ValueError(f"phase must be one of {', '.join(PHASES)}, got '{phase}'")
-        if inputs < 0:
-            raise ValueError(f"{call}: {inputs} inputs cannot be charged; nothing is ever given back")
-        total = self.queries if call != "module" else self.passes
-        if call != "module" and self.budget is not None and total + inputs > self.budget:
-            raise BudgetExceeded(f"{call}: {inputs} more would make {total + inputs} of {self.budget} queries")
-        last = self.rows[-1] if self.rows else None
-        if last and last.call == call and last.phase == phase:
-            self.rows[-1] = Row(phase, call, last.inputs + inputs, total + inputs)
-        else:
-            self.rows.append(Row(phase, call, inputs, total + inputs))
+    def __init__(self, read: Callable[[], tuple[tuple[Row, ...], int | None]]):
+        object.__setattr__(self, "_read", read)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AccessDenied(f"a ledger is only read; '{name}' stays as it is")
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        return self._read()[0]
+
+    @property
+    def budget(self) -> int | None:
+        return self._read()[1]
 
     @property
     def queries(self) -> int:
@@ -98,6 +98,41 @@ class Ledger:
             if row.call != "module":
                 out[row.phase] = out.get(row.phase, 0) + row.inputs
         return out
+
+
+class Ledger(Tally):
+    """Counts queries. One query is one input evaluated once; repeats cost again. Lives in the closures of an oracle."""
+
+    __slots__ = ("_rows",)
+    _rows: list[Row]
+
+    def __init__(self, budget: int | None = None):
+        rows: list[Row] = []
+        super().__init__(lambda: (tuple(rows), budget))
+        object.__setattr__(self, "_rows", rows)
+
+    def copy_from(self, rows: Iterable[Row]) -> None:
+        """Take over the lines of the ledger that another process keeps."""
+        self._rows[:] = rows
+
+    def shown(self) -> Tally:
+        """The same to read."""
+        rows, budget = self._rows, self.budget
+        return Tally(lambda: (tuple(rows), budget))
+
+    def charge(self, call: str, inputs: int, phase: str) -> None:
+        if phase not in PHASES:
+            raise ValueError(f"phase must be one of {', '.join(PHASES)}, got '{phase}'")
+        if inputs < 0:
+            raise ValueError(f"{call}: {inputs} inputs cannot be charged; nothing is ever given back")
+        total = self.queries if call != "module" else self.passes
+        if call != "module" and self.budget is not None and total + inputs > self.budget:
+            raise BudgetExceeded(f"{call}: {inputs} more would make {total + inputs} of {self.budget} queries")
+        last = self._rows[-1] if self._rows else None
+        if last and last.call == call and last.phase == phase:
+            self._rows[-1] = Row(phase, call, last.inputs + inputs, total + inputs)
+        else:
+            self._rows.append(Row(phase, call, inputs, total + inputs))
 
 
 @dataclass(frozen=True)
@@ -131,7 +166,7 @@ class Oracle:
 
     __slots__ = ("__calls", "checkpoints", "input_spec", "ledger", "level", "num_classes")
     level: str
-    ledger: Ledger
+    ledger: Tally
     input_spec: InputSpec | None
     num_classes: int | None
     checkpoints: list[tuple[int, Any]]
@@ -148,7 +183,7 @@ class Oracle:
         if wrong:
             raise ValueError(f"level {level} grants {sorted(LEVELS[level])}, got calls {sorted(calls)}")
         for name, value in {
-            "_Oracle__calls": dict(calls), "level": level, "ledger": ledger, "input_spec": input_spec,
+            "_Oracle__calls": dict(calls), "level": level, "ledger": ledger.shown(), "input_spec": input_spec,
             "num_classes": num_classes, "checkpoints": [],
         }.items():  # fmt: skip
             object.__setattr__(self, name, value)

@@ -23,16 +23,18 @@ CHUNK = 256  # inputs evaluated at once, few enough for the cache; answers do no
 
 
 class WhiteBox(nn.Module):
-    """A frozen copy of the target that counts its passes; `phase` is where they are booked."""
+    """A frozen copy of the target that counts its passes; `phase` is where they are booked. `charge(inputs, phase)`
+    books passes that are made by other means; `ledger` shows what was booked."""
 
     def __init__(self, model: nn.Module, ledger: Ledger, phase: str = "search"):
         super().__init__()
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.ledger = ledger
+        self.ledger = ledger.shown()
+        self.charge = lambda inputs, phase: ledger.charge("module", inputs, phase)
         self.phase = phase
 
     def trace(self, x: Tensor) -> Trace:
-        self.ledger.charge("module", len(x), self.phase)
+        self.charge(len(x), self.phase)
         return trace(self.model, x)
 
     def forward(self, x: Tensor) -> Tensor:

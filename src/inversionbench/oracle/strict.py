@@ -1,6 +1,6 @@
 """A black-box oracle served from a child process: the attack's process never holds the target.
 
-    with served(partial(classifier_from_file, path, "LO")) as oracle:
+    with served(lambda: track.oracle(scenario, load(path), attack, "LO", defense, seed)) as oracle:
         attack.run(oracle, knowledge, rng)
 
 The child builds the real oracle, answers over a pipe, keeps the ledger and enforces the budget; the parent
@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.defenses.base import NONE, Defense
 from inversionbench.oracle.base import LEVELS, AccessDenied, BudgetExceeded, InputSpec, Ledger, Oracle, Row
 
 BLACK_BOX = frozenset(level for level, calls in LEVELS.items() if calls <= {"labels", "scores", "logits"})
@@ -35,10 +33,14 @@ PATIENCE = 120.0  # seconds for the child to start or to answer
 
 @contextmanager
 def served(make: Callable[[], Oracle]) -> Iterator[Oracle]:
-    """An oracle whose target lives in a child process. `make` builds it there; it must be importable."""
-    context = multiprocessing.get_context("spawn")
+    """An oracle whose target lives in a child process, where `make` reads and builds it.
+
+    The child is forked, which costs hundredths of a second; once CUDA has started a process cannot be forked, and
+    `make` must then be importable.
+    """
+    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
     here, there = context.Pipe()
-    child = context.Process(target=_serve, args=(there, make), daemon=True)
+    child = context.Process(target=_serve, args=(there, make, here), daemon=True)
     child.start()
     there.close()
     try:
@@ -51,39 +53,26 @@ def served(make: Callable[[], Oracle]) -> Iterator[Oracle]:
             child.join()
 
 
-def classifier_from_file(
-    path: str | Path, level: str, defense: Defense = NONE, seed: int = 0, protocol: Mapping[str, Any] | None = None
-) -> Oracle:
-    """The oracle of a released classifier (`Target.released`, saved) at a level, as the track builds it."""
-    from inversionbench.oracle.classifier import classifier_oracle
-    from inversionbench.tracks.classifier import network
-
-    released = torch.load(path, weights_only=True)
-    rng = torch.Generator().manual_seed(seed)
-    spec = InputSpec(tuple(released["shape"]))
-    return classifier_oracle(
-        network(released), level, spec, released["classes"], defense, rng, **(protocol or {})
-    )
-
-
 def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
     """The parent's side: the same level and input check, calls that ask."""
     if about["level"] not in BLACK_BOX:
         raise ValueError(f"level {about['level']} cannot be served from another process: it is no black box; "
                          f"expected one of {', '.join(sorted(BLACK_BOX))}")
     ledger = Ledger(about["budget"])
-    spec = InputSpec(**{**about["spec"], "shape": tuple(about["spec"]["shape"])})
+    kinds: list[type[InputSpec]] = [InputSpec, *InputSpec.__subclasses__()]
+    known = {kind.__name__: kind for kind in kinds}
+    spec = known[about["kind"]](**{name: _tuples(value) for name, value in about["spec"].items()})
 
     def question(call: str) -> Callable[..., Tensor]:
         def ask(x: Tensor, phase: str = "search") -> Tensor:
             spec.check(x)
             _send(pipe, {"call": call, "phase": phase}, x.cpu().numpy())
             header, answer = _receive(pipe)
-            ledger.rows[:] = [Row(*row) for row in header["rows"]]
+            ledger.copy_from(Row(*row) for row in header["rows"])
             if "error" in header:
                 raise ERRORS.get(header["error"], RuntimeError)(header["message"])
             assert answer is not None
-            return torch.from_numpy(answer.copy())
+            return torch.from_numpy(answer.copy()).to(x.device)
 
         return ask
 
@@ -91,11 +80,13 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
     return Oracle(about["level"], calls, ledger, spec, about["classes"])
 
 
-def _serve(pipe: Connection, make: Callable[[], Oracle]) -> None:
-    """The child: answer until the parent hangs up."""
+def _serve(pipe: Connection, make: Callable[[], Oracle], other: Connection) -> None:
+    """The child: answer until the parent hangs up, whose end a forked child holds too."""
+    other.close()
     oracle = make()
     about = {
-        "level": oracle.level, "spec": asdict(oracle.input_spec), "classes": oracle.num_classes,  # type: ignore[arg-type]
+        "kind": type(oracle.input_spec).__name__, "spec": asdict(oracle.input_spec),  # type: ignore[arg-type]
+        "level": oracle.level, "classes": oracle.num_classes,
         "budget": oracle.ledger.budget,
     }
     _send(pipe, about)
@@ -113,6 +104,11 @@ def _serve(pipe: Connection, make: Callable[[], Oracle]) -> None:
             out = {"error": type(error).__name__, "message": str(error)}
         out["rows"] = [[r.phase, r.call, r.inputs, r.cumulative] for r in oracle.ledger.rows]
         _send(pipe, out, answer)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of JSON as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _send(pipe: Connection, header: Mapping[str, Any], array: np.ndarray | None = None) -> None:

@@ -67,7 +67,7 @@ def fit_of_counts(oracle: Oracle, knowledge: Knowledge) -> Tensor:
         raise AccessDenied("the white-box form counts training rows in the leaves of a tree; this model has no leaves")
     arrays, question = tree.trees, knowledge.question
     complete = candidates(knowledge)
-    module.ledger.charge("module", len(complete), "search")
+    module.charge(len(complete), "search")
     leaf = trees.leaves(arrays, complete.numpy())[:, 0].reshape(-1, len(question.values))
     rows = arrays.counts[leaf, knowledge.responses.numpy()[:, None]]
     total = arrays.counts[arrays.roots[0]].sum()

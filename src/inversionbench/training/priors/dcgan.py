@@ -142,7 +142,7 @@ def go(
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         run.restore(saved["run"])
         if target:
-            target.ledger.charge("module", saved["passes"] - target.ledger.passes, "train")
+            target.charge(saved["passes"] - target.ledger.passes, "train")
     for _ in progress(range(run.step, steps), desc=run.recipe.id, total=steps - run.step):
         run.advance()
         if checkpoint and run.step % EVERY == 0:

@@ -1,0 +1,190 @@
+"""Cheating attacks: what they try is refused or noted, and the ledger says what was really asked."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from inversionbench import registry
+from inversionbench.attacks.base import Knowledge
+from inversionbench.oracle.base import AccessDenied, InputSpec
+from inversionbench.oracle.classifier import classifier_oracle
+from inversionbench.oracle.guard import watched
+from inversionbench.oracle.strict import served
+
+SPEC = InputSpec((3,), low=-1.0, high=1.0)
+X = torch.zeros(2, 3)
+
+
+def network():
+    return nn.Sequential(nn.Linear(3, 4)).eval().requires_grad_(False)
+
+
+def oracle(level):
+    return classifier_oracle(network(), level, SPEC, 4)
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """A folder with what no attack may see."""
+    (tmp_path / "truth").mkdir()
+    torch.save({"index": torch.arange(3)}, tmp_path / "truth" / "0.pt")
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    return tmp_path
+
+
+def frame_of_error(asked):
+    try:
+        asked.labels(X.double())
+    except ValueError as error:
+        return error.__traceback__.tb_frame
+
+
+CHEATS = {
+    "reads the truth": lambda folder, asked: torch.load(folder / "truth" / "0.pt"),
+    "reads private arrays": lambda folder, asked: np.load(folder / "x.npy"),
+    "maps private arrays": lambda folder, asked: np.load(folder / "x.npy", mmap_mode="r"),
+    "lists the folder": lambda folder, asked: list(folder.rglob("*")),
+    "opens by another name": lambda folder, asked: open(folder / "truth" / ".." / "x.npy", "rb"),  # noqa: SIM115
+    "asks the garbage collector": lambda folder, asked: gc.get_objects(),
+    "looks at its caller": lambda folder, asked: sys._getframe(1).f_locals,
+    "looks at an error's frames": lambda folder, asked: frame_of_error(asked),
+    "starts a process": lambda folder, asked: subprocess.run(["cat", str(folder / "x.npy")], check=True),
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_a_cheat_is_refused_and_noted_even_if_it_hides_the_error(cheat, closed):
+    asked = oracle("LO")
+    with watched([closed]) as seen:
+        try:
+            CHEATS[cheat](closed, asked)
+        except AccessDenied:
+            pass
+        else:
+            raise AssertionError("went through")
+    assert len(seen.refused) >= 1
+
+
+def test_without_a_watch_nothing_is_refused(closed):
+    for cheat in CHEATS.values():
+        cheat(closed, oracle("LO"))
+
+
+def test_an_honest_attack_is_left_alone_and_what_it_opens_is_noted(closed, tmp_path_factory, monkeypatch):
+    own = tmp_path_factory.mktemp("own") / "notes.txt"
+    own.write_text("mine")
+    monkeypatch.setattr("tempfile.tempdir", str(closed))  # files of the temporary folder, as of pytest, are not noted
+    asked = oracle("WB")
+    with watched([closed / "truth"]) as seen:
+        module = asked.module()
+        x = X.clone().requires_grad_()
+        module(x).sum().backward()
+        torch.func.vmap(lambda v: module.model(v[None]))(X)
+        own.read_text()
+    assert seen.refused == []
+    assert seen.opened == [str(own)]
+
+
+def test_a_ledger_can_only_be_read():
+    asked = oracle("LO")
+    asked.labels(X)
+    for tamper in (
+        lambda: asked.ledger.rows.clear(),
+        lambda: setattr(asked.ledger, "budget", None),
+        lambda: asked.ledger.charge("labels", -2, "search"),
+        lambda: setattr(asked.ledger, "_read", tuple),
+    ):
+        with pytest.raises((AccessDenied, AttributeError)):
+            tamper()
+    assert asked.ledger.queries == 2
+    module = oracle("WB").module()
+    module(X)
+    with pytest.raises(AttributeError):
+        module.ledger.rows.clear()
+    assert module.ledger.passes == 2
+
+
+def test_what_was_read_stays_read():
+    knowledge = Knowledge(labels=torch.arange(3), public=None)
+    assert knowledge.labels is not None
+    with pytest.raises(AttributeError):
+        knowledge.used.clear()
+    assert knowledge.used == {"labels"}
+    with pytest.raises(AccessDenied, match="grants labels, public, not 'truth'"):
+        _ = knowledge.truth
+
+
+def test_the_process_of_a_label_attack_does_not_hold_the_target():
+    marker = nn.Linear(3, 4).requires_grad_(False)
+
+    def make():
+        torch.manual_seed(1)
+        secret = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).eval()
+        return classifier_oracle(secret, "LO", SPEC, 4)
+
+    with served(make) as asked:
+        assert asked.labels(X).shape == (2,)
+        held = [o for o in gc.get_objects() if isinstance(o, nn.Tanh)]
+    assert held == []
+    assert marker is not None
+
+
+# --- what a method's file may import and call -----------------------------------------------------------------------
+
+FORBIDDEN = ("data", "evaluation", "runner", "records", "plan", "survey", "tracking", "params", "cells", "cli")
+MODULES = {"gc", "inspect", "ctypes", "subprocess", "socket", "multiprocessing", "pickle", "importlib", "builtins"}
+CALLS = {"open", "exec", "eval", "compile", "__import__", "vars", "globals"}
+ATTRIBUTES = {"load", "memmap", "fromfile", "read_bytes", "read_text", "_getframe", "f_locals", "__closure__",
+              "__globals__", "_Oracle__calls", "_read", "system", "popen"}  # fmt: skip
+LOADS = {"torch", "np", "numpy"}
+
+
+def faults(path: Path) -> list[str]:
+    """Imports and calls of a file that no attack needs."""
+    out = []
+    tree = ast.parse(path.read_text())
+    typing = {n for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+              for n in ast.walk(block)}  # fmt: skip
+    for node in ast.walk(tree):
+        if node in typing:
+            continue
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{a.name}" for a in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] in MODULES or (parts[0] == "inversionbench" and parts[1] in FORBIDDEN):
+                out.append(f"imports {name}")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
+            out.append(f"calls {node.func.id}")
+        if isinstance(node, ast.Attribute) and node.attr in ATTRIBUTES:
+            of = node.value.id if isinstance(node.value, ast.Name) else ""
+            if node.attr != "load" or of in LOADS:
+                out.append(f"uses {of}.{node.attr}")
+    return out
+
+
+@pytest.mark.parametrize("name", sorted(registry.methods("attack")))
+def test_a_method_needs_nothing_that_leads_past_the_oracle(name):
+    assert faults(registry.methods("attack")[name].path) == []
+
+
+def test_shared_parts_of_attacks_need_nothing_either():
+    shared = (registry.PACKAGE / "attacks").rglob("_*.py")
+    assert {p.name: found for p in shared if (found := faults(p))} == {}
+
+
+def test_the_look_at_files_finds_what_it_looks_for(tmp_path):
+    path = tmp_path / "cheat.py"
+    path.write_text("import gc\nfrom inversionbench.data import load\nimport numpy as np\nnp.load('x')\nopen('y')\n"
+                    "def f(o):\n    return o.labels.__closure__\n")  # fmt: skip
+    assert len(faults(path)) == 5
