@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from classifier_cells import TRACK, data, generator, quiet, scenario, target
 
-from inversionbench.attacks.base import Knowledge
 from inversionbench.tracks.classifier import Classifier
 from inversionbench.training.priors.dcgan import Dcgan
 from inversionbench.training.priors.kedmi_gan import KedmiGan
@@ -71,9 +70,9 @@ def again(attack, seed: int = 0):
     priors = {name: loaded(name) for name in needed}
     track = Classifier()
     known = track.knowledge(scenario(), target().released, data().public, data().meta, priors[needed[0]])
-    granted = {**known.__dict__["_granted"], "priors": priors}
+    known.grant(priors=priors)
     oracle = track.oracle(scenario(), target().released, attack, attack.level, _none(), seed)
-    return attack.run(oracle, Knowledge(**granted), generator(seed)), oracle
+    return attack.run(oracle, known, generator(seed)), oracle
 
 
 __all__ = ["RECIPES", "again", "asked", "base", "loaded", "replace", "run", "state", "train"]

@@ -10,7 +10,6 @@ from classifier_cells import TRACK, data, evaluators, generator, quiet, scenario
 from torch.nn import functional as F
 
 from inversionbench import registry
-from inversionbench.attacks.base import Knowledge
 from inversionbench.attacks.classifier.secretgen import Photo, SecretGen, cut_outs, pseudo_label
 from inversionbench.defenses.base import NONE
 from inversionbench.models.completion import hole
@@ -40,7 +39,8 @@ def completer():
 
 def granted(**more):
     known = TRACK.knowledge(GIVEN, victim().released, data().public, data().meta, completer()[0])
-    return Knowledge(**{**known.__dict__["_granted"], **more})
+    known.grant(**more)
+    return known
 
 
 @functools.cache

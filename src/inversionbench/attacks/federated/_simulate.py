@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from inversionbench.attacks.federated._allocator import keep_memory
 from inversionbench.attacks.federated._explicit import (
     Gradient,
     LocalSteps,
@@ -33,6 +32,7 @@ from inversionbench.attacks.federated._layout import Layout, layout_of
 from inversionbench.errors import UserError, suggest
 from inversionbench.models.federated import Victim
 from inversionbench.training._protocol import Protocol
+from inversionbench.training.allocator import keep_memory
 
 FORMS = ("auto", "im2col", "grouped", "compiled", "vmap", "loop")
 PRECISIONS = ("float32", "bfloat16")
