@@ -59,7 +59,7 @@ def test_unknown_kind():
 def test_as_many_values_as_subjects():
     bad = record()
     bad["groups"] = [0, 1, 2]
-    with pytest.raises(ValueError, match="2 values for 3 subjects"):
+    with pytest.raises(ValueError, match="2 values and n 2 for 3 subjects"):
         records.check(bad)
 
 
@@ -102,7 +102,7 @@ def test_a_bad_record_writes_nothing(tmp_path):
 def test_nan_is_refused_and_the_old_record_kept(tmp_path):
     records.write(tmp_path / "c", record(), {"seconds": 1.5})
     old = (tmp_path / "c" / "record.json").read_bytes()
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError, match=r"utility\.accuracy holds what is no number"):
         records.write(tmp_path / "c", record(utility={"accuracy": math.nan}), {"seconds": 2.5})
     assert (tmp_path / "c" / "record.json").read_bytes() == old
     assert {p.name for p in (tmp_path / "c").iterdir()} == {"record.json", "timing.json"}
@@ -123,3 +123,24 @@ def test_equal_records_give_equal_bytes_and_digest(tmp_path):
     first, second = records.load([tmp_path / "a", tmp_path / "b"])
     assert records.digest(first) == records.digest(second) == records.digest(json.loads(a.read_text()))
     assert records.digest(first) != records.digest(first | {"seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("metrics", [], "metrics is list, expected mapping"),
+        ("groups", None, "groups is NoneType"),
+        ("strength", "0.9", "strength is str"),
+        ("seed", True, "seed is bool"),
+        ("track", "<script>", "track is no name"),
+        ("utility", {"accuracy": "high"}, "utility.accuracy"),
+        ("curves", {"psnr": [[1, None]]}, "curves.psnr"),
+        ("metrics", {"accuracy": None}, "metrics.accuracy is NoneType"),
+        ("metrics", {"accuracy": {"values": ["a", 1], "mean": 1, "median": 1, "low": 0, "high": 1, "n": 2}}, "no finite"),
+        ("metrics", {"accuracy": {"values": [0.5, 1], "mean": 0.9, "median": 0.75, "low": 0, "high": 1, "n": 2}}, "says mean"),
+        ("metrics", {"accuracy": {"values": [0.5, 1], "mean": 0.75, "median": 0.75, "low": 1, "high": 0, "n": 2}}, "ends before"),
+    ],
+)  # fmt: skip
+def test_a_record_edited_by_hand_is_refused_with_the_field(field, value, says):
+    with pytest.raises(ValueError, match=says):
+        records.check(record(**{field: value}))

@@ -28,68 +28,86 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from inversionbench._yaml import NAME
 from inversionbench.files import read_json, visible, write_json
 
 SCHEMA = 1
-REQUIRED = [
-    "key",
-    "track",
-    "scenario",
-    "dataset",
-    "model",
-    "attack",
-    "method",
-    "level",
-    "defense",
-    "strength",
-    "seed",
-    "scale",
-    "kind",
-    "status",
-    "metrics",
-    "groups",
-    "unavailable",
-    "controls",
-    "curves",
-    "utility",
-    "cost",
-    "knowledge",
-    "parameters",
-    "facts",
-    "provenance",
-    "inert",
-]
+TEXT = ("key", "track", "scenario", "dataset", "model", "attack", "method", "level", "defense", "scale", "kind",
+        "status")  # fmt: skip
+MAPPINGS = ("metrics", "unavailable", "controls", "curves", "utility", "cost", "knowledge", "parameters", "facts",
+            "provenance")  # fmt: skip
+REQUIRED: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(TEXT, (str,)), **dict.fromkeys(MAPPINGS, (Mapping,)),
+    "strength": (int, float), "seed": (int,), "groups": (list,), "inert": (bool,),
+}  # fmt: skip
 KINDS = ("attack", "control")
 PARTS = ("values", "mean", "median", "low", "high", "n")  # of a metric
 STATUS = ("ok", "denied", "budget", "unavailable", "failed")
+ROUNDED = 1e-6  # values are written with six digits after the point, their mean with all
 
 
 def check(record: Mapping[str, Any]) -> None:
-    """Raise `ValueError` where a record is not what its schema says."""
+    """Raise `ValueError`, with the field, where a record is not what its schema says or contradicts itself."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"a record is a mapping, got {type(record).__name__}")
     missing = [name for name in REQUIRED if name not in record]
     if missing:
         raise ValueError(f"record {record.get('key')}: missing {', '.join(missing)}")
-    if record["status"] not in STATUS:
-        raise ValueError(f"record {record['key']}: status '{record['status']}' is none of {', '.join(STATUS)}")
+    for name, kinds in REQUIRED.items():
+        if not isinstance(record[name], kinds) or (isinstance(record[name], bool) and bool not in kinds):
+            raise ValueError(f"record {record['key']}: {name} is {type(record[name]).__name__}, expected "
+                             f"{' or '.join(k.__name__.lower() for k in kinds)}")  # fmt: skip
+    for name, allowed in (("status", STATUS), ("kind", KINDS)):
+        if record[name] not in allowed:
+            raise ValueError(f"record {record['key']}: {name} '{record[name]}' is none of {', '.join(allowed)}")
+    named = [n for n in ("track", "scenario", "dataset", "attack", "defense", "scale") if not NAME.match(record[n])]
+    if named:
+        raise ValueError(f"record {record['key']}: {named[0]} is no name: {record[named[0]]!r}")
     if record["status"] != "ok" and not record.get("reason"):
         raise ValueError(f"record {record['key']}: status '{record['status']}' without a reason")
-    if record["kind"] not in KINDS:
-        raise ValueError(f"record {record['key']}: kind '{record['kind']}' is none of {', '.join(KINDS)}")
     for name, metric in record["metrics"].items():
-        absent = [part for part in PARTS if part not in metric]
-        if absent:
-            raise ValueError(f"record {record['key']}: {name} without {', '.join(absent)}")
+        if wrong := _metric(metric, len(record["groups"])):
+            raise ValueError(f"record {record['key']}: metrics.{name} {wrong}")
         if name in record["unavailable"]:
             raise ValueError(f"record {record['key']}: {name} has values and is unavailable")
-        if len(metric["values"]) != len(record["groups"]):
-            raise ValueError(
-                f"record {record['key']}: {name} has {len(metric['values'])} values for "
-                f"{len(record['groups'])} subjects"
-            )
+    for section in ("utility", "controls", "curves", "cost"):
+        for name, value in record[section].items():
+            if not _numbers(value):
+                raise ValueError(f"record {record['key']}: {section}.{name} holds what is no number")
+
+
+def _metric(metric: Any, subjects: int) -> str:
+    """What is wrong with one metric, in words; "" where nothing is."""
+    if not isinstance(metric, Mapping):
+        return f"is {type(metric).__name__}, expected a mapping"
+    if absent := [part for part in PARTS if part not in metric]:
+        return f"without {', '.join(absent)}"
+    values, ends = metric["values"], [metric[p] for p in ("low", "high") if metric[p] is not None]
+    if not isinstance(values, list) or not _numbers(values) or not _numbers([metric["mean"], metric["median"], *ends]):
+        return "holds what is no finite number"
+    if len(values) != subjects or metric["n"] != subjects:
+        return f"has {len(values)} values and n {metric['n']} for {subjects} subjects"
+    for part, found in (("mean", statistics.fmean), ("median", statistics.median)):
+        if values and abs(found(values) - metric[part]) > ROUNDED * (1 + abs(metric[part])):
+            return f"says {part} {metric[part]}, its values say {found(values)}"
+    if len(ends) == 2 and ends[0] > ends[1]:
+        return f"has an interval that ends before it begins: {ends}"
+    return ""
+
+
+def _numbers(value: Any) -> bool:
+    """Whether a value is a finite number, or lists and mappings of them."""
+    if isinstance(value, Mapping):
+        return all(map(_numbers, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_numbers, value))
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def timing_path(folder: Path) -> Path:
