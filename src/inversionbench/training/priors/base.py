@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -48,6 +49,8 @@ class PriorRecipe:
     target_aware: ClassVar[bool] = False
     level: ClassVar[str] = "WB"
     base: ClassVar[str | None] = None
+    budget: ClassVar[tuple[str, ...]] = ()  # as of `attacks.base.Attack`
+    published: ClassVar[Mapping[str, Any]] = {}
 
     def train(
         self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,

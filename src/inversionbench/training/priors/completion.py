@@ -74,6 +74,7 @@ class Completion(PriorRecipe):
 
     id: ClassVar[str] = "completion"
     target_aware: ClassVar[bool] = False
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     z_dim: int = 100
     width: int = 32

@@ -56,6 +56,7 @@ class Dcgan(PriorRecipe):
 
     id: ClassVar[str] = "dcgan"
     target_aware: ClassVar[bool] = False
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     z_dim: int = 100
     width: int = 64

@@ -63,6 +63,7 @@ class KedmiGan(PriorRecipe):
     target_aware: ClassVar[bool] = True
     level: ClassVar[str] = "WB"
     base: ClassVar[str] = "dcgan"
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     critic: Literal["minibatch", "classifier"] = "minibatch"
     width: int = 64

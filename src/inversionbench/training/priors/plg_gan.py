@@ -90,6 +90,7 @@ class PlgGan(PriorRecipe):
     target_aware: ClassVar[bool] = True
     level: ClassVar[str] = "WB"
     base: ClassVar[str] = "dcgan"
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     top: int = 30
     form: Literal["residual", "shared"] = "residual"

@@ -56,6 +56,7 @@ class StudentsRecipe(PriorRecipe):
     target_aware: ClassVar[bool] = True
     level: ClassVar[str] = "WB"
     base: ClassVar[None] = None
+    budget: ClassVar[tuple[str, ...]] = ("epochs",)
 
     models: tuple[dict[str, Any], ...] = (
         {"name": "efficientnet_b0"}, {"name": "efficientnet_b1"}, {"name": "efficientnet_b2"},
