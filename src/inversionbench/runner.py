@@ -236,6 +236,7 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
         "used": sorted(knowledge.used),
         "device": str(device()) if track.on_device and method.on_device else "cpu",
         "level": level,
+        "warnings": _doubts(knowledge.used, len(public), states),
         "cost": {
             **_passes(oracle),
             "queries_by_phase": oracle.ledger.by_phase(),
@@ -243,6 +244,16 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
             **(answer.cost if answer else {}),
         },
     }
+
+
+def _doubts(used: set[str], public: int, states: Mapping[str, Any]) -> list[str]:
+    """What the record of an attack warns of: too few public samples, and what training its priors warned of."""
+    from inversionbench.training.priors._quality import FEWEST
+
+    few = [f"{public} public samples are few to learn from (fewer than {FEWEST})"]
+    return [*(few if "public" in used and public < FEWEST else []),
+            *(f"prior {role}: {said}" for role, state in states.items()
+              for said in state.get("facts", {}).get("warnings", ()))]
 
 
 def _prior_passes(states: Mapping[str, Any]) -> dict[str, int]:
@@ -296,7 +307,8 @@ def _judge(
         answer = _reconstruction(result["answer"])
         judge_seed = seed_of(group.scenario, "evaluate", seed)
         done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
-        found |= _measured(done, {**answer.notes, **done.facts})
+        warnings = [*result.get("warnings", ()), *answer.notes.get("warnings", ()), *done.facts.get("warnings", ())]
+        found |= _measured(done, {**answer.notes, **done.facts, **({"warnings": warnings} if warnings else {})})
         _save_gallery(out, done)
     return found
 

@@ -60,7 +60,8 @@ class PriorRecipe:
 
         target: the oracle of a target-aware prior. base: what `load` of the entry `base` returned. checkpoint: a file
         where a GAN keeps its whole state from time to time, and goes on from it to the same bits if it is there. The
-        state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
+        state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...) and "warnings":
+        sentences that the records of attacks with this prior repeat.
         """
         raise NotImplementedError
 
