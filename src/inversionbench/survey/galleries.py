@@ -51,7 +51,7 @@ def labelled(rows: Mapping[str, np.ndarray], limit: int = 8, unstarted: Mapping[
     words stand in the place of an image."""
     strips = [_without(strip(images[:limit]), (unstarted or {}).get(label, ())[:limit], len(images[:limit]))
               for label, images in rows.items()]
-    margin = max(MARGIN, *(8 + GAP + ceil(_font().getlength(line)) for label in rows for line in label.split("\n")))
+    margin = max(MARGIN, *(16 + ceil(_font().getlength(line)) for label in rows for line in label.split("\n")))
     sheet = _stack(strips, margin)
     draw = ImageDraw.Draw(sheet)
     top = 0
