@@ -128,8 +128,7 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
                 ax.plot(mean["budget"], mean["value"] * metric.factor, color=colour, marker=marker, markersize=5,
                         linestyle="-" if attack in style else "--", label=words.method("attack", attack, method))
                 _last(ax, mean, rows[rows["attack"] == attack].iloc[0], colour, metric)
-            spent = here.loc[(here["axis"] == axis) & (here["budget"] > 0), "budget"]
-            least = spent.min()
+            least = (spent := here.loc[(here["axis"] == axis) & (here["budget"] > 0), "budget"]).min()
             ax.set_xscale("symlog", linthresh=least)  # a budget of 0 is the start of an attack
             ax.set_xlim(left=0 if (here["budget"] == 0).any() else least * 0.8)
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -137,10 +136,10 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
             ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=least, subs=_steps(spent)))
             ax.tick_params(axis="x", labelsize=8)
             ax.set_xlabel(f"{axis} (log scale)")
+        axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
         for ax in axes[0]:  # the panels share an axis, so all data come before what fixes its ends
             roomy(ax, y=metric.step)
             control_lines(ax, rows, metric)
-        axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
         save(figure, folder / f"curves-{scenario}.png", axes)
     caption = (f"{metric.title} of the attacks on {scenario} without defense, the more they spend of what their access "
                f"counts ({' or '.join(kinds)}). Means over targets and seeds, at the last point with its 95 % interval "
@@ -151,7 +150,7 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
 def over_seeds(line: pd.DataFrame) -> pd.DataFrame:
     """Mean over cells of each point of an attack's curves; by budget, where they do not have equally many."""
     equal = line.groupby("key")["nth"].nunique().nunique() == 1
-    numbers = [c for c in line.select_dtypes("number") if c not in ("nth", "strength", "seed")]
+    numbers = line.select_dtypes("number").columns.difference(["nth", "strength", "seed"])
     return line.groupby("nth" if equal else line["budget"].rename("place"))[numbers].mean()
 
 

@@ -18,7 +18,8 @@ from inversionbench.survey import words
 
 DIFFERS, WARNED = "‡", "(!)"
 NEUTRAL = {"strength", "access", "keep_at", "measure", "form", "precision"}  # in a column already, or for curves, speed
-MOST = 4  # parameters beside the budget, names, and sentences that differ in numbers only
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+MOST = 4  # parameters beside the budget, and names, in one line
 Record = Mapping[str, Any]
 Cell = tuple[str, str, float]  # attack, defense, strength
 
@@ -56,22 +57,14 @@ class Remarks:
                 _by_line(self.defenses)]
 
     def warned(self, defended: bool) -> list[str]:
-        """The sentences of the undefended or of the defended cells, each once, with where it holds."""
-        places: dict[str, dict[Cell, None]] = {}
+        """The sentences of the undefended or of the defended cells, with where they hold; those that differ in numbers
+        only as one."""
+        alike: dict[str, dict[str, list[Cell]]] = {}
         for cell, sentences in self.warnings.items():
             for sentence in sentences if (cell[1] != "none") == defended else ():
-                places.setdefault(sentence, {})[cell] = None
-        alike: dict[str, list[str]] = {}
-        for sentence in places:
-            alike.setdefault(re.sub(r"\d+(\.\d+)?", "#", sentence), []).append(sentence)
-        out = []
-        for same in alike.values():
-            shown = same if len(same) <= MOST else same[:1]
-            out += [f"{self._where(places[sentence])}: {sentence}" for sentence in shown]
-            if left := same[len(shown) :]:
-                cells = {cell: None for sentence in left for cell in places[sentence]}
-                out.append(f"{self._where(cells)}: the same with other numbers")
-        return out
+                alike.setdefault(NUMBER.sub("#", sentence), {}).setdefault(sentence, []).append(cell)
+        return [f"{self._where([cell for cells in same.values() for cell in cells])}: {_merged([*same])}"
+                for same in alike.values()]
 
     def _some(self, attacks: Iterable[str]) -> str:
         return _some([self.names[attack] for attack in attacks])
@@ -196,6 +189,16 @@ def _by_line(lines: Mapping[str, str]) -> list[tuple[str, list[str]]]:
     for entry, line in lines.items():
         found.setdefault(line, []).append(entry)
     return list(found.items())
+
+
+def _merged(sentences: Sequence[str]) -> str:
+    """One sentence for several that differ in numbers only.
+
+    >>> _merged(["15 of 20 never started", "4 of 20 never started"])
+    '4 to 15 of 20 never started'
+    """
+    columns = iter([sorted(set(column), key=float) for column in zip(*map(NUMBER.findall, sentences))])
+    return NUMBER.sub(lambda _: " to ".join(dict.fromkeys(((c := next(columns))[0], c[-1]))), sentences[0])
 
 
 def _some(parts: Sequence[str]) -> str:
