@@ -343,11 +343,16 @@ class TestGalleries:
         rows = shown["gallery-photos-dgc"]
         best = survey.defenses.query("scenario == 'photos' and attack == 'strongest' and headline and defense == 'dgc'")
         assert set(best["entry"]) == {"inverting_gradients_aware"}  # falls half as fast as the one that ignores it
-        labels = [f"strength {s:g}\nInverting Gradients\n(aware) †" for s in best["strength"]]
+        labels = [f"strength {s:g}\nInverting Gradients\n(aware), knows it" for s in best["strength"]]
         assert list(rows)[2:] == labels
         assert list(rows)[1].startswith("no defense\nInverting Gradients")
         pictures = found["photos", "inverting_gradients_aware", "dgc", 0.99]["reconstruction"]
         assert (rows[labels[1]] == pictures).all()
+        for entry in ("inverting_gradients", "inverting_gradients_aware"):  # other originals than defended cells
+            plain = found["photos", entry, "none", 0.0]
+            found["photos", entry, "none", 0.0] = {**plain, "original": plain["original"] + 1}
+        list(sheets._defenses(survey, found, "photos", tmp_path))
+        assert list(shown["gallery-photos-dgc"])[1:] == ["no defense\nDLG", *labels]
 
     def test_priors_of_defended_targets_are_not_shown(self, tmp_path: Path) -> None:
         for place in ("portraits/gan", "targets/portraits/none/0/students", "targets/portraits/bido/0.1/students"):

@@ -15,6 +15,8 @@ from inversionbench.survey.figures import Picture, headline_rows, quantity
 from inversionbench.survey.maps import judged
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from inversionbench.survey.build import Survey
 
 SHOWN = 8  # images in a row
@@ -79,37 +81,44 @@ def _attacks(survey: Survey, found: dict[Any, Any], scenario: str, folder: Path)
 
 
 def _defenses(survey: Survey, found: dict[Any, Any], scenario: str, folder: Path) -> Iterator[Picture]:
-    """For every defense, what the strongest attack, which the tables show, rebuilds without it and at every strength:
-    of those that left pictures of the same originals, at the access level where most is left."""
+    """For every defense, what the strongest attack of the tables rebuilds without it and at every strength."""
     rows = headline_rows(survey.attacks, scenario)
-    metric = quantity(rows)
-    lowest = metric.direction == "lower"
-    real = rows[rows["kind"] == "attack"].sort_values("mean", ascending=lowest)
-    plain = next((r for r in real.itertuples() if "original" in found.get((scenario, r.attack, "none", 0.0), {})), None)
-    if plain is None:
-        return
-    before = found[scenario, plain.attack, "none", 0.0]
-    for defense, part in judged(survey.defenses, scenario).groupby("defense"):
-        strips = {_lines(f"no defense\n{words.method('attack', plain.attack, plain.method)}"): before}
-        for strength, settings in part.sort_values("mean", ascending=lowest).groupby("strength"):
-            row, arrays = next(((r, a) for r in settings.itertuples()
-                                if _same(a := found.get((scenario, r.entry, defense, strength), {}), before)),
-                               (None, None))
-            if row is not None:
-                name = words.method("attack", row.entry, row.method) + (" †" if row.worse == "aware" else "")
-                strips[_lines(f"strength {strength:g}\n{name}")] = arrays
-        if len(strips) > 1:
-            path, name = folder / f"gallery-{scenario}-{defense}.png", words.method("defense", str(defense))
+    up = quantity(rows).direction == "lower"
+    real = rows[rows["kind"] == "attack"].sort_values("mean", ascending=up)
+    for defense, part in judged(survey.defenses, scenario).sort_values("mean", ascending=up).groupby("defense"):
+        for row in real.itertuples():
+            strips = _strips(found, part, found.get((scenario, row.attack, "none", 0.0), {}))
+            if not strips:  # its originals are those of no defended cell
+                continue
+            label = _lines(f"no defense\n{words.method('attack', row.attack, row.method)}")
+            strips = {label: found[scenario, row.attack, "none", 0.0], **strips}
             pictures = {label: arrays["reconstruction"] for label, arrays in strips.items()}
             blanks = {label: _unstarted(arrays) for label, arrays in strips.items()}
-            galleries.save(path, galleries.labelled({"original": before["original"], **pictures}, SHOWN, blanks))
-            caption = f"{name}: what the strongest attack rebuilds at every strength († knows the defense)."
+            path, name = folder / f"gallery-{scenario}-{defense}.png", words.method("defense", str(defense))
+            galleries.save(path, galleries.labelled({"original": strips[label]["original"], **pictures}, SHOWN, blanks))
+            caption = f"{name}: what the strongest attack rebuilds at every strength (knows it: the defense)."
             yield Picture(path, caption, scenario, "defended")
+            break
+
+
+def _strips(found: dict[Any, Any], part: pd.DataFrame, plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Label -> the gallery of the strongest attack at each strength, over access levels, of those with the originals of
+    `plain`. part: the rows of one defense, strongest first."""
+    out = {}
+    for strength, settings in part.groupby("strength"):
+        for row in settings.itertuples():
+            arrays = found.get((row.scenario, row.entry, row.defense, strength), {})
+            if _same(arrays, plain):
+                name = words.method("attack", row.entry, row.method) + (", knows it" if row.worse == "aware" else "")
+                out[_lines(f"strength {strength:g}\n{name}")] = arrays
+                break
+    return out
 
 
 def _same(arrays: dict[str, Any], plain: dict[str, Any]) -> bool:
     """Whether two galleries show reconstructions of the same originals."""
-    return {"original", "reconstruction"} <= arrays.keys() and np.array_equal(arrays["original"], plain["original"])
+    known = {"original", "reconstruction"}
+    return known <= arrays.keys() and known <= plain.keys() and np.array_equal(arrays["original"], plain["original"])
 
 
 def _unstarted(arrays: dict[str, Any]) -> Any:
