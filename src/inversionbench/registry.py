@@ -37,7 +37,7 @@ class Method:
 
     `fields`: parameter name -> default (`REQUIRED` where there is none). `types`: name -> annotation; values that a
     `Literal` names are the only ones.
-    `attributes`: class attributes that are literals (level, hooks, kind, ...). `group`: the folder (track of
+    `attributes`: class attributes that are literals (level, hooks, budget, ...). `group`: the folder (track of
     an attack, family of a defense).
     """
 
@@ -147,6 +147,9 @@ def _read(kind: str, path: Path) -> Method:
         fields, types = fields | own, types | annotations
         kept = {k: v for k, v in attributes.items() if k not in _assignments(body)}
         attributes = kept | _attributes(body)
+    for name in (*attributes.get("budget", ()), *attributes.get("published", ())):
+        if name not in fields:
+            raise UserError(f"{path}: budget or published names '{name}': {suggest(name, fields)}")
     return Method(
         id=path.stem,
         kind=kind,

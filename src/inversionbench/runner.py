@@ -231,6 +231,7 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
             "opened": seen.opened,
             "device": str(device()) if track.on_device and method.on_device else "cpu",
             "level": level,
+            "warnings": _doubts(knowledge.used, len(_public(params, scenario.dataset)[0]), states),
             "cost": {
                 **(answer.cost if answer else {}),
                 **_prior_passes(states),
@@ -279,6 +280,16 @@ def _answer(method: Any, oracle: Oracle, knowledge: Knowledge, rng: Any) -> tupl
     kind = type(answer).__name__
     wrong = answer.problem() if isinstance(answer, Reconstruction) else f"{kind} is no Reconstruction"
     return ("failed", f"the attack's answer is invalid: {wrong}", None) if wrong else ("ok", "", answer)
+
+
+def _doubts(used: frozenset[str], public: int, states: Mapping[str, Any]) -> list[str]:
+    """What the record of an attack warns of: too few public samples, and what training its priors warned of."""
+    from inversionbench.training.priors._quality import FEWEST
+
+    few = [f"{public} public samples are few to learn from (fewer than {FEWEST})"]
+    return [*(few if "public" in used and public < FEWEST else []),
+            *(f"prior {role}: {said}" for role, state in states.items()
+              for said in state.get("facts", {}).get("warnings", ()))]
 
 
 def _prior_passes(states: Mapping[str, Any]) -> dict[str, int]:
@@ -332,7 +343,8 @@ def _judge(
         answer = _reconstruction(result["answer"])
         judge_seed = seed_of(group.scenario, "evaluate", seed)
         done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
-        found |= _measured(done, {**answer.notes, **done.facts})
+        warnings = [*result.get("warnings", ()), *answer.notes.get("warnings", ()), *done.facts.get("warnings", ())]
+        found |= _measured(done, {**answer.notes, **done.facts, **({"warnings": warnings} if warnings else {})})
         _save_gallery(out, done)
     return found
 

@@ -114,6 +114,7 @@ def test_failures_count_and_are_never_dropped():
     failed[0] = True
     done = evaluated(x, failed=failed, checkpoints=[(5, x), (9, x)])
     assert done.facts["failures"] == 2
+    assert done.gallery["unstarted"].tolist() == [1.0] + [0.0] * (SUBJECTS - 1)
     for name in ("agreement", "top1", "top5", "target_top1"):
         assert done.metrics[name][:2].tolist() == [0, 0]
         assert (done.metrics[name][2:] == whole.metrics[name][2:]).all()

@@ -12,7 +12,7 @@ from classifier_cells import data, generator, quiet
 
 from inversionbench import runner
 from inversionbench.params import check
-from inversionbench.training.priors._quality import Yardstick, blurred, frechet
+from inversionbench.training.priors._quality import COMPONENTS, FEWEST, Yardstick, blurred, doubts, frechet
 from inversionbench.training.priors.dcgan import Dcgan
 
 TINY = Dcgan(z_dim=12, width=4, upsample="nearest", loss="hinge", steps=24, batch=16, rate=1e-3, critic_rate=2e-3,
@@ -99,6 +99,25 @@ def test_training_stops_when_nothing_gets_better():
     facts = frozen.train(data().public, generator(), quiet)["facts"]
     assert facts["steps"] < 40
     assert facts["best_step"] <= facts["steps"] - 3 * 2
+
+
+def test_few_public_images_warn():
+    public = data().public
+    few = dataclasses.replace(public, x=public.x[:30], y=public.y[:30], extra={})
+    warnings = dataclasses.replace(TINY, steps=2).train(few, generator(), quiet)["facts"]["warnings"]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("27 public images are few")
+    assert warnings[1].startswith("3 held-out public images are too few for the 64 components")
+    assert "stopping rule" in warnings[1]
+    assert doubts(FEWEST, COMPONENTS + 1, stops=True) == []
+
+
+def test_records_hold_what_their_public_data_and_priors_warn_of():
+    states = {"dcgan": {"facts": {"warnings": ["too few"]}}, "students": {}}
+    assert runner._doubts({"public"}, 7, states) == [
+        "7 public samples are few to learn from (fewer than 100)", "prior dcgan: too few",
+    ]
+    assert runner._doubts({"prior"}, 7, {}) == runner._doubts({"public"}, FEWEST, {}) == []
 
 
 def test_the_distance_orders_what_it_must():

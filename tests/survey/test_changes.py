@@ -112,7 +112,7 @@ def test_differences_are_paired_and_shown_only_where_seeds_agree():
 def test_report_and_figures_hold_them(tmp_path: Path):
     survey = build.make(FOUND, "smoke")
     pictures = changes.draw(survey, tmp_path)
-    assert {p.path.name for p in pictures} == {"changes-classifier.png", "plane-portraits.png"}
+    assert {p.path.name for p in pictures} == {"changes-classifier.png"}
     assert all(p.path.stat().st_size > 5000 for p in pictures)
     text = report.markdown(survey)
     assert "kedmi gan: steps 147" in text

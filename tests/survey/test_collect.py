@@ -88,6 +88,20 @@ def test_curves_say_what_they_count(cells: Path) -> None:
     assert set(points.loc[points["attack"] == "gmi", "axis"]) == {"passes through the model"}
 
 
+def test_a_curve_of_a_gradient_attack_ends_at_its_answer() -> None:
+    def points(attack: str, scenario: str, **cost: int) -> list[tuple[float, float]]:
+        made = record(scenario, attack, "none", 0.0, 0, cost=cost)
+        rows = collect.curves([made])
+        assert rows["nth"].tolist() == list(range(len(rows)))
+        return [*zip(rows["budget"], rows["value"])]
+
+    on_the_way = points("dlg", "photos", gradient_evaluations=1000)
+    mean = record("photos", "dlg", "none", 0.0, 0)["metrics"]["psnr"]["mean"]
+    assert [budget for budget, _ in on_the_way] == [10, 100, 1000]
+    assert points("dlg", "photos", gradient_evaluations=2000) == [*on_the_way, (2000, mean)]
+    assert len(points("gmi", "portraits", gradient_evaluations=2000)) == 3  # those hold it, counted for each answer
+
+
 def test_broken_and_misplaced_records_are_named(tmp_path: Path) -> None:
     folder = write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
     (folder / "record.json").write_text("{")

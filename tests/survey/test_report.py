@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,6 +25,7 @@ from inversionbench.survey import (
     glance,
     heat,
     maps,
+    planes,
     report,
     sheets,
     view,
@@ -201,6 +203,54 @@ class TestFigures:
             low, high = ax.get_ylim()
             assert all(low <= y <= high for line in ax.get_lines() for y in line.get_ydata())
 
+    def test_seeds_that_paid_differently_make_one_curve(self) -> None:
+        line = pd.DataFrame({"key": ["a", "a", "b", "b"], "nth": [0, 1, 0, 1], "seed": [0, 0, 1, 1],
+                             "budget": [10, 20, 12, 30], "value": [1.0, 2.0, 3.0, 4.0]})
+        assert figures.over_seeds(line).to_dict("list") == {"budget": [11.0, 25.0], "value": [2.0, 3.0]}
+        assert len(figures.over_seeds(line.drop(index=1))) == 3  # not equally many: each budget stands alone
+
+    def test_labels_of_close_controls_stand_above_each_other(self) -> None:
+        rows = pd.DataFrame([{"control_mean_image": 10.0, "control_noise": 10.6, "control_random_image": 11.2}])
+        with figures.canvas(6, 4) as (figure, axes):
+            ax = axes[0, 0]
+            ax.plot([0, 1], [5, 20])
+            figures.control_lines(ax, rows, Quantity("psnr", "PSNR", "dB", 1, direction="higher"))
+            figure.draw_without_rendering()
+            boxes = sorted((text.get_window_extent() for text in ax.texts), key=lambda box: box.y0)
+        assert len(boxes) == 3
+        assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
+
+    def test_no_defense_stands_where_the_table_of_attacks_has_its_strongest(self, survey: build.Survey) -> None:
+        plain = figures.headline_rows(survey.attacks, "portraits")
+        rows = maps.judged(survey.defenses, "portraits")
+        for level, attack in (("WB", "plg_mi"), ("LO", "brep_mi")):
+            star = maps.undefended(plain, rows[rows["level"] == level], maps.Price(Quantity("accuracy", "accuracy")))
+            row = plain[plain["attack"] == attack].iloc[0]
+            assert star[["mean", "low", "high"]].iloc[0].tolist() == row[["mean", "low", "high"]].tolist()
+            assert star["utility"].tolist() == [pytest.approx(0.9)]
+        stronger = plain.assign(mean=plain["mean"].where(plain["attack"] != "gmi", 0.99))  # met a defense or not
+        star = maps.undefended(stronger, rows[rows["level"] == "WB"], maps.Price(Quantity("a", "")))
+        assert star["mean"].tolist() == [0.99]
+
+    @pytest.mark.parametrize("points", [1, 2])
+    def test_a_front_of_one_point_is_not_in_the_legend(self, points: int) -> None:
+        with figures.canvas(4, 4) as (_, axes):
+            maps.join(axes[0, 0], pd.Series(range(points)), pd.Series(range(points)))
+            assert ("Pareto front" in figures.unique(axes)[1]) == (points > 1)
+
+    def test_a_plane_holds_every_attack_at_the_numbers_of_the_table(
+        self, survey: build.Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        drawn: list = []
+        monkeypatch.setattr(planes, "legend", lambda figure, axes: drawn.append(axes[0, 0]))
+        points = survey.curves[survey.curves["attack"] != "plg_mi"]  # the strongest kept nothing on the way
+        assert planes.plane(points, survey.attacks, "portraits", tmp_path).path.is_file()
+        ends = {line.get_label(): (line.get_xdata()[-1], line.get_ydata()[-1]) for line in drawn[0].get_lines()}
+        rows = survey.attacks[survey.attacks["scenario"] == "portraits"].set_index(["attack", "metric"])["mean"]
+        assert set(ends) == {"GMI", "PLG-MI", "BREP-MI", "RLB-MI", "PPA", "LOMMA"} - {"RLB-MI", "PPA"}  # no answer
+        for name, attack in (("GMI", "gmi"), ("PLG-MI", "plg_mi")):
+            assert ends[name] == pytest.approx((rows[attack, "knn_distance"], 100 * rows[attack, "agreement"]))
+
     def test_controls_that_share_a_line_say_their_range(self) -> None:
         metric = Quantity("top1", "first evaluator", "%", 1, 100)
         marks = figures._marks({"one_restart": 0.695, "best_restart": 0.712, "noise": 0.0}, metric, 0, 100)
@@ -267,6 +317,42 @@ class TestGalleries:
         assert Image.open(tmp_path / "s.png").size == (4 * 64 + 3 * galleries.GAP, 3 * 64 + 2 * galleries.GAP)
         with pytest.raises(ValueError, match=r"got shape \(3, 8\)"):
             galleries.save_sheet(tmp_path / "s.png", np.ones((3, 8)))
+
+    def test_what_never_started_is_no_picture(self) -> None:
+        rows = {"original": np.zeros((3, 3, 16, 16), np.uint8), "GMI": np.zeros((3, 3, 16, 16), np.uint8)}
+        pixels = np.asarray(galleries.labelled(rows, unstarted={"GMI": np.array([0, 255, 0])}))
+        tiles = [pixels[68:132, galleries.MARGIN + 68 * i :][:, :64] for i in range(3)]
+        assert (tiles[1][0, 0] == galleries.BLANK).all()
+        assert (tiles[1] < 100).any()  # words
+        assert not tiles[0].any()
+        assert not tiles[2].any()
+
+    def test_a_long_label_has_room(self) -> None:
+        narrow, wide = (galleries.labelled({label: np.zeros((1, 3, 64, 64), np.uint8)}).width
+                        for label in ("original", "an attacker whose name is long"))
+        assert wide > narrow == galleries.MARGIN + 64
+
+    def test_a_defense_shows_the_attacker_of_the_table_and_names_it(
+        self, survey: build.Survey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shown: dict[str, dict] = {}
+        monkeypatch.setattr(galleries, "labelled", lambda rows, limit, unstarted: rows)
+        monkeypatch.setattr(galleries, "save", lambda path, rows: shown.update({path.stem: rows}))
+        found = sheets._galleries(survey)
+        list(sheets._defenses(survey, found, "photos", tmp_path))
+        rows = shown["gallery-photos-dgc"]
+        best = survey.defenses.query("scenario == 'photos' and attack == 'strongest' and headline and defense == 'dgc'")
+        assert set(best["entry"]) == {"inverting_gradients_aware"}  # falls half as fast as the one that ignores it
+        labels = [f"strength {s:g}\nInverting Gradients\n(aware), knows it" for s in best["strength"]]
+        assert list(rows)[2:] == labels
+        assert list(rows)[1].startswith("no defense\nInverting Gradients")
+        pictures = found["photos", "inverting_gradients_aware", "dgc", 0.99]["reconstruction"]
+        assert (rows[labels[1]] == pictures).all()
+        for entry in ("inverting_gradients", "inverting_gradients_aware"):  # other originals than defended cells
+            plain = found["photos", entry, "none", 0.0]
+            found["photos", entry, "none", 0.0] = {**plain, "original": plain["original"] + 1}
+        list(sheets._defenses(survey, found, "photos", tmp_path))
+        assert list(shown["gallery-photos-dgc"])[1:] == ["no defense\nDLG", *labels]
 
     def test_priors_of_defended_targets_are_not_shown(self, tmp_path: Path) -> None:
         for place in ("portraits/gan", "targets/portraits/none/0/students", "targets/portraits/bido/0.1/students"):

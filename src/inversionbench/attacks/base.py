@@ -4,7 +4,9 @@ A file `attacks/<track>/<id>.py` defines one frozen dataclass with the class att
 weakest access level it needs; a tuple where a field named `access` chooses) and, where they apply, `prior`
 (the entries of `priors:` that it needs: a name, several, or a mapping from its field `base` to them) and
 `control` (True for rows that say what a number means). Its fields are its parameters, with the names and
-defaults of its paper. It never imports data sets, evaluators or the workflow.
+defaults of its paper. It never imports data sets, evaluators or the workflow. What the report says of rows with
+other parameters comes from `budget` (the fields whose product is how much the attack may search or train) and
+`published` (the paper's values of fields that have other defaults); defenses and priors have both, too.
 """
 
 from __future__ import annotations
@@ -132,6 +134,8 @@ class Attack:
     level: ClassVar[str | tuple[str, ...]]
     prior: ClassVar[str | tuple[str, ...] | Mapping[str, tuple[str, ...]] | None] = None
     control: ClassVar[bool] = False
+    budget: ClassVar[tuple[str, ...]] = ()
+    published: ClassVar[Mapping[str, Any]] = {}
     on_device: ClassVar[bool] = True  # False: computes on the CPU although its track has a device
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:

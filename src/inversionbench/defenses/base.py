@@ -95,6 +95,8 @@ class Defense:
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
     tracks: ClassVar[tuple[str, ...]] = ()
+    budget: ClassVar[tuple[str, ...]] = ()  # as of `attacks.base.Attack`
+    published: ClassVar[Mapping[str, Any]] = {}
     keeps_labels: ClassVar[bool] = False  # a release that never changes the label output
     places: ClassVar[tuple[str, ...]] = ("transform",)  # of H6 and H7 on the path, see `_path.PLACES`
     takes: ClassVar[tuple[str, ...]] = ("dense", "sparse")  # kinds of payload, see `_path.KINDS`

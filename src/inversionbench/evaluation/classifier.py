@@ -162,7 +162,7 @@ def evaluate(
     return Evaluation(
         metrics=values, groups=y.numpy(), curves=curves, unavailable=unavailable,
         controls=controls, facts=facts,
-        gallery=_gallery(x, y, scores.features, reference, data, photos),
+        gallery=_gallery(x, y, scores.features, reference, data, photos, failed),
     )
 
 
@@ -249,10 +249,11 @@ def _correlations(judges: Judges, x: Tensor, y: Tensor, people: Tensor) -> dict[
 
 
 def _gallery(
-    x: Tensor, y: Tensor, features: Tensor, reference: Reference, data: Dataset, photos: Tensor | None
+    x: Tensor, y: Tensor, features: Tensor, reference: Reference, data: Dataset, photos: Tensor | None,
+    failed: Tensor,
 ) -> dict[str, Tensor]:
     """One reconstruction per class for the first classes: a private photograph (of photos (n, c, h, w), the
-    one that was damaged), it, and the nearest one."""
+    one that was damaged), it, and the nearest one; and which of them never started (k,)."""
     rows = [int((y == c).nonzero()[0, 0]) for c in y.unique()[:GALLERY].tolist()]
     near, some = [], []
     for row in rows:
@@ -264,4 +265,5 @@ def _gallery(
         "original": data.private.images(some) if photos is None else photos[rows],
         "reconstruction": x[rows],
         "nearest": data.private.images(near),
+        "unstarted": failed[rows].float(),
     }

@@ -31,6 +31,7 @@ from inversionbench.survey import (
     figures,
     heat,
     maps,
+    planes,
     report,
     sheets,
     studies,
@@ -122,6 +123,7 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
             out += [
                 figures.bars(survey.attacks, scenario, folder),
                 figures.curves(survey.curves, survey.attacks, scenario, folder),
+                planes.plane(survey.curves, survey.attacks, scenario, folder) if track == planes.TRACK else None,
                 heat.draw(survey.attacks, survey.defenses, scenario, folder),
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
                 maps.traffic(survey.frame, survey.attacks, survey.defenses, scenario, folder),

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from inversionbench.survey import words
-from inversionbench.survey.figures import COLOURS, GREY, Picture, canvas, control_levels, cues, save
+from inversionbench.survey.figures import COLOURS, GREY, Picture, canvas, save
 from inversionbench.survey.pool import Row, difference, pool
 from inversionbench.survey.view import Cell, Table
 
@@ -223,12 +223,9 @@ def _cells(row: Any, metric: words.Quantity) -> list[Cell]:
 
 
 def draw(survey: Survey, folder: Path) -> list[Picture]:
-    """The differences of all changes, and for each scenario the headline against the KNN distance."""
+    """The differences of all changes."""
     rows = measured(survey)
-    found = [] if rows.empty else [differences(rows, folder)]
-    scenarios = [s for track, names in survey.scenarios if track == TRACK for s in names]
-    planes = (plane(survey.curves, survey.attacks, s, folder) for s in scenarios)
-    return [*found, *(p for p in planes if p is not None)]
+    return [] if rows.empty else [differences(rows, folder)]
 
 
 def differences(rows: pd.DataFrame, folder: Path) -> Picture:
@@ -261,55 +258,3 @@ def differences(rows: pd.DataFrame, folder: Path) -> Picture:
 
 def _name(key: tuple[str, ...]) -> str:
     return f"{words.method('attack', key[2], key[0])}, {key[1]}"  # method, scenario, entry
-
-
-def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
-    """The headline against the KNN distance as attacks go on: whether both improve together."""
-    main, other = METRICS
-    here = points[(points["scenario"] == scenario) & (points["defense"] == "none") & points["metric"].isin(METRICS)]
-    if here.empty:
-        return None
-    wide = here.pivot_table("value", ["attack", "method", "budget"], "metric").dropna().reset_index()
-    wide = wide[wide.groupby("attack")["budget"].transform("nunique") > 1] if set(METRICS) <= set(wide) else wide[:0]
-    if wide.empty:
-        return None
-    x, y = words.metric(other, TRACK), words.metric(main, TRACK)
-    style = cues(set(wide["attack"]))
-    with canvas(8.6, 4.6) as (figure, axes):
-        ax = axes[0, 0]
-        for (attack, method), line in wide.sort_values("budget").groupby(["attack", "method"]):
-            marker, colour = style[attack]
-            ax.plot(line[other] * x.factor, line[main] * y.factor, color=colour, linewidth=1, marker=marker,
-                    markersize=4, label=words.method("attack", attack, method))
-            last = line.iloc[-1]
-            ax.scatter(last[other] * x.factor, last[main] * y.factor, color=[colour], marker=marker, s=70, zorder=3,
-                       edgecolor="#222222")  # fmt: skip
-        ax.set_xscale("log")
-        _crosses(ax, attacks[attacks["scenario"] == scenario], x, y)
-        ax.set_xlabel(f"{x.title} (log scale); {words.arrow(x.direction)}")
-        ax.set_ylabel(f"{y.title}; {words.arrow(y.direction)}")
-        save(figure, folder / f"plane-{scenario}.png", axes)
-    caption = (f"{y.title} against {x.title} on {scenario}, from the first kept images of each attack to its answer "
-               "(framed); crosses are controls. A line that goes up and to the left improves by both; one that goes up "
-               "and to the right convinces the judges by images further from any private photograph.")
-    return Picture(folder / f"plane-{scenario}.png", caption, scenario, "curves")
-
-
-def _crosses(ax: Any, rows: pd.DataFrame, x: words.Quantity, y: words.Quantity) -> None:
-    """The controls that have both metrics; names of close ones stand above each other."""
-    across, up = (control_levels(rows[rows["metric"] == q.id]) for q in (x, y))
-    names = sorted((n for n in across.keys() & up.keys() if across[n] > 0), key=lambda n: (across[n], n))
-    if not names:
-        return
-    places = [(across[n] * x.factor, up[n] * y.factor) for n in names]
-    ax.scatter(*zip(*places), color=GREY, marker="x", s=36)
-    ax.autoscale_view()  # else places are those of empty axes
-    ends = ax.transAxes.inverted()
-    floor, last = 0, np.full(2, -np.inf)
-    for name, place in zip(names, places):
-        at = ends.transform(ax.transData.transform(place))
-        floor = floor + 1 if at[0] - last[0] < 0.25 and abs(at[1] - last[1]) < 0.06 else 0
-        side, shift = ("right", -5) if at[0] > 0.7 else ("left", 5)
-        ax.annotate(words.label("controls", name), place, (shift, 3 + 9 * floor), textcoords="offset points",
-                    fontsize=7, color=GREY, ha=side)  # fmt: skip
-        last = at

@@ -70,15 +70,27 @@ def tidy(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def curves(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row per point: cell, metric, axis (what the budget counts), budget, value (mean over subjects)."""
+    """One row per point: cell, metric, axis (what the budget counts), nth, budget, value (mean over subjects).
+
+    The last point is the answer itself, at what the whole attack cost: a gradient attack keeps only what it had on
+    the way, the others end their curves with it. nth: from 0 within a cell; seeds may pay different budgets for it.
+    """
     rows = [
-        {**{c: _cell(record)[c] for c in CELL}, "metric": metric, "axis": axis(record["level"]), "budget": budget,
-         "value": value}
+        {**{c: _cell(record)[c] for c in CELL}, "metric": metric, "axis": axis(record["level"]), "nth": nth,
+         "budget": budget, "value": value}
         for record in found
         for metric, points in sorted(record["curves"].items())
-        for budget, value in points
+        for nth, (budget, value) in enumerate([*points, *_final(record, metric)])
     ]
-    return pd.DataFrame(rows, columns=[*CELL, "metric", "axis", "budget", "value"])
+    return pd.DataFrame(rows, columns=[*CELL, "metric", "axis", "nth", "budget", "value"])
+
+
+def _final(record: Mapping[str, Any], metric: str) -> list[tuple[float, float]]:
+    """The answer of a gradient attack as a point of its curve, where that does not hold it."""
+    spent = record["cost"].get("gradient_evaluations", 0)
+    last = max((budget for budget, _ in record["curves"][metric]), default=0)
+    known = record["level"].startswith("GR") and metric in record["metrics"] and spent > last
+    return [(spent, record["metrics"][metric]["mean"])] if known else []
 
 
 def axis(level: str) -> str:

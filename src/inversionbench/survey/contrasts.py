@@ -24,7 +24,7 @@ from inversionbench.survey.figures import (
     roomy,
     save,
 )
-from inversionbench.survey.maps import front, judged
+from inversionbench.survey.maps import front, join, judged
 
 SIDES = (("naive", "ignores the defense", "o", "white"), ("aware", "knows the defense", "D", COLOURS[3]))
 
@@ -93,8 +93,7 @@ def overview(
                             fontsize=7, color=colour)
         best = front(pd.concat([points, pd.DataFrame([{"mean": 100.0, "price": 0.0}])]), True, False, "price")
         ax.scatter(0, 100, s=150, marker="*", color="#111111", zorder=4, label="no defense")
-        ax.plot(best["price"], best["mean"], color="#111111", linewidth=2.2, alpha=0.25, zorder=1,
-                label="Pareto front", drawstyle="steps-post")
+        join(ax, best["price"], best["mean"])
         ax.axhline(0, color="#6b6b6b", linestyle="--", linewidth=1)
         ax.set_xlabel("utility lost (points); lower is better")
         ax.set_ylabel("share of the leak that is left (%)")

@@ -20,7 +20,7 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullFormatter, StrMethodFormatter, SymmetricalLogLocator
+from matplotlib.ticker import LogFormatter, NullFormatter, StrMethodFormatter, SymmetricalLogLocator
 
 from inversionbench.files import atomic
 from inversionbench.survey import words
@@ -61,9 +61,14 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **kwarg
 def save(figure: Figure, path: Path, axes: Any = None) -> None:
     """Write a PNG without anything that changes from run to run; with `axes`, beside them their common legend."""
     if axes is not None:
-        figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
+        legend(figure, axes)
     with atomic(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})
+
+
+def legend(figure: Figure, axes: Any) -> None:
+    """The common legend of all panels, beside them."""
+    figure.legend(*unique(axes), loc="outside right upper", fontsize=8)
 
 
 def bars(table: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
@@ -118,23 +123,23 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
     with canvas(2.8 + 4 * len(kinds), 3.9, 1, len(kinds), sharey=True) as (figure, axes):
         for ax, axis in zip(axes[0], kinds):
             for (attack, method), line in here[here["axis"] == axis].groupby(["attack", "method"]):
-                mean = line.groupby("budget")["value"].mean()
+                mean = over_seeds(line)
                 marker, colour = style.get(attack, ("x", GREY))
-                ax.plot(mean.index, mean * metric.factor, color=colour, marker=marker, markersize=5,
+                ax.plot(mean["budget"], mean["value"] * metric.factor, color=colour, marker=marker, markersize=5,
                         linestyle="-" if attack in style else "--", label=words.method("attack", attack, method))
                 _last(ax, mean, rows[rows["attack"] == attack].iloc[0], colour, metric)
-            least = here.loc[(here["axis"] == axis) & (here["budget"] > 0), "budget"].min()
+            least = (spent := here.loc[(here["axis"] == axis) & (here["budget"] > 0), "budget"]).min()
             ax.set_xscale("symlog", linthresh=least)  # a budget of 0 is the start of an attack
             ax.set_xlim(left=0 if (here["budget"] == 0).any() else least * 0.8)
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             ax.xaxis.set_minor_formatter(NullFormatter())
-            ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=least, subs=(1, 2, 5)))
+            ax.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=least, subs=_steps(spent)))
             ax.tick_params(axis="x", labelsize=8)
             ax.set_xlabel(f"{axis} (log scale)")
+        axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
         for ax in axes[0]:  # the panels share an axis, so all data come before what fixes its ends
             roomy(ax, y=metric.step)
             control_lines(ax, rows, metric)
-        axes[0, 0].set_ylabel(f"{metric.title}\n{words.arrow(metric.direction)}")
         save(figure, folder / f"curves-{scenario}.png", axes)
     caption = (f"{metric.title} of the attacks on {scenario} without defense, the more they spend of what their access "
                f"counts ({' or '.join(kinds)}). Means over targets and seeds, at the last point with its 95 % interval "
@@ -142,11 +147,42 @@ def curves(points: pd.DataFrame, table: pd.DataFrame, scenario: str, folder: Pat
     return Picture(folder / f"curves-{scenario}.png", caption, scenario, "curves")
 
 
-def _last(ax: Any, mean: pd.Series, row: Any, colour: Any, metric: Quantity) -> None:
+def over_seeds(line: pd.DataFrame) -> pd.DataFrame:
+    """Mean over cells of each point of an attack's curves; by budget, where they do not have equally many."""
+    equal = line.groupby("key")["nth"].nunique().nunique() == 1
+    numbers = line.select_dtypes("number").columns.difference(["nth", "strength", "seed"])
+    return line.groupby("nth" if equal else line["budget"].rename("place"))[numbers].mean()
+
+
+def _steps(spent: pd.Series) -> tuple[int, ...]:
+    """Which multiples of a power of ten get a number, so that numbers of up to six digits stay apart.
+
+    >>> _steps(pd.Series([300, 9000])), _steps(pd.Series([10, 2000])), _steps(pd.Series([10, 90000]))
+    ((1, 2, 5), (1, 3), (1,))
+    """
+    decades = np.log10(spent.max() / spent.min())
+    return (1, 2, 5) if decades < 1.6 else (1, 3) if decades < 2.4 else (1,)
+
+
+class _Plain(LogFormatter):
+    """Plain numbers where matplotlib would write any: within a decade too, where there is room."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def plain_log(axis: Any) -> None:
+    """Plain numbers on a logarithmic axis."""
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(_Plain(minor_thresholds=(1.5, 0.5)))
+
+
+def _last(ax: Any, mean: pd.DataFrame, row: Any, colour: Any, metric: Quantity) -> None:
     """The table's interval at the end of a curve, unless the attack went on to choose among several answers."""
-    if abs(mean.iloc[-1] - row["mean"]) * metric.factor < metric.step and not np.isnan(row["low"]):
+    last = mean.iloc[-1]
+    if abs(last["value"] - row["mean"]) * metric.factor < metric.step and not np.isnan(row["low"]):
         low, high = (abs(row[name] - row["mean"]) * metric.factor for name in ("low", "high"))
-        ax.errorbar(mean.index[-1], row["mean"] * metric.factor, yerr=[[low], [high]], color=colour, capsize=2.5,
+        ax.errorbar(last["budget"], row["mean"] * metric.factor, yerr=[[low], [high]], color=colour, capsize=2.5,
                     linewidth=1.1)
 
 
@@ -176,9 +212,9 @@ def end(rows: pd.DataFrame, reach: str, direction: str) -> tuple[str, float] | N
     return max(levels.items(), key=lambda item: item[1] if direction == "higher" else -item[1])
 
 
-def control_lines(ax: Any, rows: pd.DataFrame, metric: Quantity, vertical: bool = False, side: str = "right") -> None:
-    """Dashed lines at the controls' levels, labelled once for levels that (almost) coincide; controls far off
-    the data are left out. side: where labels of horizontal lines stand. Draw the data before."""
+def control_lines(ax: Any, rows: pd.DataFrame, metric: Quantity, vertical: bool = False) -> None:
+    """Dashed lines at the controls' levels, labelled once for levels that (almost) coincide, above each other where
+    they are close; controls far off the data are left out. Draw the data before."""
     low, high = ax.get_xlim() if vertical else ax.get_ylim()
     width = (high - low) or 1.0
     marks = _marks(control_levels(rows), metric, low - 0.35 * width, high + 0.35 * width)
@@ -186,8 +222,9 @@ def control_lines(ax: Any, rows: pd.DataFrame, metric: Quantity, vertical: bool 
     (ax.set_xlim if vertical else ax.set_ylim)(min([low, *(p - 0.05 * width for p in places)]),
                                                max([high, *(p + 0.05 * width for p in places)]))
     line = {"color": GREY, "linestyle": "--", "linewidth": 1, "zorder": 0.5}
-    said = {"textcoords": "offset points", "va": "bottom", "fontsize": 7, "color": GREY, "annotation_clip": False}
-    floor, last = 0, -np.inf
+    said = {"textcoords": "offset points", "va": "bottom", "fontsize": 7, "color": GREY, "annotation_clip": False,
+            "zorder": 0.7}  # over the lines and under the data
+    floor, last, top = 0, -np.inf, -np.inf
     for place, label in marks:
         if vertical:
             floor = floor + 1 if place - last < 0.3 * width else 0  # labels of close lines go above each other
@@ -197,8 +234,10 @@ def control_lines(ax: Any, rows: pd.DataFrame, metric: Quantity, vertical: bool 
             ax.annotate(label, (place, 1), (0, 3 + 10 * floor), xycoords=("data", "axes fraction"), ha=align, **said)
         else:
             ax.axhline(place, **line)
-            at, shift = (1, -3) if side == "right" else (0, 3)
-            ax.annotate(label, (at, place), (shift, 2), xycoords=("axes fraction", "data"), ha=side, **said)
+            top = max(place, top + 0.05 * width)  # labels of close lines go above each other
+            ax.annotate(label, (0, top), (3, 2), xycoords=("axes fraction", "data"), bbox=LABEL, **said)
+    if top > -np.inf:
+        ax.set_ylim(top=max(ax.get_ylim()[1], top + 0.06 * width))
 
 
 def _marks(levels: dict[str, float], metric: Quantity, low: float, high: float) -> list[tuple[float, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from PIL import Image, ImageDraw, ImageFont
 from inversionbench.files import atomic
 
 ROWS = ("original", "reconstruction", "nearest")
-SIDE, GAP, MARGIN = 64, 4, 118  # pixels: smallest shown side, space between images, room for the row labels
-PAPER, INK = (255, 255, 255), (40, 40, 40)
+UNSTARTED = "unstarted"  # (k,), not 0 where a reconstruction never started and the image is a placeholder
+SIDE, GAP, MARGIN = 64, 4, 118  # pixels: smallest shown side, space between images, least room for the row labels
+PAPER, INK, BLANK = (255, 255, 255), (40, 40, 40), (225, 225, 225)
 
 
 def save_gallery(path: Path, arrays: Mapping[str, np.ndarray], limit: int = 8) -> None:
     """Rows original, reconstruction, nearest of one cell; arrays: uint8 (k, channels, height, width)."""
-    save(path, labelled({name: arrays[name] for name in ROWS if name in arrays}, limit))
+    rows = {name: arrays[name] for name in ROWS if name in arrays}
+    save(path, labelled(rows, limit, {"reconstruction": arrays.get(UNSTARTED, ())}))
 
 
 def save_sheet(path: Path, images: Any, columns: int = 8) -> None:
@@ -37,21 +40,35 @@ def save_sheet(path: Path, images: Any, columns: int = 8) -> None:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a `gallery.npz`: those of `ROWS` that it holds, uint8 (k, channels, height, width)."""
+    """The arrays of a `gallery.npz`: those of `ROWS` that it holds, uint8 (k, channels, height, width), and
+    `UNSTARTED`."""
     with np.load(path, allow_pickle=False) as data:
-        return {name: data[name] for name in ROWS if name in data}
+        return {name: data[name] for name in (*ROWS, UNSTARTED) if name in data}
 
 
-def labelled(rows: Mapping[str, np.ndarray], limit: int = 8) -> Image.Image:
-    """One labelled strip per entry, below each other."""
-    strips = [strip(images[:limit]) for images in rows.values()]
-    sheet = _stack(strips, MARGIN)
+def labelled(rows: Mapping[str, np.ndarray], limit: int = 8, unstarted: Mapping[str, Any] | None = None) -> Image.Image:
+    """One labelled strip per entry, below each other; labels may have several lines. unstarted: label -> (k,), where
+    words stand in the place of an image."""
+    strips = [_without(strip(images[:limit]), (unstarted or {}).get(label, ())[:limit], len(images[:limit]))
+              for label, images in rows.items()]
+    margin = max(MARGIN, *(16 + ceil(_font().getlength(line)) for label in rows for line in label.split("\n")))
+    sheet = _stack(strips, margin)
     draw = ImageDraw.Draw(sheet)
     top = 0
     for label, part in zip(rows, strips, strict=True):
-        draw.text((MARGIN - 8, top + part.height / 2), label, INK, _font(), anchor="rm")
+        draw.text((margin - 8, top + part.height / 2), label, INK, _font(), anchor="rm", align="right")
         top += part.height + GAP
     return sheet
+
+
+def _without(row: Image.Image, unstarted: Any, k: int) -> Image.Image:
+    """A strip of k images with a blank in the place of each that is none."""
+    draw, width = ImageDraw.Draw(row), (row.width + GAP) // k - GAP
+    for i in np.flatnonzero(unstarted).tolist():
+        left = i * (width + GAP)
+        draw.rectangle((left, 0, left + width - 1, row.height), BLANK)
+        draw.text((left + width / 2, row.height / 2), "not\nstarted", INK, _font(), anchor="mm", align="center")
+    return row
 
 
 def strip(images: np.ndarray) -> Image.Image:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import LogFormatter, StrMethodFormatter
 
 from inversionbench.survey import words
 from inversionbench.survey.defended import STRONGEST
@@ -21,6 +20,7 @@ from inversionbench.survey.figures import (
     control_lines,
     cues,
     headline_rows,
+    plain_log,
     quantity,
     roomy,
     save,
@@ -53,8 +53,8 @@ def tradeoff(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folde
     metric, use = quantity(rows), utility(rows)
     _panels(rows, headline_rows(attacks, scenario), Price(use), folder / f"tradeoff-{scenario}.png")
     caption = (f"What defenses on {scenario} cost and what they stop: {use.label} against {metric.title} of the "
-               "strongest attack. Numbers beside markers are strengths; bars are 95 % intervals (leakage) and the "
-               "range over targets (utility); dashed lines are controls. The grey line joins the settings that no "
+               "strongest attack. Numbers are strengths; bars are 95 % intervals (leakage) and the range over targets "
+               "(utility); dashed lines are controls. The grey line joins the settings that no "
                "other one beats in both (Pareto front).")
     return Picture(folder / f"tradeoff-{scenario}.png", caption, scenario, "tradeoff")
 
@@ -75,7 +75,7 @@ def traffic(
     metric = quantity(rows)
     _panels(rows, headline_rows(attacks, scenario), price, folder / f"traffic-{scenario}.png")
     caption = (f"Bytes against leakage on {scenario}: what a client sends and receives in a round, and {metric.title} "
-               "of the strongest attack. Numbers beside markers are strengths; bars are 95 % intervals; dashed lines "
+               "of the strongest attack. Numbers are strengths; bars are 95 % intervals; dashed lines "
                "are controls. The grey line joins the settings that no other one beats in both.")
     return Picture(folder / f"traffic-{scenario}.png", caption, scenario, "traffic")
 
@@ -186,29 +186,45 @@ def _scatter(ax: Any, rows: pd.DataFrame, plain: pd.DataFrame, price: Price, sty
                     yerr=_errors(line, "mean", "low", "high", metric.factor), fmt="none", ecolor=colour,
                     elinewidth=0.9, alpha=0.7)
         sizes = np.linspace(26, 90, len(line)) if len(line) > 1 else [50]
+        alone = f" {line['strength'].iloc[0]:g}" if len(line) == 1 else ""  # else the numbers stand at the markers
         ax.scatter(x, y, s=sizes, marker=marker, color=colour, edgecolor="white", linewidth=0.6, zorder=3,
-                   label=words.method("defense", defense))
-        for place in zip(line["strength"], x, y):
+                   label=words.method("defense", defense) + alone)
+        for place in zip(line["strength"], x, y) if len(line) > 1 else ():
             ax.annotate(f"{place[0]:g}", place[1:], (5, 4), textcoords="offset points", fontsize=7, color=colour)
-    base = rows[[price.before, "undefended"]].dropna().sort_values("undefended", ascending=metric.direction == "lower")
-    base = base.iloc[:1]  # of the strongest attack that some defense here met
-    base = base.set_axis([price.column, "mean"], axis=1)
+    base = undefended(plain, rows, price)
     if len(base):
+        ax.errorbar(base[price.column] * use.factor, base["mean"] * metric.factor,
+                    yerr=_errors(base, "mean", "low", "high", metric.factor), fmt="none", color="#111111",
+                    elinewidth=1.1, capsize=2.5, zorder=4)
         ax.scatter(base[price.column] * use.factor, base["mean"] * metric.factor, s=150, marker="*", color="#111111",
                    zorder=4, label="no defense")
     best = front(pd.concat([rows[["mean", price.column]], base]), metric.direction == "higher",
                  use.direction != "lower", price.column)
-    ax.plot(best[price.column] * use.factor, best["mean"] * metric.factor, color="#111111", linewidth=2.2, alpha=0.25,
-            zorder=1, label="Pareto front", drawstyle="steps-post")
-    ax.margins(0.08)
+    join(ax, best[price.column] * use.factor, best["mean"] * metric.factor)
+    ax.margins(0.1)
     if price.log:
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))  # plain numbers within a decade
+        plain_log(ax.xaxis)
     roomy(ax, 0.0 if price.log else use.step, metric.step)
-    control_lines(ax, plain, metric, side="left")
+    control_lines(ax, plain, metric)
     ax.set_xlabel(price.title)
     ax.set_ylabel(f"{metric.title}; {words.arrow(metric.direction)}")
+
+
+def undefended(plain: pd.DataFrame, rows: pd.DataFrame, price: Price) -> pd.DataFrame:
+    """The strongest attack without defense at the access level of `rows`, as the table of attacks shows it (mean, low,
+    high), at the undefended price; empty without one."""
+    before, metric = rows[price.before].dropna(), quantity(rows)
+    real = plain[(plain["kind"] == "attack") & plain["level"].isin(set(rows["level"])) & plain["mean"].notna()]
+    real = real.sort_values("mean", ascending=metric.direction == "lower")[["mean", "low", "high"]]
+    return real.iloc[: min(1, len(before))].assign(**{price.column: before.mean()})
+
+
+def join(ax: Any, x: pd.Series, y: pd.Series) -> None:
+    """The Pareto front through these points, where it is a line."""
+    if len(x) > 1:
+        ax.plot(x, y, color="#111111", linewidth=2.2, alpha=0.25, zorder=1, label="Pareto front",
+                drawstyle="steps-post")
 
 
 def _errors(rows: pd.DataFrame, value: str, low: str, high: str, factor: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inversionbench import __version__
-from inversionbench.survey import changes, checks, figures, glance, view, words
+from inversionbench.survey import changes, checks, figures, glance, remarks, view, words
 from inversionbench.survey.figures import Picture
 
 if TYPE_CHECKING:
@@ -95,24 +95,26 @@ def _columns(part: pd.DataFrame, track: str) -> list[tuple[str, str]]:
 def _scenario(survey: Survey, name: str) -> dict[str, Any]:
     part = survey.attacks[survey.attacks["scenario"] == name]
     defended = survey.defenses[survey.defenses["scenario"] == name]
-    first = next(r for r in survey.records if r["scenario"] == name)
+    own = [r for r in survey.records if r["scenario"] == name]
+    first, said = own[0], remarks.of(own)
     headline = figures.quantity(figures.headline_rows(survey.attacks, name))
     return {
         "name": name,
         "dataset": first["dataset"],
         "model": part.iloc[0]["model"],
         "headline": headline,
-        "seeds": sorted({r["seed"] for r in survey.records if r["scenario"] == name}),
+        "seeds": sorted({r["seed"] for r in own}),
         "short": setting(first),
         "setting": json.dumps(first["parameters"].get("scenario", {}), indent=1, sort_keys=True),
-        "attacks": view.attack_table(survey.attacks, name),
-        "defenses": view.defense_table(survey.defenses, name),
-        "pairs": view.pair_table(survey.defenses, name),
+        "attacks": view.attack_table(survey.attacks, name, said),
+        "defenses": view.defense_table(survey.defenses, name, said),
+        "pairs": view.pair_table(survey.defenses, name, said),
         "absent_metrics": view.absent_metrics(part),
         "more_metrics": [q.label for q in view.other_metrics(part, headline.id)[view.MOST :]],
         "absent_attacks": view.absent_attacks(part),
         "rebuilt": (bool(part["rebuilt"].any()), bool(defended["rebuilt"].any())),  # among attacks, among defenses
         "adaptive": bool((figures.headline_rows(defended, name)["worse"] == "aware").any()),
+        "remarks": said,
         "pictures": {},
     }
 

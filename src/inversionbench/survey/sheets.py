@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,11 @@ import numpy as np
 from inversionbench.files import read_json, visible
 from inversionbench.survey import galleries, words
 from inversionbench.survey.figures import Picture, headline_rows, quantity
+from inversionbench.survey.maps import judged
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from inversionbench.survey.build import Survey
 
 SHOWN = 8  # images in a row
@@ -39,6 +43,7 @@ def priors(run: Path) -> list[Picture]:
             continue
         facts = read_json(sheet.with_name("facts.json")) if sheet.with_name("facts.json").is_file() else {}
         said = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in sorted(facts.items()) if _plain(v))
+        said += "".join(f"; {sentence}" for sentence in facts.get("warnings", ()))
         name = f"{prior}, trained on {place[0]}" if place[0] != "targets" else f"{prior}, trained for {place[1]}"
         out.append(Picture(sheet, f"Samples of the prior {name}" + (f" ({said})" if said else "") + ".", "", "prior"))
     return out
@@ -65,42 +70,64 @@ def _attacks(survey: Survey, found: dict[Any, Any], scenario: str, folder: Path)
         if arrays is None:
             continue
         path = folder / f"gallery-{scenario}-{row.attack}.png"
-        labels = {**dict(zip(galleries.ROWS, galleries.ROWS)), "nearest": words.track(row.track).nearest}
-        galleries.save(path, galleries.labelled({labels[name]: arrays[name] for name in arrays}, SHOWN))
         name = words.method("attack", row.attack, row.method)
+        labels = {"original": "original", "reconstruction": _lines(name), "nearest": words.track(row.track).nearest}
+        rows = {label: arrays[part] for part, label in labels.items() if part in arrays}
+        galleries.save(path, galleries.labelled(rows, SHOWN, {labels["reconstruction"]: _unstarted(arrays)}))
         caption = f"{name}: {metric.label} {metric.show(row.mean)} {metric.unit}".strip()
-        yield Picture(path, f"{caption}. Rows: {', '.join(labels[name] for name in arrays)}.", scenario, "gallery")
+        shown = ", ".join("reconstruction" if part == "reconstruction" else labels[part] for part in labels
+                          if part in arrays)
+        yield Picture(path, f"{caption}. Rows: {shown}.", scenario, "gallery")
 
 
 def _defenses(survey: Survey, found: dict[Any, Any], scenario: str, folder: Path) -> Iterator[Picture]:
-    """For every defense, what the undefended strongest attack with pictures rebuilds at every strength."""
+    """For every defense, what the strongest attack of the tables rebuilds without it and at every strength."""
     rows = headline_rows(survey.attacks, scenario)
-    metric = quantity(rows)
-    real = rows[rows["kind"] == "attack"].sort_values("mean", ascending=metric.direction == "lower")
-    inert = {(r["attack"], r["defense"]) for r in survey.records if r["inert"]}
-    defenses = sorted({p[2] for p in found if p[0] == scenario and p[2] != "none"})
-    for defense in defenses:
+    up = quantity(rows).direction == "lower"
+    real = rows[rows["kind"] == "attack"].sort_values("mean", ascending=up)
+    for defense, part in judged(survey.defenses, scenario).sort_values("mean", ascending=up).groupby("defense"):
         for row in real.itertuples():
-            plain = found.get((scenario, row.attack, "none", 0.0))
-            strengths = sorted(p[3] for p in found if p[:3] == (scenario, row.attack, defense))
-            strips = _strips(plain, {s: found[scenario, row.attack, defense, s] for s in strengths})
-            if (row.attack, defense) in inert or not strips:
+            strips = _strips(found, part, found.get((scenario, row.attack, "none", 0.0), {}))
+            if not strips:  # its originals are those of no defended cell
                 continue
-            path = folder / f"gallery-{scenario}-{defense}.png"
-            galleries.save(path, galleries.labelled(strips, SHOWN))
-            attack, name = words.method("attack", row.attack, row.method), words.method("defense", defense)
-            yield Picture(path, f"{name}: what {attack} rebuilds at every strength.", scenario, "defended")
+            label = _lines(f"no defense\n{words.method('attack', row.attack, row.method)}")
+            strips = {label: found[scenario, row.attack, "none", 0.0], **strips}
+            pictures = {label: arrays["reconstruction"] for label, arrays in strips.items()}
+            blanks = {label: _unstarted(arrays) for label, arrays in strips.items()}
+            path, name = folder / f"gallery-{scenario}-{defense}.png", words.method("defense", str(defense))
+            galleries.save(path, galleries.labelled({"original": strips[label]["original"], **pictures}, SHOWN, blanks))
+            caption = f"{name}: what the strongest attack rebuilds at every strength (knows it: the defense)."
+            yield Picture(path, caption, scenario, "defended")
             break
 
 
-def _strips(plain: dict[str, Any] | None, defended: dict[float, dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Original, undefended, then the strengths that attack the same originals; empty without any."""
-    if not plain or "original" not in plain or "reconstruction" not in plain:
-        return {}
-    same = {s: g for s, g in defended.items()
-            if {"original", "reconstruction"} <= g.keys() and np.array_equal(g["original"], plain["original"])}
-    rows = {f"strength {s:g}": g["reconstruction"] for s, g in same.items()}
-    return {"original": plain["original"], "no defense": plain["reconstruction"], **rows} if rows else {}
+def _strips(found: dict[Any, Any], part: pd.DataFrame, plain: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Label -> the gallery of the strongest attack at each strength, over access levels, of those with the originals of
+    `plain`. part: the rows of one defense, strongest first."""
+    out = {}
+    for strength, settings in part.groupby("strength"):
+        for row in settings.itertuples():
+            arrays = found.get((row.scenario, row.entry, row.defense, strength), {})
+            if _same(arrays, plain):
+                name = words.method("attack", row.entry, row.method) + (", knows it" if row.worse == "aware" else "")
+                out[_lines(f"strength {strength:g}\n{name}")] = arrays
+                break
+    return out
+
+
+def _same(arrays: dict[str, Any], plain: dict[str, Any]) -> bool:
+    """Whether two galleries show reconstructions of the same originals."""
+    known = {"original", "reconstruction"}
+    return known <= arrays.keys() and known <= plain.keys() and np.array_equal(arrays["original"], plain["original"])
+
+
+def _unstarted(arrays: dict[str, Any]) -> Any:
+    return arrays.get(galleries.UNSTARTED, ())
+
+
+def _lines(label: str) -> str:
+    """A label in lines that stay narrow."""
+    return "\n".join(line for part in label.split("\n") for line in textwrap.wrap(part, 20))
 
 
 def _plain(value: Any) -> bool:

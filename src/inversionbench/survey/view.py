@@ -17,11 +17,13 @@ from inversionbench.survey import words
 from inversionbench.survey.collect import axis
 from inversionbench.survey.defended import STRONGEST
 from inversionbench.survey.figures import control_levels, headline_rows, quantity
+from inversionbench.survey.remarks import Remarks
 from inversionbench.survey.words import Quantity
 
 MOST = 9  # metrics beside the headline; the others are in attacks.csv
 COUNT = ("n", "values (targets)")
 RECORDS = ("records", "by seed")
+UNREMARKED = Remarks()
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Table:
     rows: list[tuple[str, list[Cell]]] = field(default_factory=list)
 
 
-def attack_table(attacks: pd.DataFrame, scenario: str) -> Table:
+def attack_table(attacks: pd.DataFrame, scenario: str, remarks: Remarks = UNREMARKED) -> Table:
     """Every attack of a scenario without defense, strongest first, controls last."""
     part = attacks[attacks["scenario"] == scenario]
     main = headline_rows(attacks, scenario)
@@ -60,7 +62,8 @@ def attack_table(attacks: pd.DataFrame, scenario: str) -> Table:
     values = {(r.attack, r.metric): r for r in part.itertuples()}
     rows = []
     for row in order.itertuples():
-        cells = [_attack(row), Cell(words.label("levels", row.level)), _number(row, metric), _median(row, metric)]
+        cells = [_attack(row, remarks), Cell(words.label("levels", row.level))]
+        cells += [_number(row, metric), _median(row, metric)]
         cells += [_number(values.get((row.attack, q.id), row), q) for q in others]
         cells += [_count(row), _cost(row), _records(row)]
         rows.append((("control" if row.kind == "control" else ""), cells))
@@ -69,7 +72,7 @@ def attack_table(attacks: pd.DataFrame, scenario: str) -> Table:
     return Table(f"{scenario}: every attack without defense", head, rows)
 
 
-def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
+def defense_table(defenses: pd.DataFrame, scenario: str, remarks: Remarks = UNREMARKED) -> Table | None:
     """Every defense at every strength against the strongest attack of each access level."""
     rows = headline_rows(defenses, scenario)
     rows = rows[rows["attack"] == STRONGEST]
@@ -84,9 +87,10 @@ def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
     out = []
     for row in rows.itertuples():
         out.append(("", [
-            _defense(row), Cell(f"{row.strength:g}", sort=row.strength),
+            _defense(row, remarks), Cell(f"{row.strength:g}", sort=row.strength),
             Cell(words.label("levels", row.level)),
-            Cell(words.method("attack", row.entry, row.method) + (" †" if row.worse == "aware" else "")),
+            Cell(words.method("attack", row.entry, row.method) + (" †" if row.worse == "aware" else "")
+                 + remarks.attack(row.entry, row.defense, row.strength)),
             _number(row, metric), _change(row, metric), _utility(row, use),
             Cell(use.show(row.utility_difference, True), sort=row.utility_difference), _count(row), _records(row),
             *(Cell(row.guarantee) for _ in _stated_head(rows)),
@@ -94,7 +98,7 @@ def defense_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
     return Table(f"{scenario}: what every defense leaves to the strongest attack", head, out)
 
 
-def pair_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
+def pair_table(defenses: pd.DataFrame, scenario: str, remarks: Remarks = UNREMARKED) -> Table | None:
     """Every defense against every attack: the attacker that ignores it, the one that knows it, the worse."""
     rows = headline_rows(defenses, scenario)
     rows = rows[rows["attack"] != STRONGEST]
@@ -106,8 +110,9 @@ def pair_table(defenses: pd.DataFrame, scenario: str) -> Table | None:
             (f"worse: {metric.title}", words.arrow(metric.direction)), ("change", "paired, against no defense"),
             COUNT, RECORDS, *_stated_head(rows)]
     out = [(("control" if row.kind == "control" else ""), [
-        _defense(row), Cell(f"{row.strength:g}", sort=row.strength),
-        Cell(words.method("attack", row.method)), Cell(words.label("levels", row.level)),
+        _defense(row, remarks), Cell(f"{row.strength:g}", sort=row.strength),
+        Cell(words.method("attack", row.method) + remarks.attack(row.entry, row.defense, row.strength)),
+        Cell(words.label("levels", row.level)),
         _side(row, "naive", metric), _side(row, "aware", metric),
         _number(row, metric), _change(row, metric), _count(row), _records(row),
         *(Cell(row.guarantee) for _ in _stated_head(rows)),
@@ -136,15 +141,16 @@ def absent_attacks(part: pd.DataFrame) -> list[tuple[str, str, str]]:
     return [(words.method("attack", r.attack, r.method), _status(r.status), r.reason) for r in rows.itertuples()]
 
 
-def _attack(row: Any) -> Cell:
+def _attack(row: Any, remarks: Remarks) -> Cell:
     name = words.method("attack", row.attack, row.method)
-    marks = (" *" if row.rebuilt else "") + (" (control)" if row.kind == "control" else "")
+    marks = (" *" if row.rebuilt else "") + remarks.attack(row.attack)
+    marks += " (control)" if row.kind == "control" else ""
     return Cell(name + marks, sort=name, note=row.attack if row.attack != name else "")
 
 
-def _defense(row: Any) -> Cell:
+def _defense(row: Any, remarks: Remarks) -> Cell:
     name = words.method("defense", row.defense)
-    return Cell(name + (" *" if row.rebuilt else ""), sort=name)
+    return Cell(name + (" *" if row.rebuilt else "") + remarks.defense(row.defense), sort=name)
 
 
 def _stated_head(rows: pd.DataFrame) -> list[tuple[str, str]]:

@@ -45,6 +45,7 @@ class BrepMi(Attack):
     id: ClassVar[str] = "brep_mi"
     level: ClassVar[str] = "LO"
     prior: ClassVar[str] = "dcgan"
+    budget: ClassVar[tuple[str, ...]] = ("limit",)
 
     sphere: int = 32
     radius: float = 0.2

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 class DeepInversion(Attack):
     id: ClassVar[str] = "deepinversion"
     level: ClassVar[tuple[str, ...]] = ("WB", "WB-noBN")
+    budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     access: Literal["WB", "WB-noBN"] = "WB"
     batch: int = 256

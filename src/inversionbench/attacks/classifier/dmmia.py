@@ -48,6 +48,7 @@ class Dmmia(Attack):
     id: ClassVar[str] = "dmmia"
     level: ClassVar[str] = "WB"
     prior: ClassVar[str] = "style"
+    budget: ClassVar[tuple[str, ...]] = ("candidates", "steps")
 
     samples: int = 5000
     psi: float = 0.5

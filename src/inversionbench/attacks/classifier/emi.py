@@ -61,6 +61,7 @@ class Emi(Attack):
     id: ClassVar[str] = "emi"
     level: ClassVar[str] = "WB"
     needs: ClassVar[str] = "siblings"
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     models: int = 0
     steps: int = 1000

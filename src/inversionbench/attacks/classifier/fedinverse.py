@@ -58,6 +58,7 @@ class FedInverse(Attack):
     level: ClassVar[str] = "WB"
     needs: ClassVar[str] = "clients"
     prior: ClassVar[Mapping[str, tuple[str, ...]]] = {"gmi": ("dcgan",), "kedmi": ("kedmi_gan",), "vmi": ("style",)}
+    budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     base: Literal["gmi", "kedmi", "vmi"] = "gmi"
     hsic: float = 0.05

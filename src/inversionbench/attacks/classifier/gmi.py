@@ -44,6 +44,7 @@ class Gmi(Attack):
     id: ClassVar[str] = "gmi"
     level: ClassVar[str] = "WB"
     prior: ClassVar[str] = "dcgan"
+    budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     iterations: int = 1500
     rate: float = 0.02

@@ -59,6 +59,7 @@ class IfGmi(Attack):
     id: ClassVar[str] = "if_gmi"
     level: ClassVar[str] = "WB"
     prior: ClassVar[str] = "style"
+    budget: ClassVar[tuple[str, ...]] = ("steps",)
 
     samples: int = 5000
     psi: float = 0.5

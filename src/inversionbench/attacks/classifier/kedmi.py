@@ -84,6 +84,7 @@ class Kedmi(Attack):
     id: ClassVar[str] = "kedmi"
     level: ClassVar[str] = "WB"
     prior: ClassVar[Mapping[str, tuple[str, ...]]] = {"kedmi_gan": ("kedmi_gan",), "dcgan": ("dcgan",)}
+    budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     base: Literal["kedmi_gan", "dcgan"] = "kedmi_gan"
     latent: Literal["gaussian", "point"] = "gaussian"

@@ -62,6 +62,7 @@ class Lomma(Attack):
     prior: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "gmi": ("dcgan", "students"), "kedmi": ("kedmi_gan", "students"), "plg_mi": ("plg_gan", "students"),
     }
+    budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     base: Literal["gmi", "kedmi", "plg_mi"] = "kedmi"
     identity: Identity = "logit"

@@ -47,6 +47,7 @@ STARTS = {"zero": 0.0, "grey": 0.5}
 class MiFace(Attack):
     id: ClassVar[str] = "mi_face"
     level: ClassVar[tuple[str, ...]] = ("WB", "BB-S")
+    budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     access: Literal["WB", "BB-S"] = "WB"
     iterations: int = 5000

@@ -61,6 +61,8 @@ class Mirror(Attack):
     id: ClassVar[str] = "mirror"
     level: ClassVar[tuple[str, ...]] = ("WB", "BB-S")
     prior: ClassVar[str] = "style"
+    budget: ClassVar[tuple[str, ...]] = ("steps",)
+    published = {"samples": 100000}
 
     access: Literal["WB", "BB-S"] = "WB"
     samples: int = 5000

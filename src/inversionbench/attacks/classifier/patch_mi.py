@@ -51,6 +51,7 @@ class PatchMi(Attack):
     id: ClassVar[str] = "patch_mi"
     level: ClassVar[str] = "WB"
     prior: ClassVar[Mapping[str, tuple[str, ...]]] = {"scratch": (), "dcgan": ("dcgan",)}
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     base: Literal["scratch", "dcgan"] = "scratch"
     steps: int = 28000

@@ -43,6 +43,7 @@ class PlgMi(Attack):
     id: ClassVar[str] = "plg_mi"
     level: ClassVar[str] = "WB"
     prior: ClassVar[str] = "plg_gan"
+    budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     iterations: int = 600
     rate: float = 0.1

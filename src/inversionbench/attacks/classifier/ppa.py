@@ -57,6 +57,7 @@ class Ppa(Attack):
     id: ClassVar[str] = "ppa"
     level: ClassVar[str] = "WB"
     prior: ClassVar[str] = "style"
+    budget: ClassVar[tuple[str, ...]] = ("candidates", "steps")
 
     samples: int = 5000
     psi: float = 0.5

@@ -61,6 +61,7 @@ class SecretGen(Attack):
     prior: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "completion": ("completion",), "completion_target": ("completion_target",),
     }
+    budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     access: Literal["WB", "BB-S"] = "WB"
     base: Literal["completion", "completion_target"] = "completion_target"

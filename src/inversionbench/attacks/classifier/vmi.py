@@ -79,6 +79,7 @@ class Vmi(Attack):
     id: ClassVar[str] = "vmi"
     level: ClassVar[str] = "WB"
     prior: ClassVar[Mapping[str, tuple[str, ...]]] = {"dcgan": ("dcgan",), "style": ("style",)}
+    budget: ClassVar[tuple[str, ...]] = ("iterations", "batch")
 
     base: Literal["dcgan", "style"] = "dcgan"
     family: Literal["flow", "normal"] = "flow"

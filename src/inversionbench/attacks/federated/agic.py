@@ -35,6 +35,7 @@ class Agic(Attack):
 
     id = "agic"
     level = "GR"
+    budget = ("steps", "restarts")
 
     steps: int = 300
     rate: float = 0.1

@@ -38,6 +38,7 @@ class Bayes(Attack):
     id = "bayes"
     level = "GR"
     adapts = "inverting_gradients"
+    budget = ("steps",)
 
     steps: int = 300
     rate: float = 0.1

@@ -30,6 +30,7 @@ class ConcealedBatch(Attack):
     id = "concealed_batch"
     level = "GR"
     adapts = "inverting_gradients"
+    budget = ("steps", "restarts")
 
     steps: int = 300
     rate: float = 0.1

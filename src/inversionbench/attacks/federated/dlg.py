@@ -32,6 +32,8 @@ class Dlg(Attack):
 
     id = "dlg"
     level = "GR"
+    budget = ("steps", "restarts")
+    published = {"steps": 300}
 
     steps: int = 100
     rate: float = 1.0

@@ -38,6 +38,7 @@ class Egia(Attack):
 
     id = "egia"
     level = ("GR-U", "GR-D")
+    budget = ("steps", "restarts")
 
     access: str = "GR-U"
     route: str = "analytic"

@@ -36,6 +36,7 @@ class Ggi(Attack):
     id = "ggi"
     level = "GR"
     prior: ClassVar[str] = "style"
+    budget = ("steps", "restarts")
 
     steps: int = 300
     rate: float = 0.03

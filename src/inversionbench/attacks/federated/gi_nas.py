@@ -38,6 +38,7 @@ class GiNas(Attack):
 
     id = "gi_nas"
     level = "GR"
+    budget = ("steps",)
 
     candidates: int = 5000
     levels: int = 5

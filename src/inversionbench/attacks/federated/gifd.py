@@ -45,6 +45,7 @@ class Gifd(Attack):
     id = "gifd"
     level = "GR"
     prior: ClassVar[str] = "style"
+    budget = ("steps", "restarts")
 
     stages: int = 3
     steps: int = 1000

@@ -44,6 +44,8 @@ class GradInversion(Attack):
 
     id = "gradinversion"
     level = "GR"
+    budget = ("steps", "seeds")
+    published = {"steps": 20000}
 
     steps: int = 300
     rate: float = 0.1

@@ -29,6 +29,8 @@ class Idlg(Attack):
 
     id = "idlg"
     level = "GR"
+    budget = ("steps", "restarts")
+    published = {"steps": 300}
 
     steps: int = 100
     rate: float = 1.0

@@ -34,6 +34,7 @@ class InvertTransform(Attack):
     id = "invert_transform"
     level = "GR"
     adapts = "inverting_gradients"
+    budget = ("steps",)
 
     steps: int = 300
     rate: float = 0.1

@@ -38,6 +38,8 @@ class InvertingGradients(Attack):
 
     id = "inverting_gradients"
     level = "GR"
+    budget = ("steps", "restarts")
+    published = {"steps": 4800}
 
     steps: int = 300
     rate: float = 0.1

@@ -44,6 +44,7 @@ class LearningToInvert(Attack):
 
     id = "learning_to_invert"
     level = "GR"
+    budget = ("pairs", "epochs")
 
     pairs: int = 50000
     features: int = 8000

@@ -39,6 +39,7 @@ class Rgcir(Attack):
 
     id = "rgcir"
     level = "GR"
+    budget = ("steps", "restarts")
 
     steps: int = 300
     rate: float = 0.1

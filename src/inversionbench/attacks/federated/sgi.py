@@ -49,6 +49,8 @@ class Sgi(Attack):
 
     id = "sgi"
     level = "GR"
+    budget = ("steps", "restarts")
+    published = {"steps": 15000}
 
     steps: int = 300
     rate: float = 0.1

@@ -36,6 +36,7 @@ class SurrogateEncoder(Attack):
     id = "surrogate_encoder"
     level = "GR"
     adapts = "inverting_gradients"
+    budget = ("steps", "restarts")
 
     steps: int = 300
     rate: float = 0.1

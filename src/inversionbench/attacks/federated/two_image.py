@@ -36,6 +36,7 @@ class TwoImage(Attack):
     id = "two_image"
     level = "GR"
     adapts = "inverting_gradients"
+    budget = ("steps", "restarts")
 
     steps: int = 300
     rate: float = 0.1

@@ -48,6 +48,7 @@ class TabLeak(Attack):
     id: ClassVar[str] = "tableak"
     level: ClassVar[str] = "GR"
     asks: ClassVar[str] = "rows"
+    budget: ClassVar[tuple[str, ...]] = ("iterations", "restarts")
 
     iterations: int = 1500
     rate: float = 0.06

@@ -50,6 +50,7 @@ class Ats(Defense):
     id = "ats"
     hooks = frozenset({"train_transform"})
     tracks = ("federated",)
+    budget = ("candidates", "images")
 
     policy: str = ""
     candidates: int = 150

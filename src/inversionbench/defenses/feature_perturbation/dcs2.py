@@ -49,6 +49,7 @@ class Dcs2(LocalDefense):
     id = "dcs2"
     hooks = frozenset({"gradient"})
     tracks = ("federated",)
+    budget = ("iterations",)
 
     sensitive: int = 1
     proxies: int = 1

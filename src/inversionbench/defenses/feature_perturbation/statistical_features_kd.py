@@ -43,6 +43,7 @@ class StatisticalFeaturesKd(Defense):
     id = "statistical_features_kd"
     hooks = frozenset({"train_transform", "build_model", "loss"})
     tracks = ("federated",)
+    budget = ("steps",)
 
     pool: int = 2
     hidden: int = 128

@@ -45,6 +45,7 @@ class Guardian(Defense):
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
     looks_again = True
+    budget = ("steps",)
 
     steps: int = 10
     coarse: int = 4

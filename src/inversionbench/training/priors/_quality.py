@@ -19,6 +19,21 @@ from inversionbench.metrics.fid import frechet
 
 FILTERS = 24
 COMPONENTS = 64
+FEWEST = 100  # public samples to learn from; of fewer, a batch of 64 shows more than half at every step
+
+
+def doubts(trained: int, held: int | None = None, stops: bool = False) -> list[str]:
+    """What is doubtful in a prior that `trained` public images taught and `held` others measured; stops: whether the
+    measurement chose the state that was kept. n images span n - 1 components at most.
+
+    >>> doubts(900, 100), doubts(63)
+    ([], ['63 public images are few to learn from (fewer than 100)'])
+    """
+    out = [f"{trained} public images are few to learn from (fewer than {FEWEST})"] if trained < FEWEST else []
+    if held is not None and held <= COMPONENTS:
+        out.append(f"{held} held-out public images are too few for the {COMPONENTS} components of fid_like: "
+                   + ("the stopping rule may have kept a poor state" if stops else "it says little"))
+    return out
 
 
 def blurred(x: Tensor) -> Tensor:

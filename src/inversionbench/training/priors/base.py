@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -48,6 +49,8 @@ class PriorRecipe:
     target_aware: ClassVar[bool] = False
     level: ClassVar[str] = "WB"
     base: ClassVar[str | None] = None
+    budget: ClassVar[tuple[str, ...]] = ()  # as of `attacks.base.Attack`
+    published: ClassVar[Mapping[str, Any]] = {}
 
     def train(
         self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,
@@ -57,7 +60,8 @@ class PriorRecipe:
 
         target: the oracle of a target-aware prior. base: what `load` of the entry `base` returned. checkpoint: a file
         where a GAN keeps its whole state from time to time, and goes on from it to the same bits if it is there. The
-        state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...).
+        state holds what `load` needs, and under "facts" plain numbers for people (steps, quality, ...) and "warnings":
+        sentences that the records of attacks with this prior repeat.
         """
         raise NotImplementedError
 

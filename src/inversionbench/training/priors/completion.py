@@ -33,7 +33,7 @@ from inversionbench.models.completion import hole
 from inversionbench.models.generators import Critic
 from inversionbench.training.device import device
 from inversionbench.training.loop import as_float, draw_seed, spawn
-from inversionbench.training.priors._quality import Yardstick
+from inversionbench.training.priors._quality import Yardstick, doubts
 from inversionbench.training.priors.base import PriorRecipe
 from inversionbench.training.priors.dcgan import _copy, go
 
@@ -74,6 +74,7 @@ class Completion(PriorRecipe):
 
     id: ClassVar[str] = "completion"
     target_aware: ClassVar[bool] = False
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     z_dim: int = 100
     width: int = 32
@@ -115,9 +116,10 @@ class Completion(PriorRecipe):
         fill = (real.double().mean((0, 2, 3)) / 255).float().view(-1, 1, 1)
         run = _Run(self, real, shape, fill, features, spawn(rng))
         go(run, self.steps, progress, checkpoint, target)
-        facts = run.assess(public.images(order[:held].numpy()))
+        facts: dict[str, Any] = run.assess(public.images(order[:held].numpy()))
+        facts = {"steps": self.steps, **facts, "warnings": doubts(len(real), held - held // 2)}  # half is the yardstick
         nets = run.state()["nets"]
-        return {"shape": list(shape), "nets": nets, "fill": fill, "facts": {"steps": self.steps, **facts}}
+        return {"shape": list(shape), "nets": nets, "fill": fill, "facts": facts}
 
     def load(self, state: dict[str, Any]) -> Completer:
         with torch.random.fork_rng(devices=[]):

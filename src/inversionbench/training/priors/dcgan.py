@@ -35,7 +35,7 @@ from inversionbench.models.classifiers import freeze
 from inversionbench.models.generators import Critic, Generator
 from inversionbench.training.device import device
 from inversionbench.training.loop import as_float, draw_seed, spawn
-from inversionbench.training.priors._quality import Yardstick, blurred
+from inversionbench.training.priors._quality import Yardstick, blurred, doubts
 from inversionbench.training.priors.base import Prior, PriorRecipe
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Dcgan(PriorRecipe):
 
     id: ClassVar[str] = "dcgan"
     target_aware: ClassVar[bool] = False
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     z_dim: int = 100
     width: int = 64
@@ -127,6 +128,7 @@ def learn(
         "steps": run.step, "best_step": best["step"], "fid_like": best["quality"],
         "fid_like_of_real": yardstick.distance(other),
         "fid_like_of_blurred_real": yardstick.distance(blurred(other)), "history": run.history,
+        "warnings": doubts(len(real), held, stops=True),
     }
     return {
         "shape": list(real.shape[1:]), "generator": best["generator"], "critic": best["critic"], "facts": facts,

@@ -42,7 +42,7 @@ from inversionbench.models.soft_critic import SoftCritic, soft_critic
 from inversionbench.training.device import device
 from inversionbench.training.loop import as_float, spawn
 from inversionbench.training.priors._distil import agreement, answers, distil
-from inversionbench.training.priors._quality import Yardstick
+from inversionbench.training.priors._quality import Yardstick, doubts
 from inversionbench.training.priors.base import Prior, PriorRecipe
 from inversionbench.training.priors.dcgan import _copy, _Run, go, hold_out
 from inversionbench.training.recipe import Recipe
@@ -63,6 +63,7 @@ class KedmiGan(PriorRecipe):
     target_aware: ClassVar[bool] = True
     level: ClassVar[str] = "WB"
     base: ClassVar[str] = "dcgan"
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     critic: Literal["minibatch", "classifier"] = "minibatch"
     width: int = 64
@@ -103,6 +104,7 @@ class KedmiGan(PriorRecipe):
         facts = {
             "steps": self.steps, "fid_like_at_start": before, "fid_like": run.quality(yardstick, z),
             "agreement": agreement(run.logits(), held, truth), **run.opinion(held, z),
+            "warnings": doubts(len(real), len(held)),
         }
         return {
             "shape": list(real.shape[1:]), "classes": soft.shape[2], "options": run.options,

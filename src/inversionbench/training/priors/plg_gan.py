@@ -46,7 +46,7 @@ from inversionbench.models.generators import Critic, Generator
 from inversionbench.training.device import device
 from inversionbench.training.loop import as_float, spawn
 from inversionbench.training.priors._distil import answers
-from inversionbench.training.priors._quality import Yardstick
+from inversionbench.training.priors._quality import Yardstick, doubts
 from inversionbench.training.priors.base import Prior, PriorRecipe
 from inversionbench.training.priors.dcgan import _copy, _Run, go, hold_out
 from inversionbench.training.priors.kedmi_gan import generator_of
@@ -90,6 +90,7 @@ class PlgGan(PriorRecipe):
     target_aware: ClassVar[bool] = True
     level: ClassVar[str] = "WB"
     base: ClassVar[str] = "dcgan"
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     top: int = 30
     form: Literal["residual", "shared"] = "residual"
@@ -134,6 +135,7 @@ class PlgGan(PriorRecipe):
             "steps": self.steps, "distinct": len(chosen.unique()), "of": chosen.numel(),
             "confidence": scores.gather(0, chosen.T).mean().item(),
             "fid_like": run.quality(yardstick, z), "obeys": run.obedience(z),
+            "warnings": doubts(len(rest), len(held)),
         }
         return {
             "shape": list(rest.shape[1:]), "classes": len(chosen), "options": run.options,

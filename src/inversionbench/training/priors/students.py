@@ -28,6 +28,7 @@ from inversionbench.models.names import check_model
 from inversionbench.training.device import device
 from inversionbench.training.loop import spawn
 from inversionbench.training.priors._distil import agreement, answers, distil
+from inversionbench.training.priors._quality import doubts
 from inversionbench.training.priors.base import PriorRecipe
 from inversionbench.training.priors.dcgan import hold_out
 from inversionbench.training.recipe import Recipe
@@ -56,6 +57,7 @@ class StudentsRecipe(PriorRecipe):
     target_aware: ClassVar[bool] = True
     level: ClassVar[str] = "WB"
     base: ClassVar[None] = None
+    budget: ClassVar[tuple[str, ...]] = ("epochs",)
 
     models: tuple[dict[str, Any], ...] = (
         {"name": "efficientnet_b0"}, {"name": "efficientnet_b1"}, {"name": "efficientnet_b2"},
@@ -103,7 +105,7 @@ class StudentsRecipe(PriorRecipe):
             net = distil(model, rest, soft, self.recipe, self.temperature, spawn(rng), progress, f"student {i + 1}")
             shares.append(agreement(net, held, seen))
             state["students"].append({"model": dict(model), "state": plain_state(net)})
-        return {**state, "facts": {"agreement": shares}}
+        return {**state, "facts": {"agreement": shares, "warnings": doubts(len(rest))}}
 
     def load(self, state: dict[str, Any]) -> Students:
         shape, classes = tuple(state["shape"]), state["classes"]

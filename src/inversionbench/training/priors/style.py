@@ -80,6 +80,7 @@ class Style(PriorRecipe):
 
     id: ClassVar[str] = "style"
     target_aware: ClassVar[bool] = False
+    budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     z_dim: int = 64
     w_dim: int = 64
