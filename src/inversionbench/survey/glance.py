@@ -68,9 +68,9 @@ def _undefended(
     known = {r.attack: words.method("attack", r.attack, r.method) for r in part.itertuples()}
     tied = [known[n] for n in str(best["tied"]).split() if n in known]
     others = f" and {len(tied) - 1} more" if len(tied) > 1 else ""
-    said = [metric.span(best["low"], best["high"]) or f"n = {best['units']:.0f}",
+    small = [metric.span(best["low"], best["high"]) or f"n = {best['units']:.0f}",
             f"not separable from {tied[0]}{others}" if tied else ""]
-    return name, best["mean"], ", ".join(filter(None, said))
+    return name, best["mean"], ", ".join(filter(None, small))
 
 
 def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity) -> Cell:
