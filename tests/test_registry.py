@@ -16,7 +16,7 @@ CLASSES = ("attack", "defense", "dataset", "prior")
 EVERY = [(kind, name) for kind in CLASSES for name in registry.methods(kind)]
 # class attributes that the workflow reads before anything is imported
 PLANNED = ("id", "level", "prior", "control", "control_without_defense", "hooks", "tracks", "keeps_labels",
-           "target_aware")
+           "post_processing", "target_aware")
 
 
 def annotation(text):

@@ -11,7 +11,7 @@ record.json
     status       "ok" | "denied" | "budget" | "unavailable" | "failed"; `reason` where it is not ok
     inert        True where the defense structurally cannot act on this attack (run once, must equal strength 0)
     metrics      name -> {"values": [...], "mean", "median", "low", "high", "n"}: 95 % interval over subjects,
-                 null where there are fewer than two
+                 null where there are fewer than three
     groups       [...] the subject (client, class, record) of each value
     unavailable  metric -> reason
     controls     control -> metric -> mean over subjects (mean image, random image, noise, truth, ...)

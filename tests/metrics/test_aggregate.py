@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem, t
 
 from inversionbench.errors import UserError
-from inversionbench.metrics import interval, summarise, wilson
+from inversionbench.metrics import changed_hits, interval, summarise, wilson
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 10), (3, 10), (7, 8), (100, 100), (50, 1000)])
@@ -24,18 +24,53 @@ def test_wilson_refuses_what_is_no_proportion(k, n):
         wilson(k, n)
 
 
-def test_interval_is_seeded_and_has_about_its_level():
-    rng = np.random.default_rng(0)
-    samples = rng.normal(size=(300, 25))
-    bounds = [interval(x, draws=400) for x in samples]
-    assert interval(samples[0], seed=1) == interval(samples[0], seed=1) != interval(samples[0], seed=2)
-    assert 0.88 < np.mean([low <= 0 <= high for low, high in bounds]) < 0.98
+@pytest.mark.parametrize("targets", [3, 4, 5, 8, 14, 15, 16, 30])
+def test_the_interval_of_normal_data_holds_the_truth_in_95_of_100_samples(targets):
+    """93 to 97 % are asked; over seeds the share of 4,000 samples (1,500 above 14) is 95.0 with a standard error of
+    0.35 (0.57), measured 94.3 to 95.8 over five seeds."""
+    samples = np.random.default_rng(0).normal(size=(4000 if targets < 15 else 1500, targets))
+    bounds = np.array([interval(x, draws=500) for x in samples])
+    assert 0.93 < np.mean((bounds[:, 0] <= 0) & (0 <= bounds[:, 1])) < 0.97
 
 
-def test_values_of_one_target_are_drawn_together():
+def test_skewed_data_are_covered_better_than_by_percentiles():
+    """Log-normal, sigma 1, 16 targets, 1,500 samples: 91.0 % (standard error 0.7) against 84.5 % (0.9) of percentiles
+    of the same resampled means."""
+    rng, truth = np.random.default_rng(1), math.exp(0.5)
+    covered = []
+    for x in rng.lognormal(size=(1500, 16)):
+        ours = interval(x, draws=500)
+        plain = np.quantile(x[rng.integers(16, size=(500, 16))].mean(1), [0.025, 0.975])
+        covered.append([low <= truth <= high for low, high in (ours, plain)])
+    ours, plain = np.mean(covered, axis=0)
+    assert ours > 0.88
+    assert ours > plain + 0.03
+
+
+def test_a_few_targets_have_the_interval_of_students_t():
+    x = np.array([3.0, 5.0, 4.0, 9.0])
+    theirs = t.interval(0.95, 3, loc=x.mean(), scale=sem(x))
+    assert interval(x) == pytest.approx(theirs)
+    assert interval(np.repeat(x, 5), np.repeat(np.arange(4), 5)) == pytest.approx(theirs)
+
+
+def test_the_bootstrap_is_seeded_and_wider_at_a_higher_level():
+    x = np.random.default_rng(0).normal(size=25)
+    assert interval(x, seed=1) == interval(x, seed=1) != interval(x, seed=2)
+    low, high = interval(x)
+    lower, higher = interval(x, level=0.999)
+    assert lower < low < high < higher
+
+
+def test_where_resampled_targets_are_all_alike_the_interval_is_students():
+    x = np.array([20.0] + [60.0] * 19)
+    assert interval(x) == pytest.approx(t.interval(0.95, 19, loc=x.mean(), scale=sem(x)))
+    assert interval([60.0] * 20) == (60.0, 60.0)
+
+
+def test_values_of_one_target_stay_together():
     """Copies of one value per target add no information: the interval must not shrink with their number."""
-    rng = np.random.default_rng(0)
-    per_target = rng.normal(size=20)
+    per_target = np.random.default_rng(0).normal(size=20)
     once = interval(per_target)
     copied, targets = np.repeat(per_target, 50), np.repeat(np.arange(20), 50)
     assert interval(copied, targets) == pytest.approx(once, abs=1e-12)
@@ -44,25 +79,44 @@ def test_values_of_one_target_are_drawn_together():
 
 
 def test_groups_of_unequal_size_are_weighted_by_their_values():
-    low, high = interval([0.0, 0.0, 0.0, 1.0], groups=["a", "a", "a", "b"])
-    assert (low, high) == (0.0, 1.0)
-    assert summarise([0.0, 0.0, 0.0, 1.0], groups=["a", "a", "a", "b"]).mean == 0.25
+    x, targets = [0.0, 0.0, 0.0, 1.0, 0.5], ["a", "a", "a", "b", "c"]
+    low, high = interval(x, targets)
+    assert (low + high) / 2 == pytest.approx(summarise(x, targets).mean) == pytest.approx(0.3)
 
 
-def test_shares_that_are_all_hit_or_missed_have_wilsons_interval_over_targets():
+def test_hits_have_wilsons_interval_over_targets():
     groups = np.repeat(np.arange(10), 5)
     assert interval(np.zeros(50), groups, share=True) == pytest.approx(wilson(0, 10))
     assert interval(np.ones(50), groups, share=True) == pytest.approx(wilson(10, 10))
+    assert interval(np.arange(50) % 2, groups, share=True) == pytest.approx(wilson(5, 10))
     assert interval(np.ones(50), groups) == (1.0, 1.0)
-    some = np.arange(50) % 2
-    assert interval(some, groups, share=True) == interval(some, groups)
-    assert all(math.isnan(v) for v in interval([1.0], share=True))
 
 
-def test_one_target_has_no_interval():
-    assert all(math.isnan(v) for v in interval([0.5]))
-    summary = summarise([0.2, 0.4], groups=[3, 3])
-    assert (summary.low, summary.high, summary.n, summary.targets) == (None, None, 2, 1)
+def test_shares_that_are_no_hits_end_at_0_and_1():
+    assert interval([0.9, 1.0, 1.0], share=True)[1] == 1.0 < interval([0.9, 1.0, 1.0])[1]
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.1, 0.1), (0.5, 0.1), (0.9, 0.0)])
+def test_the_interval_of_changed_hits_holds_the_truth(lost, gained):
+    """94 to 100 % by exact counting; at least 93 % of 4,000 samples (standard error at most 0.4)."""
+    for targets in (8, 16):
+        u = np.random.default_rng(2).random((4000, targets))
+        changes = (u < gained) * 1.0 - (u > 1 - lost)
+        bounds = np.array([changed_hits(c) for c in changes])
+        assert np.mean((bounds[:, 0] <= gained - lost) & (gained - lost <= bounds[:, 1])) > 0.93
+
+
+def test_changed_hits_average_the_answers_of_a_target():
+    once, targets = [-1.0, 0.0, 0.0, -1.0, 1.0], np.arange(5)
+    assert changed_hits(np.repeat(once, 3), np.repeat(targets, 3)) == pytest.approx(changed_hits(once))
+    assert all(math.isnan(v) for v in changed_hits([-1.0, -1.0]))
+
+
+def test_two_targets_have_no_interval():
+    for values in ([0.5], [0.2, 0.4], [1.0, 1.0]):
+        assert all(math.isnan(v) for v in (*interval(values), *interval(values, share=True)))
+    summary = summarise([0.2, 0.4, 0.9], groups=[3, 3, 4])
+    assert (summary.low, summary.high, summary.n, summary.targets) == (None, None, 3, 2)
 
 
 def test_summary_leaves_out_what_is_undefined_and_says_so():

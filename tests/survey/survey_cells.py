@@ -90,7 +90,7 @@ def record(scenario: str, attack: str, defense: str, strength: float, seed: int,
         "parameters": {"attack": {"steps": 300, "rate": 0.1}, "defense": {"strength": strength},
                        "scenario": {"batch": 1, "model": {"name": "convnet"}}},
         "facts": {"matching_loss_at_truth": 1e-8},
-        "provenance": {"code": "c" * 64, "data": "d" * 64, "target": f"{scenario}-{defense}-{strength:g}-0",
+        "provenance": {"code": "c" * 64, "data": "d" * 64, "target": f"{scenario}-{defense}-{strength:g}-{seed}",
                        "prior": None, "evaluator": None, "versions": {"torch": "2.13.0"}},
     }
     return {**out, **change}

@@ -22,7 +22,6 @@ from inversionbench.survey import (
     contrasts,
     figures,
     galleries,
-    glance,
     heat,
     maps,
     planes,
@@ -387,32 +386,3 @@ class TestWords:
 
         assert set(LEVELS) <= set(words.words()["levels"])
         assert set(STATUS) - {"ok"} <= set(words.words()["status"])
-
-
-def test_best_defense_for_a_price(survey: build.Survey) -> None:
-    table = glance.table(survey.attacks, survey.defenses)
-    rows = {(cells[0].text, cells[1].text): cells for _, cells in table.rows}
-    cheap, dear = rows["photos", "client update"][5:7]
-    assert cheap.text == "none"  # confidence rounding costs nothing, and cannot act on an update
-    assert dear.text.startswith("DGC 0.9")  # exactly five points
-    assert rows["portraits", "label only"][5].text == "none"
-
-
-@pytest.mark.parametrize(("level", "said"), [(8.0, "+8.0 dB"), (15.9, "no leak shown"), (17.0, "no leak shown")])
-def test_a_leak_is_what_passes_the_best_guess_by_its_interval(level: float, said: str) -> None:
-    cell = record("photos", "dlg", "none", 0.0, 0, controls={"mean_image": {"psnr": level}, "truth": {"psnr": 60.0}})
-    cell["metrics"] = {"psnr": {"values": [15.0, 17.0] * 3, "mean": 16.0, "median": 16.0, "low": 15.2, "high": 16.8,
-                                "n": 6}}
-    survey = build.make([{**cell, "folder": "nowhere", "timing": {}}], "smoke")
-    cells = glance.table(survey.attacks, survey.defenses).rows[0][1]
-    assert cells[3].text == said
-    assert cells[3].interval == f"mean image {level:.1f}"
-    assert (cells[4].text, cells[4].interval) == ("60.0", "true data")
-
-
-def test_a_defense_that_the_strongest_attack_never_met_says_so() -> None:
-    met = [record("photos", "dlg", d, s, 0) for d, s in (("none", 0.0), ("dgc", 0.9))]
-    stronger = record("photos", "inverting_gradients", "none", 0.0, 0)
-    for found, said in ((met, "DGC 0.9: "), ([*met, stronger], "DGC 0.9 (Inverting Gradients not run): ")):
-        survey = build.make([{**r, "folder": "nowhere", "timing": {}} for r in found], "smoke")
-        assert glance.table(survey.attacks, survey.defenses).rows[0][1][6].text.startswith(said)

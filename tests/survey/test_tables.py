@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from survey_cells import all_records, empty, record, summary
 
+from inversionbench.metrics import wilson
 from inversionbench.survey import build, checks, collect, defended, report, tables
 from inversionbench.survey.pool import difference, pool
 
@@ -32,24 +33,27 @@ def made(found: list[dict]) -> tuple[pd.DataFrame, list[checks.Check]]:
 
 
 class TestPool:
-    def test_targets_are_resampled_and_not_their_repeated_values(self) -> None:
-        values, groups = [0.0] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50
-        clustered, free = pool([row(values, groups)]), pool([row(values, [str(i) for i in range(100)])])
-        assert (clustered.low, clustered.high) == (0.0, 1.0)
+    def test_targets_are_the_units_and_not_their_repeated_values(self) -> None:
+        values, groups = [0.0] * 50 + [0.4] * 50 + [1.0] * 50, ["a"] * 50 + ["b"] * 50 + ["c"] * 50
+        clustered, free = pool([row(values, groups)]), pool([row(values, [str(i) for i in range(150)])])
+        assert clustered.high - clustered.low > 2
         assert free.high - free.low < 0.25
-        assert (clustered.units, free.units, clustered.n) == (2, 100, 100)
+        assert (clustered.units, free.units, clustered.n) == (3, 150, 150)
 
     def test_a_target_seen_with_two_seeds_is_one_target(self) -> None:
-        entry = pool([row([1.0, 2.0], ["a", "b"], 0), row([3.0, 4.0], ["a", "b"], 1)])
-        assert (entry.n, entry.units, entry.seeds, entry.mean) == (4, 2, 2, 2.5)
-        assert (entry.low, entry.high) == (2.0, 3.0)
+        entry = pool([row([1.0, 2.0, 6.0], ["a", "b", "c"], 0), row([3.0, 4.0, 2.0], ["a", "b", "c"], 1)])
+        once = pool([row([2.0, 3.0, 4.0], ["a", "b", "c"])])
+        assert (entry.n, entry.units, entry.seeds, entry.mean) == (6, 3, 2, 3.0)
+        assert (entry.low, entry.high) == pytest.approx((once.low, once.high))
 
-    def test_with_one_target_the_seeds_are_resampled_and_one_value_has_no_interval(self) -> None:
-        two = pool([row([1.0], ["a"], 0), row([3.0], ["a"], 1)])
-        assert (two.low, two.high, two.units) == (1.0, 3.0, 2)
-        one = pool([row([1.0], ["a"])])
-        assert math.isnan(one.low)
-        assert one.mean == 1.0
+    def test_with_one_target_the_seeds_are_the_units_and_two_have_no_interval(self) -> None:
+        three = pool([row([v], ["a"], seed) for seed, v in enumerate((1.0, 2.0, 3.0))])
+        assert (three.low, three.high) == (pytest.approx(-0.484, abs=1e-3), pytest.approx(4.484, abs=1e-3))
+        assert three.units == 3
+        for values in ([1.0], [1.0, 3.0]):
+            few = pool([row([v], ["a"], seed) for seed, v in enumerate(values)])
+            assert math.isnan(few.low)
+            assert (few.mean, few.units) == (np.mean(values), len(values))
 
     @pytest.mark.parametrize(("hit", "bounds"), [(0.0, (0.0, 0.3244)), (1.0, (0.6756, 1.0))])
     def test_a_share_that_all_targets_agree_on_has_a_width(self, hit: float, bounds: tuple[float, float]) -> None:
@@ -61,6 +65,11 @@ class TestPool:
         one = pool([row([hit], ["a"], seed) | {"metric": "agreement"} for seed in range(3)])
         assert (one.low, one.high) == (hit, hit)  # one target only: seeds are no sample of targets
 
+    @pytest.mark.parametrize("hits", [1, 3])
+    def test_a_share_of_few_hits_has_wilsons_interval(self, hits: int) -> None:
+        entry = pool([row([1.0] * hits + [0.0] * (8 - hits), list("abcdefgh")) | {"metric": "agreement"}])
+        assert (entry.low, entry.high) == pytest.approx(wilson(hits, 8))
+
     def test_the_difference_is_paired(self) -> None:
         rng = np.random.default_rng(0)
         before = list(rng.normal(0, 10, 20))
@@ -69,7 +78,20 @@ class TestPool:
         assert change.mean == pytest.approx(-1)
         assert change.low == pytest.approx(-1)
         assert change.high == pytest.approx(-1)
-        assert change.pairs == 20
+        assert (change.pairs, change.units, change.targets) == (20, 20, 1)
+
+    def test_changes_of_hits_that_all_agree_have_a_width(self) -> None:
+        hit, miss = (row([v] * 8, list("abcdefgh")) | {"metric": "agreement"} for v in (1.0, 0.0))
+        lost, same = difference([miss], [hit]), difference([hit], [hit])
+        assert (lost.mean, lost.low, lost.high, lost.sign()) == (-1, -1, pytest.approx(-0.4281, abs=1e-4), -1)
+        assert (same.low, same.high) == (pytest.approx(-0.2772, abs=1e-4), pytest.approx(0.2772, abs=1e-4))
+        assert same.sign() == 0
+        assert difference([miss], [hit], 0.999).high > lost.high
+
+    def test_attacked_models_are_counted(self) -> None:
+        one = [row([1.0, 2.0, 4.0], ["a", "b", "c"], seed) | {"target": f"model {seed}"} for seed in range(3)]
+        assert difference(one, [r | {"target": "shared"} for r in one]).targets == 1
+        assert difference(one, one[:2]).targets == 2
 
     def test_without_common_targets_there_is_no_interval(self) -> None:
         change = difference([row([1.0], ["a"], 0)], [row([3.0], ["a"], 1)])

@@ -101,6 +101,7 @@ class Defense:
     places: ClassVar[tuple[str, ...]] = ("transform",)  # of H6 and H7 on the path, see `_path.PLACES`
     takes: ClassVar[tuple[str, ...]] = ("dense", "sparse")  # kinds of payload, see `_path.KINDS`
     gives: ClassVar[str] = "dense"
+    post_processing: ClassVar[bool] = False  # of what the attacker sees, so that he could do it to undefended answers
     poisson: ClassVar[bool] = False  # in training every image is drawn on its own: batches vary, even to none
     looks_again: ClassVar[bool] = False  # H6 reads the images themselves: behind noise it is no post-processing
     personal: ClassVar[bool] = False  # every client tests with a part of its own: accuracy is the mean over them

@@ -5,7 +5,7 @@ The parts that put metrics together are exported here, and imported only when th
 
 - `pairwise`: per-image scores of reconstructions with a paired original, `PairScores`;
 - `match`, `match_groups`: which reconstruction belongs to which original;
-- `interval`, `wilson`, `summarise`: per-image scores to table entries;
+- `interval`, `wilson`, `changed_hits`, `summarise`: per-image scores to table entries;
 - `score_controls`: the same scores for reconstructions that know nothing;
 - `lpips_like`, `fid_like`: perceptual scores on the features of an evaluator;
 - `Spec`, `Unavailable`: what a metric is, and what stands in the place of a value that cannot be had.
@@ -25,6 +25,7 @@ _HOME = {
     "match_groups": "_matching",
     "interval": "_aggregate",
     "wilson": "_aggregate",
+    "changed_hits": "_aggregate",
     "summarise": "_aggregate",
     "Summary": "_aggregate",
     "score_controls": "_controls",

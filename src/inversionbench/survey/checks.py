@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,14 @@ def verify(found: Iterable[Mapping[str, Any]]) -> list[Check]:
 def problems(checks: Iterable[Check]) -> list[str]:
     """One sentence per comparison that failed; empty where all is well."""
     return [f"{c.key}: the defense cannot act here, yet {c.detail}" for c in checks if c.verdict == "differs"]
+
+
+def alarms(defenses: pd.DataFrame) -> list[str]:
+    """One sentence per post-processing of answers under which an attack gets more out of them than without it: anybody
+    can process the answers that he gets, so the attack without defense is too weak. `defenses`: the table."""
+    rows = defenses[defenses["alarm"].astype(bool) & defenses["headline"].astype(bool)]
+    return [f"{r.scenario}: {r.defense} {r.strength:g} gives {r.entry} ({r.level}) more than no defense does; it only "
+            "processes answers, so the same attack can do it to an undefended target" for r in rows.itertuples()]
 
 
 def _place(record: Mapping[str, Any]) -> tuple[str, str, int]:

@@ -4,7 +4,8 @@ One row per scenario, defense, strength, attacker, access level and metric. Entr
 and methods that adapt it (`collect.attacker`), are one attacker; where some of them know the defense, the row
 shows both and its headline is the worse one. The rows with attack "strongest" hold the worst attack of each
 level, and are what a defense is judged by. A defense that cannot act on an attack is run once; its row shows
-the undefended numbers, at every strength, if the check that they are equal has passed.
+the undefended numbers, at every strength, if the check that they are equal has passed. Undefended is also what an
+attacker makes of undefended answers by a post-processing of his own (`verdicts`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from inversionbench import catalogue
-from inversionbench.survey import words
+from inversionbench.survey import verdicts, words
 from inversionbench.survey.checks import Check
 from inversionbench.survey.pool import Difference, Pooled, Row, difference, pool
 
@@ -26,8 +27,9 @@ SIDES = [f"{side}_{name}" for side in ("naive", "aware") for name in ("mean", "l
 COLUMNS = [
     *PLACE, "defense", "strength", "attack", "method", "level", "kind", "entry", "metric", "direction", "headline",
     "worse", "mean", "low", "high", "median", "n", "units", "seeds", "status", "reason", *SIDES,
-    "undefended", "difference", "difference_low", "difference_high", "pairs", "inert",
+    "undefended", "reference", "difference", "difference_low", "difference_high", "pairs", "inert", "verdict", "alarm",
     "utility_name", "utility", "utility_min", "utility_max", "targets", "utility_undefended", "utility_difference",
+    "utility_chance",
     "guarantee", "rebuilt", "records", "record_seeds",
 ]  # fmt: skip
 ORDER = ["track", "scenario", "defense", "strength", "metric", "attack", "level"]
@@ -43,12 +45,18 @@ def defenses(frame: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
     out: list[dict[str, Any]] = []
     for (scenario, _), part in _groups(rows, lambda r: (r["scenario"], r["metric"])):
         plain = [r for r in part if r["defense"] == "none"]
+        free = plain + [r for r in part if verdicts.post_processing(r["defense"]) and not r["inert"]]
+        made: list[dict[str, Any]] = []
         for defense, own in _groups((r for r in part if r["defense"] != "none"), lambda r: r["defense"]):
             for strength in sorted({r["strength"] for r in own}):
-                lines = list(_attackers(own, strength, plain))
+                lines = list(_attackers(own, strength, free))
                 known = {"defense": defense, "strength": strength, "rebuilt": catalogue.rebuilt("defense", defense)}
-                common = {**known, **utilities[scenario, defense, strength], "guarantee": _stated(own, strength)}
-                out += [{**common, **line} for line in (*lines, *_strongest(lines))]  # COLUMNS drops the rows
+                common = {**known, **utilities[scenario, defense, strength], "guarantee": _stated(own, strength),
+                          "utility_chance": _chance(own, strength),
+                          "acted": verdicts.acted(defense, [r for r in own if r["strength"] == strength], plain)}
+                made += [{**common, **line} for line in (*lines, *_strongest(lines))]  # COLUMNS drops the rows
+        verdicts.judge(made, free, STRONGEST)
+        out += made
     return pd.DataFrame(out, columns=COLUMNS).sort_values(ORDER, ignore_index=True)
 
 
@@ -65,20 +73,28 @@ def _stated(rows: Sequence[Row], strength: float) -> str:
     return next((r["guarantee"] for r in rows if r["strength"] == strength and r["guarantee"]), "")
 
 
+def _chance(rows: Sequence[Row], strength: float) -> float:
+    """What always saying the most frequent class would reach, where the targets' utility says it."""
+    return max((r.get("utility_chance", math.nan) for r in rows if r["strength"] == strength), default=math.nan)
+
+
 def _attackers(rows: Sequence[Row], strength: float, plain: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """One line per attacker and level, at one strength of one defense, in one metric."""
     for (method, level), group in _groups(rows, lambda r: (r["attacker"], r["level"])):
         here = [r for r in group if r["strength"] == strength]
         same = [r for r in plain if (r["attacker"], r["level"]) == (method, level)]
-        verdicts = {r["verdict"] for r in group}
-        verdict = next((v for v in ("differs", "unchecked", "inert") if v in verdicts), "")
+        checked = {r["verdict"] for r in group}
+        verdict = next((v for v in ("differs", "unchecked", "inert") if v in checked), "")
         if not here and verdict != "inert":
             continue
         shown = here or group
-        line = _unchanged(same) if verdict == "inert" else _changed(here, same)
+        unprocessed = [r for r in same if r["defense"] == "none"]
+        line = _unchanged(unprocessed) if verdict == "inert" else _changed(here, same)
         yield {
             **{c: shown[0][c] for c in (*PLACE, "kind", "metric", "direction", "headline")},
-            "attack": method, "method": method, "level": level, "inert": verdict,
+            "attack": method, "method": method, "level": level, "inert": verdict, "verdict": "", "alarm": False,
+            "own": verdicts.post_processing(shown[0]["defense"]),
+            "plain": _worst(unprocessed, shown[0]["direction"])[1],
             **line, **_origin(shown, line["entry"]),
         }
 
@@ -95,7 +111,8 @@ def _changed(here: Sequence[Row], same: Sequence[Row]) -> dict[str, Any]:
         "entry": rows[0]["attack"], "worse": worse, **_numbers("", chosen),
         **_numbers("naive_", naive[0]), **_numbers("aware_", aware[0]),
         "undefended": undefended.mean, "difference": change.mean, "difference_low": change.low,
-        "difference_high": change.high, "pairs": change.pairs, "rows": rows, "reference": reference,
+        "difference_high": change.high, "pairs": change.pairs, "rows": rows, "reference_rows": reference,
+        "reference": _place(reference), "references": 1 + len({_place([r]) for r in same if r["defense"] != "none"}),
     }
 
 
@@ -107,14 +124,14 @@ def _unchanged(same: Sequence[Row]) -> dict[str, Any]:
         "entry": rows[0]["attack"], "worse": "", **_numbers("", undefended),
         "naive_status": "inert", "aware_status": "inert", "undefended": undefended.mean,
         "difference": zero.mean, "difference_low": zero.low, "difference_high": zero.high, "pairs": zero.pairs,
-        "rows": rows, "reference": rows,
+        "rows": rows, "reference_rows": rows, "reference": _place(rows), "references": 1,
     }
 
 
 def _worst(rows: Sequence[Row], direction: str) -> Choice:
-    """Of several entries of one method, the one that leaks most; with its rows."""
+    """Of several entries of one method, and post-processings, the one that leaks most; with its rows."""
     best = NOTHING
-    for _, part in _groups(rows, lambda r: r["attack"]):
+    for _, part in _groups(rows, lambda r: (r["attack"], r["defense"], r["strength"])):
         choice: Choice = (pool(part), part)
         if not best[1] or math.isnan(best[0].mean) or words.better(choice[0].mean, best[0].mean, direction):
             best = choice
@@ -145,12 +162,18 @@ def _strongest(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         sign = 1 if real[0]["direction"] == "higher" else -1
         worst = max(real, key=lambda line: sign * line["mean"])
         before = max(real, key=lambda line: -math.inf if math.isnan(line["undefended"]) else sign * line["undefended"])
-        line = {**worst, "attack": STRONGEST, "undefended": before["undefended"]}
+        line = {**worst, "attack": STRONGEST,
+                **{name: before[name] for name in ("undefended", "reference", "reference_rows", "references")}}
         if before is not worst:
-            change = difference(worst["rows"], before["reference"])
+            change = difference(worst["rows"], before["reference_rows"])
             line |= {"difference": change.mean, "difference_low": change.low, "difference_high": change.high,
                      "pairs": change.pairs}
         yield line
+
+
+def _place(rows: Sequence[Row]) -> str:
+    """Whose the undefended number is: entry, post-processing and strength; "" where there is none."""
+    return f"{rows[0]['attack']}/{rows[0]['defense']}/{rows[0]['strength']:g}" if rows else ""
 
 
 def _numbers(prefix: str, entry: Pooled) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """The report's first table: per scenario and access level the strongest attack, what it shows beyond guessing, and
-the best defense for little utility."""
+the best defense for little utility, as far as the data support it (`verdicts`)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
-from inversionbench.survey import words
+from inversionbench.survey import verdicts, words
 from inversionbench.survey.defended import STRONGEST
 from inversionbench.survey.figures import end, headline_rows
 from inversionbench.survey.view import Cell, Table
@@ -26,7 +27,8 @@ def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, 
     prices = () if defenses.empty else PRICES
     head = [("scenario", ""), ("access", ""), ("strongest attack", "without defense"),
             ("above guessing", "the best guess without the target"), ("ceiling", "the private data itself"),
-            *((f"best defense for ≤ {p} points", f"least leakage that costs at most {p} points of utility")
+            *((f"best defense for ≤ {p} points",
+               f"least leakage among those that lower it and cost, by the upper end of their interval, {p} points")
               for p in prices)]
     real = attacks[attacks["headline"].astype(bool) & (attacks["kind"] == "attack") & attacks["mean"].notna()]
     order = sorted(real.groupby(["track", "scenario", "level"]),
@@ -35,11 +37,11 @@ def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, 
     for (track, scenario, level), part in order:
         metric = words.metric(part.iloc[0]["metric"], track)
         best = part.sort_values("mean", ascending=metric.direction == "lower").iloc[0]
-        name = words.method("attack", best["attack"], best["method"])
+        name, mean, span = _undefended(defenses, best, part, metric)
         top = end(part, "ceiling", metric.direction)
         rows.append(("", [
             Cell(scenario, settings.get(scenario, "")), Cell(words.label("levels", level)),
-            Cell(f"{name}: {metric.show(best['mean'])} {metric.unit}".strip(), metric.span(best["low"], best["high"])),
+            Cell(f"{name}: {metric.show(mean)} {metric.unit}".strip(), span),
             _above(best, part, metric),
             Cell(metric.show(top[1]), words.label("controls", top[0])) if top else Cell(),
             *(_best(defenses, best, metric, points) for points in prices),
@@ -47,34 +49,104 @@ def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, 
     return Table("Strongest attack and best defense", head, rows)
 
 
+def _undefended(
+    defenses: pd.DataFrame, best: pd.Series, part: pd.DataFrame, metric: Quantity
+) -> tuple[str, float, str]:
+    """The strongest attack without defense: name, mean, and in small its interval and what it cannot be told from.
+
+    An attack that processes the answers he gets, as some defense does, counts where it leaks more.
+    """
+    name = words.method("attack", best["attack"], best["method"])
+    own = _strongest(defenses, best)
+    own = own[[not r.endswith("/none/0") and words.better(u, best["mean"], metric.direction)
+               for r, u in zip(own["reference"], own["undefended"])]]
+    if len(own):
+        row = own.sort_values("undefended", ascending=metric.direction == "lower").iloc[0]
+        attack, defense, strength = row["reference"].split("/")
+        said = f"{words.method('attack', attack)} with {words.method('defense', defense).lower()} {strength} of his own"
+        return said, row["undefended"], ""
+    known = {r.attack: words.method("attack", r.attack, r.method) for r in part.itertuples()}
+    tied = [known[n] for n in str(best["tied"]).split() if n in known]
+    others = f" and {len(tied) - 1} more" if len(tied) > 1 else ""
+    small = [metric.span(best["low"], best["high"]) or f"n = {best['units']:.0f}",
+            f"not separable from {tied[0]}{others}" if tied else ""]
+    return name, best["mean"], ", ".join(filter(None, small))
+
+
 def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity) -> Cell:
-    """How far the attack passes the best guess; in words where its interval does not."""
+    """How far the attack passes the best guess; in words where the interval of that holds 0 or is missing."""
     guess = end(part, "guess", metric.direction)
     if guess is None:
         return Cell()
     said = f"{words.label('controls', guess[0])} {metric.show(guess[1])}"
-    low = best["low"] if metric.direction == "higher" else best["high"]
-    if not words.better(best["mean"] if math.isnan(low) else low, guess[1], metric.direction):
+    if math.isnan(best["above_low"]):
+        return Cell("too few to say", f"n = {best['units']:.0f}, {said}", style="absent")
+    low = best["above_low"] if metric.direction == "higher" else best["above_high"]
+    if not words.better(low, 0.0, metric.direction):
         return Cell("no leak shown", said, style="absent")
-    return Cell(f"{metric.show(best['mean'] - guess[1], True)} {metric.unit}".strip(), said)
+    return Cell(f"{metric.show(best['above'], True)} {metric.unit}".strip(), said)
+
+
+def _strongest(defenses: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
+    """The settings that were attacked at the level of `best`, against the strongest attack."""
+    rows = headline_rows(defenses, best["scenario"])
+    return rows[(rows["attack"] == STRONGEST) & (rows["level"] == best["level"]) & rows["mean"].notna()]
 
 
 def _best(defenses: pd.DataFrame, best: pd.Series, metric: Quantity, points: int) -> Cell:
-    """The setting with least leakage to the strongest attack among those that lower it at all and cost at most
-    `points` of 100; says so where `best`, the strongest attack without defense, was not run against it."""
-    rows = headline_rows(defenses, best["scenario"])
-    rows = rows[(rows["attack"] == STRONGEST) & (rows["level"] == best["level"]) & rows["mean"].notna()]
-    use = words.metric(rows.iloc[0]["utility_name"], kind="utility") if len(rows) else Quantity("", "")
-    if use.direction != "higher":
-        return Cell()
-    rows = rows[[words.better(u, m, metric.direction) for u, m in zip(rows["undefended"], rows["mean"])]]
-    rows = rows[rows["utility_difference"].round(9) >= -points / 100]
+    """The setting with least leakage among those that lower the strongest attack and cost at most `points` of 100."""
+    rows = _strongest(defenses, best)
     if rows.empty:
-        return Cell("none", style="absent")
-    row = rows.sort_values("mean", ascending=metric.direction != "lower").iloc[0]
-    untried = words.better(best["mean"], row["undefended"], metric.direction)
-    without = f" ({words.method('attack', best['attack'], best['method'])} not run)" if untried else ""
-    text = (f"{words.method('defense', row['defense'])} {row['strength']:g}{without}: {metric.show(row['mean'])} "
-            f"{metric.unit}")
-    price = f"{use.label} {use.show(row['utility_difference'], True)} {use.unit}"
-    return Cell(text.strip(), metric.span(row["low"], row["high"]), note=price)
+        return Cell("no defense run", style="absent")
+    able = rows[rows["verdict"] == verdicts.LOWERS]
+    if able.empty:
+        return Cell("none shown", _reasons(rows), style="absent")
+    prices = [_price(row, points) for row in able.itertuples()]
+    cheap = able[[not refused for _, refused in prices]]
+    if cheap.empty:
+        near = max(range(len(able)), key=lambda i: _order(able.iloc[i]["utility_difference"]))
+        return Cell("none at this price", f"{_named(able.iloc[near])}: {prices[near][1]}", style="absent")
+    row = cheap.sort_values("mean", ascending=metric.direction != "lower").iloc[0]
+    price, _ = prices[able.index.get_loc(row.name)]
+    text = f"{_named(row)}: {metric.show(row['mean'])} {metric.unit}".rstrip()
+    return Cell(f"{text}, {price}", metric.span(row["low"], row["high"]))
+
+
+def _reasons(rows: pd.DataFrame) -> str:
+    """Why no setting is named, the most frequent reason first."""
+    counts = rows["verdict"].value_counts(sort=False).sort_index().sort_values(ascending=False, kind="stable")
+    several = len(counts) > 1
+    return ", ".join(words.label("verdicts", v) + (f" ({n})" if several else "") for v, n in counts.items())
+
+
+def _price(row: Any, points: int) -> tuple[str, str]:
+    """The price of a setting in words, and why it is refused: "" where it is at most `points`.
+
+    The upper end of the interval decides: a mean alone settles nothing, and without an interval the price is open.
+    """
+    use = words.metric(row.utility_name, kind="utility")
+    low, high = (getattr(row, f"utility_difference_{side}", math.nan) for side in ("low", "high"))
+    if math.isnan(row.utility_difference) or use.direction != "higher":
+        return "", "price not measured"
+    said = f"{use.label} {use.show(row.utility_difference, True)} {use.span(low, high)}".rstrip()
+    if _near_chance(row):
+        return said, f"{use.label} near chance"
+    if math.isnan(low):
+        return said, f"{said}, price without interval"
+    return said, "" if round(low, 9) >= -points / 100 else said
+
+
+def _near_chance(row: Any) -> bool:
+    """Whether a target is of little use: less than a tenth of the way from chance (the most frequent class) to 1, or
+    less than half as far above chance as without defense."""
+    chance = getattr(row, "utility_chance", math.nan)
+    return not math.isnan(chance) and (
+        row.utility - chance < 0.1 * (1 - chance) or row.utility - chance < 0.5 * (row.utility_undefended - chance))
+
+
+def _named(row: pd.Series) -> str:
+    return f"{words.method('defense', row['defense'])} {row['strength']:g}"
+
+
+def _order(value: float) -> float:
+    return -math.inf if math.isnan(value) else value

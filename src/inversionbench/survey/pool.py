@@ -1,9 +1,8 @@
 """Pooling cells over seeds: mean, median and 95 % interval, and differences with an interval.
 
-The unit that is resampled is the attacked target (client batch, class, record): values of one target from
-several seeds, restarts or reconstructions stay together. Where there is one target only, the unit is the
-seed; where there is one value only, there is no interval. A share that is 0, or 1, for every target has
-Wilson's interval over the targets, since a bootstrap of equal values has no width.
+The unit of an interval is the attacked target (client batch, class, record): values of one target from several
+seeds, restarts or reconstructions stay together. Where there is one target only, the unit is the seed. Fewer than
+three units have no interval. Shares and their changes have the intervals of hits (`metrics._aggregate`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.metrics import interval
+from inversionbench.metrics import changed_hits, interval
+from inversionbench.metrics._aggregate import LEVEL
 from inversionbench.survey import words
 
 NAN = math.nan
@@ -24,7 +24,7 @@ Row = Mapping[str, Any]  # one row of the tidy frame: `frame.to_dict("records")`
 
 @dataclass(frozen=True)
 class Pooled:
-    """One entry of a table. n: values; units: resampled targets (or seeds); seeds: cells with an answer.
+    """One entry of a table. n: values; units: targets (or seeds) of the interval; seeds: cells with an answer.
 
     status: "ok", "partial" (some seeds gave no answer) or the status of the cells; `reason` says why.
     """
@@ -40,7 +40,7 @@ class Pooled:
     reason: str = ""
 
 
-def pool(rows: Sequence[Row]) -> Pooled:
+def pool(rows: Sequence[Row], level: float = LEVEL) -> Pooled:
     """Rows of one metric, one per seed -> one entry.
 
     >>> entry = pool([{"seed": 0, "status": "ok", "reason": "", "values": [1.0, 3.0], "groups": ["a", "b"]},
@@ -56,9 +56,7 @@ def pool(rows: Sequence[Row]) -> Pooled:
         return Pooled(status=rows[0]["status"], reason=reason)
     values = np.concatenate([np.asarray(row["values"], float) for row in answered])
     units = _units([(row["seed"], group) for row in answered for group in row["groups"]])
-    targets = {group for row in answered for group in row["groups"]}
-    share = len(targets) > 1 and words.metric(rows[0].get("metric", "")).unit == "%"
-    low, high = interval(values, units, share=share)
+    low, high = interval(values, units, level=level, share=_share(answered))
     whole = len(answered) == len(rows) and not reason
     return Pooled(float(values.mean()), low, high, float(np.median(values)), len(values), len(set(units)),
                   len(answered), "ok" if whole else "partial", reason)
@@ -66,33 +64,51 @@ def pool(rows: Sequence[Row]) -> Pooled:
 
 @dataclass(frozen=True)
 class Difference:
-    """Defended minus undefended; pairs: values that both sides have for one seed and target."""
+    """One side minus the other; pairs: values that both have for one seed and target; units: as in `Pooled`;
+    targets: attacked models, of the side with fewer."""
 
     mean: float = NAN
     low: float = NAN
     high: float = NAN
     pairs: int = 0
+    units: int = 0
+    targets: int = 0
+
+    def sign(self) -> int:
+        """-1 or 1 where the interval lies on one side of 0, else 0 (also without an interval)."""
+        return int(self.low > 0) - int(self.high < 0)
 
 
-def difference(defended: Sequence[Row], undefended: Sequence[Row]) -> Difference:
+def difference(one: Sequence[Row], other: Sequence[Row], level: float = LEVEL) -> Difference:
     """Mean difference over the (seed, target) pairs that both sides have, with its interval.
 
     Seed and target fix the attacked sample, so the difference is paired; an unpaired difference is given
     without interval, because the two sides then saw different samples.
     """
-    a, b = _by_subject(defended), _by_subject(undefended)
+    a, b = _by_subject(one), _by_subject(other)
     if not a or not b:
         return Difference()
     common = sorted(a.keys() & b.keys())
     if not common:
         return Difference(float(np.mean(list(a.values())) - np.mean(list(b.values()))))
-    paired = np.array([a[key] - b[key] for key in common])
-    low, high = interval(paired, _units(common))
-    return Difference(float(paired.mean()), low, high, len(paired))
+    paired, units = np.array([a[key] - b[key] for key in common]), _units(common)
+    if _share(one) and np.isin(paired, (-1, 0, 1)).all():
+        low, high = changed_hits(paired, units, level)
+    else:
+        low, high = interval(paired, units, level=level)
+    seeds = {seed for seed, _ in common}
+    targets = min(len({r.get("target", r["seed"]) for r in side if r["seed"] in seeds}) for side in (one, other))
+    return Difference(float(paired.mean()), low, high, len(paired), len(set(units)), targets)
+
+
+def _share(rows: Sequence[Row]) -> bool:
+    """Whether the values are shares of targets; with one target only, seeds are no sample of targets."""
+    targets = {group for row in rows for group in row["groups"]}
+    return len(targets) > 1 and words.metric(rows[0].get("metric", "")).unit == "%"
 
 
 def _units(places: Sequence[tuple[Any, str]]) -> list[str]:
-    """What is resampled: the target of each (seed, target), or the seed where there is one target only."""
+    """The unit of an interval: the target of each (seed, target), or the seed where there is one target only."""
     targets = [group for _, group in places]
     return targets if len(set(targets)) > 1 else [str(seed) for seed, _ in places]
 

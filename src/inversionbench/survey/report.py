@@ -60,6 +60,7 @@ def _context(survey: Survey) -> dict[str, Any]:
         "statuses": sorted(Counter(r["status"] for r in survey.records).items()),
         "absent": survey.absent,
         "problems": checks.problems(survey.checks),
+        "alarms": checks.alarms(survey.defenses),
         "verdicts": Counter(c.verdict for c in survey.checks),
         "glance": glance.table(survey.attacks, survey.defenses, {r["scenario"]: setting(r) for r in survey.records}),
         "tracks": [_track(survey, name, scenarios) for name, scenarios in survey.scenarios],

@@ -13,12 +13,15 @@ import pandas as pd
 
 from inversionbench import catalogue
 from inversionbench.files import write_json, write_text
+from inversionbench.survey import verdicts
 from inversionbench.survey.defended import PLACE, STRONGEST
+from inversionbench.survey.figures import end
 from inversionbench.survey.pool import Pooled, pool
 
 
 def attacks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every attack without defense. `control_*`: what the controls of the same cells reach in this metric."""
+    """Every attack without defense. `control_*`: what the controls of the same cells reach in this metric. Of the
+    headline also `above`, over the best guess, and of the strongest attack of a level those `tied` with it."""
     plain = frame[frame["defense"] == "none"]
     keys = [*PLACE, "attack", "method", "kind", "level", "metric"]
     columns = [c for c in frame.columns if c.startswith(("control_", "cost_"))]
@@ -34,7 +37,21 @@ def attacks(frame: pd.DataFrame) -> pd.DataFrame:
             "records": f"{first['scenario']}/{first['attack']}/none/0/*/record.json",
             "record_seeds": " ".join(str(s) for s in rows["seed"]),
         })
-    return pd.DataFrame(out, columns=None if out else [*keys, "headline", "mean"])
+    table = pd.DataFrame(out, columns=None if out else [*keys, "headline", "mean"])
+    return table.merge(_compared(plain, table), how="left", on=["scenario", "attack", "level", "metric"])
+
+
+def _compared(plain: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """`verdicts.compare` of the attacks of each scenario and level, in the headline."""
+    found = []
+    heads = plain[plain["headline"].astype(bool) & (plain["kind"] == "attack")]
+    for (scenario, level, metric), part in heads.groupby(["scenario", "level", "metric"]):
+        levels = table[(table["scenario"] == scenario) & (table["metric"] == metric) & (table["kind"] == "attack")]
+        guess = end(levels[levels["level"] == level], "guess", part.iloc[0]["direction"])
+        rows = {name: own.to_dict("records") for name, own in part.groupby("attack")}
+        found += [{"scenario": scenario, "attack": name, "level": level, "metric": metric, **said}
+                  for name, said in verdicts.compare(rows, guess[0] if guess else "").items()]
+    return pd.DataFrame(found, columns=["scenario", "attack", "level", "metric", *verdicts.COMPARED])
 
 
 def entry(pooled: Pooled) -> dict[str, Any]:

@@ -192,7 +192,10 @@ def _change(row: Any, metric: Quantity) -> Cell:
         return Cell()
     if row.inert == "inert":
         return Cell(words.label("status", "inert"), sort=0.0)
-    return Cell(metric.show(row.difference, True), metric.span(row.difference_low, row.difference_high), row.difference)
+    said = row.verdict if row.verdict != "lowers" else ""
+    text = metric.show(row.difference, True) + (f" ({words.label('verdicts', said)})" if said else "")
+    return Cell(text, metric.span(row.difference_low, row.difference_high), row.difference,
+                words.note("verdicts", said), style="absent" if said and said != "raises" else "")
 
 
 def _utility(row: Any, use: Quantity) -> Cell:

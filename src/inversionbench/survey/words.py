@@ -148,7 +148,7 @@ def headline(of: str, present: Collection[str]) -> str:
 
 
 def label(kind: str, name: str) -> str:
-    """Label of a control, level or status."""
+    """Label of a control, level, status or verdict."""
     said = words()[kind].get(name)
     return said["label"] if isinstance(said, dict) else said or _plain(name)
 
