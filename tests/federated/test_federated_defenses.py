@@ -215,10 +215,8 @@ def test_clients_share_the_private_set():
 
 
 def test_a_trained_global_model_is_attacked_where_it_stands():
-    where = scenario(subjects=2, training={"rounds": 5, "clients": 2, "batch": 8, "utility_rounds": 6})
+    where = scenario(subjects=2, training={"rounds": 5, "clients": 2, "batch": 8})
     made = target(where)
     fresh = target(scenario(subjects=2))
     assert not torch.equal(made.released["state"]["body.0.weight"], fresh.released["state"]["body.0.weight"])
     assert max(map(abs, made.truth["checks"]["match_at_truth"])) < 2e-6
-    assert 0 <= made.utility["accuracy"] <= 1
-    assert made.utility["bytes_round"] == made.utility["bytes_dense"]

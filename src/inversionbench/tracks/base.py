@@ -165,7 +165,7 @@ class Track:
         self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
     ) -> dict[str, Any]:
         """Utility of the deployed path, on held-out data and with the defense's release: numbers by name, and as
-        "hits" whether it is right on each held-out sample, bool (n,), where known.
+        "hits" whether it is right on each held-out sample (n booleans), where known.
 
         The default is what training measured; a track whose defenses may act on the release alone measures
         here, because such a defense shares the undefended target.

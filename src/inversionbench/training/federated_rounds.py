@@ -219,7 +219,7 @@ def _federation(
         if defense.personal:  # the order of the held-out part takes turns over the classes: so does every share
             shown = torch.cat([own.deployed(part, test) for own, part in zip(owners, held.tensor_split(len(owners)))])
         last = hits(model, shown, truth)
-        curve[t] = float(last.float().mean())
+        curve[t] = float(last.double().mean())
 
     rng, own_rng = stream(seed, "utility", s), stream(seed, "utility", "defense", s)
     train(model, x, y, data.classes, federation, rounds, defense, rng, own_rng, look, meter, owners)

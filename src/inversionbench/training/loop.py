@@ -194,7 +194,7 @@ def evaluate_classifier(
     keeps_labels: bool = False,
     batch: int = 256,
 ) -> dict[str, Any]:
-    """Utility on the deployed path: accuracy in [0, 1], nll in nats, ece in [0, 1]; hits: bool (n,).
+    """Utility on the deployed path: accuracy in [0, 1], nll in nats, ece in [0, 1]; hits: n booleans.
 
     x: (n, ...), y: (n,) int64. release: logits -> scores (n, classes), the softmax where None. keeps_labels:
     the label output is the argmax of the logits, not of the released scores. nll and ece take the scores as
@@ -212,7 +212,7 @@ def evaluate_classifier(
         "accuracy": right.mean().item(),
         "nll": nll.mean().item(),
         "ece": calibration_error(share.max(1).values, right),
-        "hits": (labels == y).cpu(),
+        "hits": (labels == y).tolist(),
     }
 
 
