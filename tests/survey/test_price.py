@@ -7,7 +7,7 @@ import pytest
 from survey_cells import record
 
 from inversionbench.records import pack
-from inversionbench.survey import price
+from inversionbench.survey import build, price, view, words
 
 SAMPLES = 400
 
@@ -74,3 +74,17 @@ def test_records_without_trials_count_by_their_target():
     assert entry["utility_difference_low"] == pytest.approx(entry["utility_difference_high"]) == pytest.approx(-0.1)
     assert entry["utility_high"] - entry["utility_low"] == pytest.approx(2 * 4.303 * 0.01 / 3**0.5, rel=1e-3)
     assert math.isnan(entry["rounds_to_target"])
+
+
+def test_the_table_shows_them():
+    plain = [[[10, 0.5], [20, 0.97], [30, 1.0]]] * 3
+    never = [[[10, 0.1], [20, 0.1], [30, 0.9]]] * 3
+    hits = np.arange(SAMPLES) % 10 > 0
+    found = [cells("none", 0.0, [np.ones(SAMPLES)] * 3, curves=plain), cells("dgc", 0.9, [hits] * 3, curves=never)]
+    found[1]["utility"]["diverged"] = 1 / 3
+    table = view.defense_table(build.make(found, "smoke").defenses, "photos")
+    shown = {title: (cell.text, cell.interval) for (title, _), cell in zip(table.head, table.rows[0][1])}
+    minus = words.MINUS
+    assert shown["accuracy of the target (%)"] == ("90.0 (did not train)", "[87.1, 92.9]")
+    assert shown["its change"] == (f"{minus}10.0", f"[{minus}12.9, {minus}7.1]")
+    assert shown["rounds to 95 %"] == ("> 30", "")
