@@ -74,6 +74,10 @@ def test_records_without_trials_count_by_their_target():
     assert entry["utility_difference_low"] == pytest.approx(entry["utility_difference_high"]) == pytest.approx(-0.1)
     assert entry["utility_high"] - entry["utility_low"] == pytest.approx(2 * 4.303 * 0.01 / 3**0.5, rel=1e-3)
     assert math.isnan(entry["rounds_to_target"])
+    one = price.measured([record("photos", "dlg", "none", 0.0, 0)])["photos", "none", 0.0]
+    assert one["utility"] == 0.9
+    assert math.isnan(one["utility_low"])
+    assert math.isnan(one["utility_high"])
 
 
 def test_the_table_shows_them():

@@ -96,7 +96,7 @@ def _trials(records: list[Mapping[str, Any]]) -> dict[int, Trial]:
 
 
 def _values(trials: Mapping[int, Trial], seeds: list[int]) -> np.ndarray:
-    """(seeds, samples): 1 for a hit; with one column where only the trainings' utilities are known."""
+    """(seeds, samples): 1 for a hit; one column where only the trainings' utilities are known."""
     known = all("hits" in trials[s] for s in seeds)
     return np.array([unpack(t).astype(float) if known else [_value(t)] for t in (trials[s] for s in seeds)])
 
@@ -117,7 +117,8 @@ def _price(
     low, high = crossed(values)
     if values.shape[1] > 1 and (values == values[0, 0]).all():  # no width otherwise
         low, high = wilson(float(values[0].sum()), values.shape[1])
-    out |= {"utility": values.mean(), "utility_low": max(0.0, low), "utility_high": high}
+    low, high = np.clip([low, high], 0, 1)  # NaN stays
+    out |= {"utility": values.mean(), "utility_low": low, "utility_high": high}
     if plain:
         out["utility_undefended"] = _values(plain, sorted(plain)).mean()
         out["utility_difference"] = out["utility"] - out["utility_undefended"]
