@@ -136,9 +136,12 @@ def test_equal_records_give_equal_bytes_and_digest(tmp_path):
         ("utility", {"accuracy": "high"}, "utility.accuracy"),
         ("curves", {"psnr": [[1, None]]}, "curves.psnr"),
         ("metrics", {"accuracy": None}, "metrics.accuracy is NoneType"),
-        ("metrics", {"accuracy": {"values": ["a", 1], "mean": 1, "median": 1, "low": 0, "high": 1, "n": 2}}, "no finite"),
-        ("metrics", {"accuracy": {"values": [0.5, 1], "mean": 0.9, "median": 0.75, "low": 0, "high": 1, "n": 2}}, "says mean"),
-        ("metrics", {"accuracy": {"values": [0.5, 1], "mean": 0.75, "median": 0.75, "low": 1, "high": 0, "n": 2}}, "ends before"),
+        ("metrics", {"accuracy": {"values": ["a", 1], "mean": 1, "median": 1, "low": 0, "high": 1, "n": 2}},
+         "no finite"),
+        ("metrics", {"accuracy": {"values": [0.5, 1], "mean": 0.9, "median": 0.75, "low": 0, "high": 1, "n": 2}},
+         "says mean"),
+        ("metrics", {"accuracy": {"values": [0.5, 1], "mean": 0.75, "median": 0.75, "low": 1, "high": 0, "n": 2}},
+         "ends before"),
     ],
 )  # fmt: skip
 def test_a_record_edited_by_hand_is_refused_with_the_field(field, value, says):

@@ -182,9 +182,8 @@ class Plan:
             "seeds": s.target_seeds,
             "defense": entry.parameters(scenario) if defense != "none" else {},
         }
-        track = f"inversionbench.tracks.{s.track}:train_target"
         modules = runner.defense_modules(self.params, defense)
-        return _param(config, track, *modules, "inversionbench.runner:train_target")
+        return _param(config, *_steps(s.track, "train_target", "price"), *modules, "inversionbench.runner:train_target")
 
     def train_evaluator(self, judge: str) -> dict[str, str]:
         given = self.params.evaluators[judge]
@@ -214,9 +213,7 @@ class Plan:
     def evaluate(self, key: str) -> dict[str, str]:
         groups = cells.of_attack(self.params, key)
         scenario = self.params.scenarios[groups[0].scenario]
-        own = vars(type(get_track(scenario.track)))
-        steps = [f"inversionbench.tracks.{scenario.track}:{f}" for f in ("evaluate", "load_evaluator", "utility_of")
-                 if f in own]
+        steps = _steps(scenario.track, "evaluate", "load_evaluator", "utility_of")
         modules = [m for group in groups for m in runner.defense_modules(self.params, group.defense)]
         config = {
             "scale": self.params.scale,
@@ -240,6 +237,12 @@ class Plan:
 
         found = sources.present(prepare.make(name, options), name, sources.data_root(self.params.data_root))
         return found.fingerprint() if found else []
+
+
+def _steps(track: str, *names: str) -> list[str]:
+    """The methods of a track, by name, that it does not only inherit."""
+    own = vars(type(get_track(track)))
+    return [f"inversionbench.tracks.{track}:{name}" for name in names if name in own]
 
 
 def _path(module: str) -> Path:

@@ -17,6 +17,9 @@ record.json
     controls     control -> metric -> mean over subjects (mean image, random image, noise, truth, ...)
     curves       metric -> [[budget, mean], ...]
     utility      name -> number, of the defended target (accuracy, nll, ece, bytes, ...)
+    trials       [{"seed", "samples", "hits", "curve"}, ...] one for each training that `utility` is a mean of (one
+                 target where the target itself was tested): the held-out samples, on which of them it is right (see
+                 `pack`), [[rounds, accuracy], ...]; equal seeds differ in the defense alone
     cost         {"queries", "queries_by_phase", "passes", "gradient_evaluations", ...}: counted
     knowledge    what the attack used: {"used": [...], protocol and scenario facts}
     parameters   {"attack", "priors", "defense", "scenario", ...}: every parameter, defaults included
@@ -34,6 +37,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from inversionbench._yaml import NAME
 from inversionbench.files import read_json, visible, write_json
 
@@ -50,6 +55,21 @@ KINDS = ("attack", "control")
 PARTS = ("values", "mean", "median", "low", "high", "n")  # of a metric
 STATUS = ("ok", "denied", "budget", "unavailable", "failed")
 ROUNDED = 1e-6  # values are written with six digits after the point, their mean with all
+
+
+def pack(hits: Any) -> dict[str, Any]:
+    """Whether held-out samples are classified rightly, bool (n,), as {"samples": n, "hits": bits in hex}.
+
+    >>> pack([True, False, True]), unpack(pack([True, False, True])).tolist()
+    ({'samples': 3, 'hits': 'a0'}, [True, False, True])
+    """
+    right = np.asarray(hits, dtype=bool)
+    return {"samples": len(right), "hits": np.packbits(right).tobytes().hex()}
+
+
+def unpack(trial: Mapping[str, Any]) -> np.ndarray:
+    """The samples of a trial, bool (n,)."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(trial["hits"]), np.uint8), count=trial["samples"]).astype(bool)
 
 
 def check(record: Mapping[str, Any]) -> None:

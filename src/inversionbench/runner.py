@@ -69,13 +69,18 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
             write_json(released / UNAVAILABLE, reason)
             write_json(truth / UNAVAILABLE, reason)
             return
+        with _Clock() as clock:
+            utility, trials = track.price(scenario, defense, data, seed_of(scenario.dataset, "price"), progress)
+        if trials:
+            _timing(params, clock, "prices", scenario_name, defense_name, text(strength))
         for seed in range(scenario.target_seeds):
             with _Clock() as clock:
                 # by the data set, not the scenario: what differs in one thing is measured on the same images
                 draw = seed_of(scenario.dataset, "target", seed)
                 target = track.train_target(scenario, defense, data, draw, progress)
             _save(released / f"{seed}.pt", target.released)
-            _save(truth / f"{seed}.pt", {"truth": target.truth, "utility": target.utility})
+            hidden = {"truth": target.truth, "utility": target.utility | utility, "trials": trials}
+            _save(truth / f"{seed}.pt", hidden)
             _timing(params, clock, "targets", scenario_name, defense_name, text(strength), str(seed), **target.seconds)
 
 
@@ -333,10 +338,15 @@ def _judge(
     target = _target(params, group, strength, scenario, seed)
     defense = _defense(params, group.defense, strength, group.scenario)
     inputs = _inputs(params, group, strength, scenario, seed, data.digest)
+    utility, trials = track.utility_of(scenario, target, defense, data, seed), target.trials
+    hits = utility.pop("hits", None)
+    if hits is not None:
+        trials = [{"seed": seed % scenario.target_seeds, **records.pack(hits)}]
     found = {
         **{name: result[name] for name in ("status", "reason", "cost", "level")},
         "knowledge": {**base["knowledge"], "used": result["used"], **_opened(result)},
-        "utility": track.utility_of(scenario, target, defense, data, seed),
+        "utility": utility,
+        "trials": trials,
         "provenance": {**base["provenance"], "device": result["device"], **inputs},
     }
     if result["status"] == "ok":
@@ -382,6 +392,7 @@ def _base_record(params: Params, group: Group, key: str, strength: float, seed: 
         "controls": {},
         "curves": {},
         "utility": {},
+        "trials": [],
         "cost": {},
         "facts": {},
         "knowledge": {"used": [], **scenario.protocol},
@@ -576,7 +587,7 @@ def _target_file(scenario: Scenario, seed: int) -> str:
 def _target(params: Params, group: Group, strength: float, scenario: Scenario, seed: int) -> Target:
     folder, name = _target_folder(params, group, strength), _target_file(scenario, seed)
     hidden = _load(folder / "truth" / name)
-    return Target(_load(folder / "released" / name), hidden["truth"], hidden["utility"])
+    return Target(_load(folder / "released" / name), hidden["truth"], hidden["utility"], trials=hidden["trials"])
 
 
 def _plain(answer: Reconstruction | None) -> dict[str, Any] | None:

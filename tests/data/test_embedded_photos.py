@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,9 @@ def test_same_seed_same_bytes(data):
 def test_private_part_does_not_depend_on_the_size_of_the_others(data):
     other = build(Photos(private=12, public=3, evaluation=2, heldout=2))
     assert other.private.x.tobytes() == data.private.x.tobytes()
+    more = build(replace(SMALL, heldout=30))
+    for name in ("private", "public", "evaluation"):
+        assert getattr(more, name).x.tobytes() == getattr(data, name).x.tobytes()
 
 
 @pytest.mark.parametrize("c", range(10))

@@ -37,6 +37,10 @@ def target(where: Scenario, defense: Defense = NONE, seed: int = 0):
     return TRACK.train_target(where, defense, data(), seed, lambda items, **kwargs: items)
 
 
+def price(where: Scenario, defense: Defense = NONE, seed: int = 0):
+    return TRACK.price(where, defense, data(), seed, lambda items, **kwargs: items)
+
+
 def knowledge(where: Scenario, made):
     return TRACK.knowledge(where, made.released, data().public, {"shape": list(data().shape)}, None)
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from federated_cells import data, evaluate, generator, psnr, reconstruct, scenario, target
+from federated_cells import data, evaluate, generator, price, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
 
 from inversionbench.defenses.architecture_enhancement.rve_pfl import RvePfl, divergence
 from inversionbench.defenses.base import NONE
 from inversionbench.models.federated import build
-from inversionbench.training._federation import Federation
+from inversionbench.records import unpack
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.client import local_update
 
@@ -101,9 +101,9 @@ def test_an_attacker_finds_the_code_and_not_the_image():
 
 def test_federated_accuracy_is_that_of_clients_with_their_encoders():
     training = {"utility_rounds": 6, "clients": 2, "batch": 4}
-    made = target(scenario(subjects=2, training=training), RvePfl(strength=0.5))
-    assert 0 <= made.utility["accuracy"] <= 1
-    assert Federation().clients == 8
+    utility, (trial,) = price(scenario(training=training), RvePfl(strength=0.5))
+    assert utility["accuracy"] == unpack(trial).mean() == trial["curve"][-1][1]
+    assert trial["samples"] == len(data().heldout)
 
 
 def test_strength_0_is_the_undefended_run_bit_for_bit():

@@ -10,7 +10,7 @@ from inversionbench.defenses.differential_privacy.dp_sgd import DpSgd
 from inversionbench.defenses.differential_privacy.local_dp import LocalDp
 from inversionbench.defenses.protocol.chain import Chain
 
-CLOSE = (0.05, 200, 11_000)  # sampling rate, steps, parameters
+CLOSE = (0.05, 200, 11_000, 60)  # sampling rate, steps, parameters, rounds
 
 
 def test_dp_sgd_counts_examples():
@@ -24,8 +24,8 @@ def test_dp_sgd_counts_examples():
 
 def test_local_dp_counts_clients():
     (said,) = LocalDp(strength=3.0).statements(*CLOSE)
-    told = LocalDp(strength=3.0).spent(11_000)
-    assert f"epsilon {told['epsilon_total']:.3g} in 150 rounds, {told['epsilon_round']:.3g} in the first" in said
+    told = LocalDp(strength=3.0).spent(11_000, 60)
+    assert f"epsilon {told['epsilon_total']:.3g} in 60 rounds, {told['epsilon_round']:.3g} in the first" in said
     assert "client level, neighbours: replace one client's update" in said
     assert "RDP" in said
     assert "NOT PRIVATE" in said

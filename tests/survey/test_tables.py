@@ -12,7 +12,7 @@ import pytest
 from survey_cells import all_records, empty, record, summary
 
 from inversionbench.metrics import wilson
-from inversionbench.survey import build, checks, collect, defended, report, tables
+from inversionbench.survey import build, checks, collect, defended, price, report, tables
 from inversionbench.survey.pool import difference, pool
 
 
@@ -29,7 +29,7 @@ def line(table: pd.DataFrame, **where: object) -> pd.Series:
 
 def made(found: list[dict]) -> tuple[pd.DataFrame, list[checks.Check]]:
     verified = checks.verify(found)
-    return defended.defenses(collect.tidy(found), verified), verified
+    return defended.defenses(collect.tidy(found), verified, price.measured(found)), verified
 
 
 class TestPool:

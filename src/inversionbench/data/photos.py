@@ -7,7 +7,9 @@ photographs but no pixel. A crop lies inside one block, takes 0.625 to 1 of its 
 deviation of its pixels around its own mean colour is at least `contrast`; after 40 refusals the best of them
 is taken. Without this filter a flat image of the mean colour would already be a good reconstruction.
 
-Evaluation and held-out crops are further crops of the private blocks: other samples, overlapping pixels. No
+Evaluation and held-out crops are further crops of the private blocks: other samples, overlapping pixels. (On
+public blocks, which train nothing, a network that is right on 98 % of held-out crops is right on 22 %, chance 10: an
+unseen piece of a photograph is another task.) The held-out part is drawn last: its size moves no other part. No
 crop occurs twice in the data set, mirrored or not. The order of each part is round robin over the classes, so
 every prefix is balanced. Parts larger than a few hundred crops per class repeat nearly the same pixels.
 

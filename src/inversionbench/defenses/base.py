@@ -68,9 +68,9 @@ class Step:
 class Client:
     """What H6 and H7 may see: the round, the client's own memory, its size, the global parameters.
 
-    state: kept from round to round by this client alone (residuals, momentum). clients: how many take part.
-    model: the global model as received; x, y: the images and labels of the (last) local epoch, after H2. These
-    three are there wherever images are trained on, for what is computed from the batch itself.
+    rounds: of the whole federation. state: kept from round to round by this client alone (residuals, momentum).
+    clients: how many take part. model: the global model as received; x, y: the images and labels of the (last) local
+    epoch, after H2. These three are there wherever images are trained on, for what is computed from the batch itself.
     """
 
     round: int
@@ -177,9 +177,10 @@ class Defense:
         """What is proven for a client's records after `steps` steps at sampling rate `rate`. Not a hook."""
         return {}
 
-    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+    def statements(self, rate: float, steps: int, parameters: int, rounds: int) -> tuple[str, ...]:
         """What is proven or assumed, in words that stand beside every number: epsilon and delta with neighbours, unit
-        and accountant; a security level. parameters: values of one update. Not a hook.
+        and accountant; a security level. rate, steps: see `guarantee`. parameters: values of one update. rounds: of the
+        federation. Not a hook.
         """
         return ()
 

@@ -32,6 +32,7 @@ from inversionbench.survey import (
     heat,
     maps,
     planes,
+    price,
     report,
     sheets,
     studies,
@@ -94,8 +95,8 @@ def make(
     frame = collect.tidy(found)
     checked = checks.verify(found)
     return Survey(
-        scale, found, frame, tables.attacks(frame), defended.defenses(frame, checked), collect.curves(found),
-        checked, list(absent), parameters or {},
+        scale, found, frame, tables.attacks(frame), defended.defenses(frame, checked, price.measured(found)),
+        collect.curves(found), checked, list(absent), parameters or {},
     )
 
 

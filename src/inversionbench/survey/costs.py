@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COUNTS = ("queries", "passes", "gradient_evaluations", "prior_passes")
 MEASURED = ("seconds", "cpu_seconds", "peak_memory_mib", "threads")
-KINDS = ("targets", "evaluators", "priors")  # what is trained, as folders of `timings/`
+KINDS = ("targets", "prices", "evaluators", "priors")  # what is trained, as folders of `timings/`
 Record = Mapping[str, Any]
 
 
@@ -85,8 +85,8 @@ def by_attack(params: Params, found: Iterable[Record]) -> pd.DataFrame:
 
 
 def training(timings: Path) -> pd.DataFrame:
-    """One row per target (over its seeds), evaluator and prior: processor seconds, memory, and what a target's
-    training says of its clients (`seconds_*`)."""
+    """One row per target (over its seeds), price of a defense (all its trainings), evaluator and prior: processor
+    seconds, memory, and what a target's training says of its clients (`seconds_*`)."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for kind in KINDS:
         for path in visible(timings / kind, "*.json"):

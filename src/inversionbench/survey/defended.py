@@ -11,13 +11,13 @@ attacker makes of undefended answers by a post-processing of his own (`verdicts`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from inversionbench import catalogue
-from inversionbench.survey import verdicts, words
+from inversionbench.survey import price, verdicts, words
 from inversionbench.survey.checks import Check
 from inversionbench.survey.pool import Difference, Pooled, Row, difference, pool
 
@@ -28,20 +28,19 @@ COLUMNS = [
     *PLACE, "defense", "strength", "attack", "method", "level", "kind", "entry", "metric", "direction", "headline",
     "worse", "mean", "low", "high", "median", "n", "units", "seeds", "status", "reason", *SIDES,
     "undefended", "reference", "difference", "difference_low", "difference_high", "pairs", "inert", "verdict", "alarm",
-    "utility_name", "utility", "utility_min", "utility_max", "targets", "utility_undefended", "utility_difference",
-    "utility_chance",
-    "guarantee", "rebuilt", "records", "record_seeds",
+    *price.COLUMNS, "utility_chance", "guarantee", "rebuilt", "records", "record_seeds",
 ]  # fmt: skip
 ORDER = ["track", "scenario", "defense", "strength", "metric", "attack", "level"]
 Choice = tuple[Pooled, Sequence[Row]]  # what was reached, and the rows it was pooled from
 NOTHING: Choice = (Pooled(), ())
 
 
-def defenses(frame: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
-    """The table; `checks` are those of `checks.verify`."""
+def defenses(
+    frame: pd.DataFrame, checks: list[Check], prices: Mapping[price.Setting, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """The table; `checks` are those of `checks.verify`, `prices` those of `price.measured`."""
     frame = frame.assign(verdict=frame["key"].map({c.key: c.verdict for c in checks}).fillna(""))
     rows = frame.to_dict("records")
-    utilities = {place: _utility(part) for place, part in _utilities(frame)}
     out: list[dict[str, Any]] = []
     for (scenario, _), part in _groups(rows, lambda r: (r["scenario"], r["metric"])):
         plain = [r for r in part if r["defense"] == "none"]
@@ -51,7 +50,7 @@ def defenses(frame: pd.DataFrame, checks: list[Check]) -> pd.DataFrame:
             for strength in sorted({r["strength"] for r in own}):
                 lines = list(_attackers(own, strength, free))
                 known = {"defense": defense, "strength": strength, "rebuilt": catalogue.rebuilt("defense", defense)}
-                common = {**known, **utilities[scenario, defense, strength], "guarantee": _stated(own, strength),
+                common = {**known, **prices[scenario, defense, strength], "guarantee": _stated(own, strength),
                           "utility_chance": _chance(own, strength),
                           "acted": verdicts.acted(defense, [r for r in own if r["strength"] == strength], plain)}
                 made += [{**common, **line} for line in (*lines, *_strongest(lines))]  # COLUMNS drops the rows
@@ -189,24 +188,3 @@ def _origin(shown: Sequence[Row], entry: str) -> dict[str, str]:
     return {"records": "/".join([*parts[:4], "*", parts[5]]),
             "record_seeds": " ".join(str(seed) for seed in sorted({r["seed"] for r in own}))}
 
-
-def _utilities(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str, float], dict[str, pd.DataFrame]]]:
-    """(scenario, defense, strength) with its cells, and the undefended cells of the scenario."""
-    cells = frame.drop_duplicates("key")
-    for scenario, part in cells.groupby("scenario"):
-        plain = part[part["defense"] == "none"]
-        for (defense, strength), here in part.groupby(["defense", "strength"]):
-            here = here if here["inert"].all() else here[~here["inert"]]
-            yield (str(scenario), defense, strength), {"here": here, "plain": plain}
-
-
-def _utility(parts: dict[str, pd.DataFrame]) -> dict[str, Any]:
-    """Mean, smallest and largest utility over the targets, and the difference to the undefended targets."""
-    name = words.track(parts["here"].iloc[0]["track"]).utility
-    column = f"utility_{name}"
-    if column not in parts["here"]:
-        return {"utility_name": name, "utility": math.nan}
-    own, plain = (p.dropna(subset=[column]).groupby("target")[column].mean() for p in parts.values())
-    return {"utility_name": name, "utility": own.mean(), "utility_min": own.min(), "utility_max": own.max(),
-            "targets": len(own), "utility_undefended": plain.mean(),
-            "utility_difference": own.mean() - plain.mean()}

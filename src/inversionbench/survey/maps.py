@@ -34,8 +34,8 @@ class Price:
 
     quantity: Quantity
     column: str = "utility"
-    low: str = "utility_min"
-    high: str = "utility_max"
+    low: str = "utility_low"
+    high: str = "utility_high"
     before: str = "utility_undefended"
     log: bool = False
 
@@ -53,9 +53,8 @@ def tradeoff(attacks: pd.DataFrame, defenses: pd.DataFrame, scenario: str, folde
     metric, use = quantity(rows), utility(rows)
     _panels(rows, headline_rows(attacks, scenario), Price(use), folder / f"tradeoff-{scenario}.png")
     caption = (f"What defenses on {scenario} cost and what they stop: {use.label} against {metric.title} of the "
-               "strongest attack. Numbers are strengths; bars are 95 % intervals (leakage) and the range over targets "
-               "(utility); dashed lines are controls. The grey line joins the settings that no "
-               "other one beats in both (Pareto front).")
+               "strongest attack. Numbers are strengths; bars are 95 % intervals; dashed lines are controls. The grey "
+               "line joins the settings that no other one beats in both (Pareto front).")
     return Picture(folder / f"tradeoff-{scenario}.png", caption, scenario, "tradeoff")
 
 

@@ -82,8 +82,8 @@ def defense_table(defenses: pd.DataFrame, scenario: str, remarks: Remarks = UNRE
     head = [("defense", ""), ("strength", ""), ("access", ""),
             ("strongest attack", "† knows the defense"),
             (metric.title, words.arrow(metric.direction)), ("change", "against no defense"),
-            (use.title, f"{'lower' if use.direction == 'lower' else 'higher'} is better"), ("its change", ""),
-            COUNT, RECORDS, *_stated_head(rows)]
+            (use.title, f"{'lower' if use.direction == 'lower' else 'higher'} is better"),
+            ("its change", words.note("utility", "change")), *_rounds_head(rows), COUNT, RECORDS, *_stated_head(rows)]
     out = []
     for row in rows.itertuples():
         out.append(("", [
@@ -92,7 +92,9 @@ def defense_table(defenses: pd.DataFrame, scenario: str, remarks: Remarks = UNRE
             Cell(words.method("attack", row.entry, row.method) + (" †" if row.worse == "aware" else "")
                  + remarks.attack(row.entry, row.defense, row.strength)),
             _number(row, metric), _change(row, metric), _utility(row, use),
-            Cell(use.show(row.utility_difference, True), sort=row.utility_difference), _count(row), _records(row),
+            Cell(use.show(row.utility_difference, True),
+                 use.span(row.utility_difference_low, row.utility_difference_high), row.utility_difference),
+            *(_rounds(row) for _ in _rounds_head(rows)), _count(row), _records(row),
             *(Cell(row.guarantee) for _ in _stated_head(rows)),
         ]))
     return Table(f"{scenario}: what every defense leaves to the strongest attack", head, out)
@@ -201,9 +203,24 @@ def _change(row: Any, metric: Quantity) -> Cell:
 def _utility(row: Any, use: Quantity) -> Cell:
     if math.isnan(row.utility):
         return Cell(words.label("status", "missing"), style="absent")
-    spread = use.span(row.utility_min, row.utility_max) if row.targets > 1 else ""
-    note = f"{row.targets:.0f} targets; in brackets the smallest and the largest" if row.targets > 1 else "one target"
-    return Cell(use.show(row.utility), spread, row.utility, note)
+    lost = f" ({words.label('utility', 'diverged')})" if row.diverged > 0 else ""
+    note = f"mean of {row.utility_seeds:.0f} trainings" if row.utility_seeds > 1 else "one training"
+    note += f"; {100 * row.diverged:.0f} % {words.note('utility', 'diverged')}" if lost else ""
+    return Cell(use.show(row.utility) + lost, use.span(row.utility_low, row.utility_high), row.utility, note)
+
+
+def _rounds_head(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """The column for how long training takes; none where no round was counted."""
+    use = words.metric("rounds_to_target", kind="utility")
+    return [(use.title, use.note)] if rows["rounds_undefended"].notna().any() else []
+
+
+def _rounds(row: Any) -> Cell:
+    if math.isnan(row.rounds_to_target):
+        return Cell()
+    never = math.isinf(row.rounds_to_target)
+    shown = f"> {row.rounds_trained:.0f}" if never else f"{row.rounds_to_target:.0f}"
+    return Cell(shown, sort=row.rounds_to_target, note=f"{row.rounds_undefended:.0f} without defense")
 
 
 def _count(row: Any) -> Cell:

@@ -68,7 +68,8 @@ class Target:
 
     released: what the world may see (weights, observed updates, public statistics).
     truth: what only the evaluation may see (indices of attacked samples, labels, sensitive values).
-    utility: what training it showed of the price of the defense (accuracy after R rounds, bytes, ...), by name.
+    utility: what training it showed of the price of the defense (bytes, ...), by name, and what `Track.price` did.
+    trials: those of `Track.price`, as they stand in records.
     seconds: processor seconds by name (client, server, ...): kept among the timings, never in a record.
     """
 
@@ -76,6 +77,7 @@ class Target:
     truth: dict[str, Any]
     utility: dict[str, float]
     seconds: dict[str, float] = field(default_factory=dict)
+    trials: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -125,6 +127,13 @@ class Track:
         """Train the target (or simulate the clients) with the defense in the loop."""
         raise NotImplementedError
 
+    def price(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """What the defense costs, where that takes trainings of its own: utility by name, and one trial for each
+        training (see `records`). Once for all targets of a scenario and defense."""
+        return {}, []
+
     def check_evaluator(self, options: Mapping[str, Any]) -> None:
         """Raise `UserError` where the options of an entry of `evaluators:` are wrong; before any job, no torch."""
         for name in options:
@@ -154,8 +163,9 @@ class Track:
 
     def utility_of(
         self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
-    ) -> dict[str, float]:
-        """Utility of the deployed path, on held-out data and with the defense's release: by name.
+    ) -> dict[str, Any]:
+        """Utility of the deployed path, on held-out data and with the defense's release: numbers by name, and as
+        "hits" whether it is right on each held-out sample (n booleans), where known.
 
         The default is what training measured; a track whose defenses may act on the release alone measures
         here, because such a defense shares the undefended target.

@@ -139,7 +139,7 @@ class Classifier(Track):
 
     def utility_of(
         self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         import torch
 
         from inversionbench.training.loop import evaluate_classifier

@@ -70,6 +70,13 @@ class Federated(Track):
 
         return make_target(scenario, defense, data, seed, progress)
 
+    def price(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        from inversionbench.training.federated_rounds import price
+
+        return price(scenario, defense, data, seed, progress)
+
     def oracle(
         self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
     ) -> Oracle:

@@ -116,7 +116,7 @@ class Tabular(Track):
 
     def utility_of(
         self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         if _asked(scenario) == "rows":
             return target.utility
         from inversionbench.models.tabular import load

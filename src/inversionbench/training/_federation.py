@@ -14,12 +14,14 @@ class Federation:
     """How the global model is trained, before the attacked round and for the price of a defense.
 
     rounds: trained before the attacked round (0: untrained). utility_rounds: rounds over which accuracy is
-    measured (0: not measured); `utility_seeds` federations are trained for it. Each round every one of
+    measured (0: not measured), enough for the undefended federation to converge: what is stopped before shows how much
+    a defense slows training, not what it costs. `utility_seeds` federations are trained for it, for all targets of
+    the scenario together. Each round every one of
     `clients` sends the gradient of `batch` of its images, drawn without replacement; the private set is split
     evenly, or by a Dirichlet distribution over classes with parameter `skew` where that is not 0. The server
     takes the mean with momentum at `rate`, which rises over `warm_up` rounds and drops to a fifth after 60 %.
-    target_accuracy: the level to which rounds are counted; 0: 95 % of what the undefended federation reaches, which
-    is then trained beside the defended one.
+    target_accuracy: the level to which rounds are counted; 0: 95 % of what the undefended federation of the same seed
+    reaches in the end.
     """
 
     rounds: int = 0
@@ -31,7 +33,7 @@ class Federation:
     momentum: float = 0.9
     warm_up: int = 10
     skew: float = 0.0
-    target_accuracy: float = 0.9
+    target_accuracy: float = 0.0
 
     @property
     def plain(self) -> dict[str, Any]:

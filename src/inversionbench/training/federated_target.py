@@ -40,6 +40,14 @@ def stream(seed: int, *names: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
+def prepared(scenario: Scenario, defense: Defense, data: Dataset, seed: int) -> Defense:
+    """The defense made ready for the data set and the architecture of a scenario."""
+    return defense.prepare(
+        data, lambda rng: build(scenario.model, tuple(data.shape), data.classes, rng),  # type: ignore[arg-type]
+        stream(seed, "defense", "prepare")
+    )
+
+
 def make_target(
     scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
 ) -> Target:
@@ -49,10 +57,7 @@ def make_target(
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
     architecture = {"id": defense.id, **asdict(defense)}
-    defense = defense.prepare(
-        data, lambda rng: build(scenario.model, tuple(data.shape), data.classes, rng),  # type: ignore[arg-type]
-        stream(seed, "defense", "prepare")
-    )
+    defense = prepared(scenario, defense, data, seed)
     x, y = defense.training_set(data.private.images(), data.private.labels(), stream(seed, "defense", "set"))
     model = new_model(scenario, defense, data.shape, data.classes, seed)
     index = choose(y, scenario.subjects, protocol, stream(seed, "subjects"))
@@ -61,22 +66,23 @@ def make_target(
 
         train(model, x, y, data.classes, federation, federation.rounds, defense, stream(seed, "rounds"),
               stream(seed, "rounds", "defense"))  # fmt: skip
+    rounds = max(federation.rounds + protocol.rounds, federation.utility_rounds)  # the attacked ones are among them
     decoy = choose_decoys(y, index, stream(seed, "decoys"))
     clients, decoys = _groups(x, y, index, decoy, defense, seed)
     earlier: list[dict[str, Any]] = []
     for back in reversed(range(1, protocol.rounds)):
-        before = _round(model, clients, protocol, federation.rounds + len(earlier), defense, seed, f"client -{back}")
+        number = federation.rounds + len(earlier)
+        before = _round(model, clients, protocol, number, rounds, defense, seed, f"client -{back}")
         earlier.append(_seen_round(model, before, protocol))
     number = federation.rounds + len(earlier)
-    done, away = (_round(model, g, protocol, number, defense, seed, g.name) for g in (clients, decoys))
+    done, away = (_round(model, g, protocol, number, rounds, defense, seed, g.name) for g in (clients, decoys))
     checks = self_check(model, protocol, done.sent, done.view, y[index])
     if not defense.hooks and max(checks["match_at_truth_undefended"]) > TRUTH:
         raise RuntimeError(f"the client is simulated wrongly: matching loss at the true data {checks}")
-    rounds = max(federation.rounds, federation.utility_rounds) + protocol.rounds
     # a client that a skewed split leaves hardly a batch draws nearly all of it: no credit for sampling
     drawn = 1.0 if federation.skew else federation.batch * federation.clients / len(y)
     taken = drawn, rounds * len(protocol.steps)
-    said = defense.statements(*taken, sum(p.numel() for p in model.parameters()))
+    said = defense.statements(*taken, sum(p.numel() for p in model.parameters()), rounds)
     released = {
         "state": {n: t.detach().clone() for n, t in model.state_dict().items()},
         "shape": list(data.shape),
@@ -94,10 +100,6 @@ def make_target(
         truth["sent_images"] = torch.stack([s.x for s in done.sent])
     utility = _price(model, done, checks)
     utility |= defense.guarantee(*taken)
-    if federation.utility_rounds:
-        from inversionbench.training.federated_rounds import utility as measure
-
-        utility |= measure(scenario, defense, data, federation, seed, progress)
     return Target(released, truth, utility, done.seconds)
 
 
@@ -154,14 +156,14 @@ def _groups(
 
 
 def _round(
-    model: Victim, group: Group, protocol: Protocol, number: int, defense: Defense, seed: int, name: str
+    model: Victim, group: Group, protocol: Protocol, number: int, rounds: int, defense: Defense, seed: int, name: str
 ) -> Seen:
     """One round of a group from local training to what the observer sees."""
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     started = time.process_time()
     sent = [
         send(model, group.x[i], group.y[i], protocol, own,
-             Client(number, number + 1, i, len(group.x), group.x.shape[1], parameters,
+             Client(number, rounds, i, len(group.x), group.x.shape[1], parameters,
                     stream(seed, "defense", name, i), group.memory[i]), model.classes)
         for i, own in enumerate(group.owners)
     ]  # fmt: skip

@@ -193,9 +193,9 @@ def evaluate_classifier(
     release: Callable[[Tensor], Tensor] | None = None,
     keeps_labels: bool = False,
     batch: int = 256,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Utility on the deployed path: accuracy in [0, 1], nll in nats, ece in [0, 1]; chance: accuracy of always saying
-    the most frequent class.
+    the most frequent class; hits: n booleans.
 
     x: (n, ...), y: (n,) int64. release: logits -> scores (n, classes), the softmax where None. keeps_labels:
     the label output is the argmax of the logits, not of the released scores. nll and ece take the scores as
@@ -214,6 +214,7 @@ def evaluate_classifier(
         "nll": nll.mean().item(),
         "ece": calibration_error(share.max(1).values, right),
         "chance": y.bincount().max().item() / len(y),
+        "hits": (labels == y).tolist(),
     }
 
 

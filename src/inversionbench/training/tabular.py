@@ -164,8 +164,8 @@ def publish(
     return released, truth, price
 
 
-def utility(model: nn.Module, data: Dataset, defense: Defense = NONE, seed: int = 0) -> dict[str, float]:
-    """accuracy in [0, 1], nll in nats and ece of the deployed path on held-out rows."""
+def utility(model: nn.Module, data: Dataset, defense: Defense = NONE, seed: int = 0) -> dict[str, Any]:
+    """accuracy in [0, 1], nll in nats, ece and hits of the deployed path on held-out rows."""
     rows = rows_of(data.heldout)
     x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
     rng = torch.Generator().manual_seed(seed)

@@ -152,7 +152,7 @@ class Cahe(Defense):
         words = f"{label(bits, core)}; identity part of dimension {self.identity}: demonstration, no claim"
         return {"security": words, "security_bits": bits, "security_core": core}
 
-    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+    def statements(self, rate: float, steps: int, parameters: int, rounds: int) -> tuple[str, ...]:
         return (f"LWE of dimension {self.dimension}: {self.security()['security']}",) if self.strength else ()
 
     def _size(self, values: int, clients: int, d: int) -> float:

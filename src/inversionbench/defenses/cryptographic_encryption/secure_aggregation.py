@@ -138,7 +138,7 @@ class SecureAggregation(Defense):
             return decode(total - x[members[partner]], like, self.bits, max(1, count - 1))
         return decode(total, like, self.bits, count)
 
-    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+    def statements(self, rate: float, steps: int, parameters: int, rounds: int) -> tuple[str, ...]:
         """The masks' level, and what they leave open."""
         if self.strength == 0:
             return ()

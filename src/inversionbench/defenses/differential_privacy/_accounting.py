@@ -6,16 +6,18 @@ All relations are those of the caller: sigma is the noise standard deviation div
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 
 ORDERS: tuple[float, ...] = (*(1 + k / 10 for k in range(1, 100)), *range(12, 64))
 
 
-def epsilon_gaussian(sigmas: Sequence[float], delta: float) -> float:
+@cache  # every client of every round asks the same
+def epsilon_gaussian(sigmas: tuple[float, ...], delta: float) -> float:
     """Epsilon of all releases together, each with its own sigma (each whole data set, no sampling): the least over
     orders a of rdp + ln((a - 1) / a) - (ln delta + ln a) / (a - 1), rdp = sum a / (2 sigma^2) (Mironov 2017).
 
-    >>> round(epsilon_gaussian([10.0] * 50, 1e-5), 2), round(epsilon_gaussian([5.0], 1e-5), 3)
+    >>> round(epsilon_gaussian((10.0,) * 50, 1e-5), 2), round(epsilon_gaussian((5.0,), 1e-5), 3)
     (3.19, 0.795)
     """
     inverse = sum(1 / s**2 for s in sigmas)
@@ -23,6 +25,7 @@ def epsilon_gaussian(sigmas: Sequence[float], delta: float) -> float:
     return max(0.0, min(found))
 
 
+@cache
 def epsilon_exact(sigma: float, delta: float) -> float:
     """Epsilon of one Gaussian release, exact (Balle and Wang 2018), by bisection.
 

@@ -80,7 +80,7 @@ class DpSgd(Defense):
             "private": float(total <= MEANINGFUL),
         }
 
-    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+    def statements(self, rate: float, steps: int, parameters: int, rounds: int) -> tuple[str, ...]:
         if self.strength == 0:
             return ()
         from inversionbench.defenses.differential_privacy._accounting import in_words

@@ -14,9 +14,9 @@ The formulas of the paper were not available; these are sound choices for what i
    the same noise, so inverse variances are equal).
 
 Guarantee: local DP at client level. Any two updates are neighbours, the sensitivity is 2 clip, so the noise
-multiplier is strength / (2 sqrt(K)): epsilon of one round by the exact Gaussian condition, of all `rounds` by
-Renyi composition. At strengths of order 1 and 1e4 parameters epsilon is in the thousands: that is noise, not
-privacy, and `private` says so (total epsilon <= 10).
+multiplier is strength / (2 sqrt(K)): epsilon of one round by the exact Gaussian condition, of all rounds that the
+federation trains by Renyi composition. At strengths of order 1 and 1e4 parameters epsilon is in the thousands: that
+is noise, not privacy, and `private` says so (total epsilon <= 10).
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ RELATION = "replace one client's update by any other"
 
 @dataclass(frozen=True)
 class LocalDp(Defense):
-    """clip: L2 norm. keep: share of coordinates sent. growth: of the budget per round. rounds: over which the
-    total is stated. delta: of the guarantee.
-    """
+    """clip: L2 norm. keep: share of coordinates sent. growth: of the budget per round. delta: of the guarantee."""
 
     id = "local_dp"
     hooks = frozenset({"client_update", "aggregate"})
@@ -49,7 +47,6 @@ class LocalDp(Defense):
     clip: float = 1.0
     keep: float = 1.0
     growth: float = 1.02
-    rounds: int = 150
     delta: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -72,7 +69,7 @@ class LocalDp(Defense):
         part = part + std * torch.randn(len(part), generator=ctx.rng).to(part)
         sent = torch.zeros_like(flat)
         sent[chosen] = part
-        ctx.state["public"] = {"noise_std": std, **self.spent(len(part))}
+        ctx.state["public"] = {"noise_std": std, **self.spent(len(part), ctx.rounds)}
         pieces = sent.split([g.numel() for g in update.values()])
         return {name: piece.view_as(g) for (name, g), piece in zip(update.items(), pieces)}
 
@@ -80,11 +77,11 @@ class LocalDp(Defense):
         """Of one coordinate in a round (from 0)."""
         return self.strength * self.clip / math.sqrt(coordinates) / self.growth**round
 
-    def spent(self, coordinates: int) -> dict[str, float]:
+    def spent(self, coordinates: int, rounds: int) -> dict[str, float]:
         """Client-level local DP: epsilon of the first round and of all rounds, at `delta`."""
         from inversionbench.defenses.differential_privacy._accounting import epsilon_exact, epsilon_gaussian
 
-        sigmas = [self.noise_std(coordinates, t) / (2 * self.clip) for t in range(self.rounds)]
+        sigmas = tuple(self.noise_std(coordinates, t) / (2 * self.clip) for t in range(rounds))
         total = epsilon_gaussian(sigmas, self.delta)
         return {
             "epsilon_round": epsilon_exact(sigmas[0], self.delta),
@@ -93,13 +90,13 @@ class LocalDp(Defense):
             "private": float(total <= MEANINGFUL),
         }
 
-    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
+    def statements(self, rate: float, steps: int, parameters: int, rounds: int) -> tuple[str, ...]:
         if self.strength == 0:
             return ()
         from inversionbench.defenses.differential_privacy._accounting import in_words
 
-        told = self.spent(math.ceil(self.keep * parameters))
-        spans = f"{self.rounds} rounds", "the first"
+        told = self.spent(math.ceil(self.keep * parameters), rounds)
+        spans = f"{rounds} rounds", "the first"
         return (in_words(told, spans, "client", RELATION, "RDP, one round exact Gaussian"),)
 
     def _coordinates(self, flat: Tensor, ctx: Client) -> Tensor:

@@ -147,8 +147,9 @@ class Chain(Defense):
     def guarantee(self, rate: float, steps: int) -> dict[str, float]:
         return {name: value for p in self.parts for name, value in p.guarantee(rate, steps).items()}
 
-    def statements(self, rate: float, steps: int, parameters: int) -> tuple[str, ...]:
-        return tuple(f"{p.id}: {said}" for p in self.parts for said in p.statements(rate, steps, parameters))
+    def statements(self, rate: float, steps: int, parameters: int, rounds: int) -> tuple[str, ...]:
+        told = ((p.id, p.statements(rate, steps, parameters, rounds)) for p in self.parts)
+        return tuple(f"{name}: {said}" for name, all_said in told for said in all_said)
 
     def release(self, logits: Tensor, rng: torch.Generator) -> Tensor:
         own = self._having("release")
