@@ -138,7 +138,7 @@ class TestPostProcessing:
 
     def found(self, change: float) -> list[dict[str, Any]]:
         level = {"scenario": "portraits", "metric": "agreement", "level": "BB-S"}
-        share = lambda dB: np.clip((PLAIN[0] + dB) / 40, 0, 1)  # noqa: E731
+        share = lambda dB: np.clip((PLAIN[0] + dB) / 40, 0, 1)
         return [*cells("gmi", change=share(0.0), **level),
                 *cells("gmi", "confidence_rounding", 0.05, share(change), **level),
                 *cells("gmi", "confidence_rounding", 0.1, share(-2.0) + WOBBLE[0] / 40, **level)]
