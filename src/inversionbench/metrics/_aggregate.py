@@ -34,7 +34,6 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from inversionbench.errors import UserError
 
@@ -161,6 +160,8 @@ def _studentised(sums: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _student(k: int, level: float) -> tuple[float, float]:
     """The quantiles of Student's t with k - 1 degrees of freedom that hold `level` between them."""
+    from scipy.special import stdtrit
+
     at = float(stdtrit(k - 1, (1 + level) / 2))
     return -at, at
 

@@ -5,7 +5,7 @@ thing differs: a parameter of the attack or of a prior's training. Parameters th
 spent (`BUDGET`) do not count beside another one, where the passes are equal. Two scenarios make a pair for every
 attack that both have, if nothing but the public data differs: the private images are the same.
 
-A difference is paired by seed and attacked target; its 95 % interval resamples targets. It is called shown where
+A difference is paired by seed and attacked target; its 95 % interval is over targets. It is called shown where
 that interval excludes 0 and all seeds, two at least, say the same sign: an effect of one seed's target is none.
 """
 

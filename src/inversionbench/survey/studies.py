@@ -3,7 +3,7 @@
 A study is a set of scenarios that differ in one thing only: images in a batch, local steps of the client, or
 training of the attacked model. What a scenario is stands in its records; a figure is drawn where a study has two
 values or more. Beside them: spread over images, shares of images that were recovered, and labels rule by rule.
-Undefended cells only; intervals are those of the tables (95 %, attacked clients resampled). Scenarios that differ in
+Undefended cells only; intervals are those of the tables (95 %, over attacked clients). Scenarios that differ in
 more than one thing make families, which are never pooled: each has a panel or a block of its own.
 """
 
