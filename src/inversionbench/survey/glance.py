@@ -17,10 +17,13 @@ from inversionbench.survey.words import Quantity
 PRICES = (2, 5)  # points of utility that a defense may cost
 
 
-def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, str] | None = None) -> Table:
+def table(
+    attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, str] | None = None,
+    unanswered: Mapping[tuple[str, str], list[str]] | None = None,
+) -> Table:
     """One line per scenario and access level with an answered attack, by track.
 
-    settings: what each scenario is, in a few words.
+    settings: what each scenario is, in a few words; unanswered: names of planned attacks without a record.
     """
     settings = settings or {}
     prices = () if defenses.empty else PRICES
@@ -36,26 +39,41 @@ def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, 
         metric = words.metric(part.iloc[0]["metric"], track)
         best = part.sort_values("mean", ascending=metric.direction == "lower").iloc[0]
         name = words.method("attack", best["attack"], best["method"])
+        gone = missing(attacks, scenario, level, unanswered or {})
         top = end(part, "ceiling", metric.direction)
         rows.append(("", [
             Cell(scenario, settings.get(scenario, "")), Cell(words.label("levels", level)),
-            Cell(f"{name}: {metric.show(best['mean'])} {metric.unit}".strip(), metric.span(best["low"], best["high"])),
-            _above(best, part, metric),
+            Cell(f"{name}: {metric.show(best['mean'])} {metric.unit}".strip() + (f" ({gone})" if gone else ""),
+                 metric.span(best["low"], best["high"]), style="alarm" if gone else ""),
+            _above(best, part, metric, gone),
             Cell(metric.show(top[1]), words.label("controls", top[0])) if top else Cell(),
             *(_best(defenses, best, metric, points) for points in prices),
         ]))
     return Table("Strongest attack and best defense", head, rows)
 
 
-def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity) -> Cell:
-    """How far the attack passes the best guess; in words where its interval does not."""
+def missing(
+    attacks: pd.DataFrame, scenario: str, level: str, unanswered: Mapping[tuple[str, str], list[str]]
+) -> str:
+    """How many of the attacks planned for a scenario and level have no number, and which; "" where all have one."""
+    rows = attacks[(attacks["scenario"] == scenario) & (attacks["level"] == level) & attacks["headline"].astype(bool)
+                   & (attacks["kind"] == "attack")]
+    silent = [words.method("attack", r.attack, r.method) for r in rows[rows["mean"].isna()].itertuples()]
+    without = unanswered.get((scenario, level), [])
+    names = sorted({*silent, *without})
+    return f"{len(names)} of {len(rows) + len(without)} attacks missing: {', '.join(names)}" if names else ""
+
+
+def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity, gone: str) -> Cell:
+    """How far the attack passes the best guess; in words where its interval does not. gone: attacks without a number,
+    any of which might pass it."""
     guess = end(part, "guess", metric.direction)
     if guess is None:
         return Cell()
     said = f"{words.label('controls', guess[0])} {metric.show(guess[1])}"
     low = best["low"] if metric.direction == "higher" else best["high"]
     if not words.better(best["mean"] if math.isnan(low) else low, guess[1], metric.direction):
-        return Cell("no leak shown", said, style="absent")
+        return Cell("not known" if gone else "no leak shown", said, style="absent")
     return Cell(f"{metric.show(best['mean'] - guess[1], True)} {metric.unit}".strip(), said)
 
 
