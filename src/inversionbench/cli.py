@@ -307,45 +307,9 @@ def _sync(args: argparse.Namespace) -> None:
 
 
 def _summary(args: argparse.Namespace) -> int:
-    from inversionbench.failures import Failures
-    from inversionbench.files import read_json
-    from inversionbench.plan import Plan
-    from inversionbench.survey.machine import PROBLEMS
+    from inversionbench.summary import summary
 
-    params = _params(args)
-    survey, said = params.folder / "survey", params.folder / "tracking.json"
-    if args.failed:
-        _what_is_there(params)
-    if (survey / PROBLEMS).is_file():
-        print(f"NOT TO BE TRUSTED:\n{(survey / PROBLEMS).read_text()}")
-    mlflow = read_json(said) if said.is_file() else {"status": "ok"}
-    if mlflow["status"] != "ok":
-        again = f"inversionbench --params {params.folder}/params.json sync"
-        print(f"MLflow is not up to date ({mlflow['reason']}): `{again}` tries again")
-    failures = Failures(Plan(params.raw))
-    if survey.is_dir():
-        holes = f" (without {len(failures.absent)} planned cells)" if failures.absent else ""
-        print(f"table{holes}: {survey}/survey.md   report: {survey}/survey.html   MLflow: {params.tracking_uri}")
-    else:
-        print(f"no table yet: `snakemake --cores all` writes {survey}")
-    print("\n".join(failures.told()), end="")
-    return int(failures.try_again() or args.failed)
-
-
-def _what_is_there(params: Params) -> None:
-    """Table, report and MLflow of a run that stopped."""
-    from inversionbench import cells
-    from inversionbench.files import write_json
-    from inversionbench.survey.build import build
-    from inversionbench.tracking import sync
-
-    try:
-        build(params)
-    except Exception as error:  # what stopped the run is said below, and matters more
-        print(f"no table of what is there: {error}")
-        return
-    write_json(params.folder / "tracking.json",
-               sync(params.folder / "cells", params.tracking_uri, params.scale, cells.planned(params)))
+    return summary(_params(args), args.failed)
 
 
 if __name__ == "__main__":

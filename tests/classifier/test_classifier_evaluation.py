@@ -142,7 +142,7 @@ def test_attribute_recovery_is_zero_for_what_knows_nothing_on_average():
 
 
 def test_an_evaluator_that_knows_no_more_than_the_target_is_marked_and_stops_nothing():
-    """Told that the first evaluator is right everywhere and the second where the target is: one more accurate, one tied."""
+    """The first evaluator is right everywhere, the second where the target is: one more accurate, one tied."""
     own = outputs(network(target().released), data().heldout.images()).argmax(1) == data().heldout.labels()
     told = [torch.ones_like(own), own]
     state = {**evaluators(), "judges": [{**j, "hits": h} for j, h in zip(evaluators()["judges"], told, strict=True)]}

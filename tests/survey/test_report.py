@@ -338,7 +338,7 @@ def test_a_defense_that_the_strongest_attack_never_met_says_so() -> None:
 def test_a_row_without_all_its_attacks_says_so_and_gives_no_all_clear(survey: build.Survey) -> None:
     rows = glance.table(survey.attacks, survey.defenses).rows
     found = {(cells[0].text, cells[1].text): cells for _, cells in rows}
-    assert found["portraits", words.label("levels", "WB")][2].text.endswith("(1 of 4 attacks missing: PPA)")  # unavailable
+    assert found["portraits", words.label("levels", "WB")][2].text.endswith("(1 of 4 attacks missing: PPA)")
     assert "missing" not in found["portraits", "label only"][2].text
     guess = {"controls": {"mean_image": {"psnr": 30.0}}}
     cell = record("photos", "dlg", "none", 0.0, 0, folder="nowhere", timing={}, **guess)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
+
+from inversionbench.failures import Failures
+from inversionbench.plan import Plan
 
 pytestmark = pytest.mark.workflow
 PARAMS = """
 scale: mini
 results: results
 datasets:
-  faces: {people: 4, private: 16, evaluation: 4, heldout: 40, public_people: 4, public: 4, resolution: 16, nuisance: 0.5}
+  faces: {people: 4, private: 16, evaluation: 4, heldout: 40, public_people: 4, public: 4, resolution: 16,
+          nuisance: 0.5}
 evaluators:             # the weak evaluators: untrained
   judges:
     track: classifier
@@ -77,5 +82,8 @@ def test_failures_are_shown_end_the_run_badly_and_are_tried_again(fresh):
     assert fresh.planned() == {"attack": 2, "evaluate": 2, "survey": 1, "sync": 1}
     (fresh.folder / "broken").unlink()
     assert "FAILED" not in fresh.snakemake().stdout
+    steps = Failures(Plan(yaml.safe_load(PARAMS))).steps.values()
+    logs = {str(path.relative_to(fresh.folder)) for path in (results / "logs").rglob("*.log")}
+    assert logs == {str(step.log) for step in steps} | {f"results/mini/logs/{rule}.log" for rule in ("survey", "sync")}
     assert "attacks missing" not in (results / "survey/survey.md").read_text()
     assert fresh.planned() == {}
