@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from inversionbench import cells, records
-from inversionbench.cells import text
+from inversionbench.cells import Group, text
 from inversionbench.plan import DATA_FILES, Plan
 
 LINES = 4  # of a log, at most
@@ -59,21 +59,39 @@ class Failures:
         """
         out = {}
         for group in self.plan.groups.values():
-            folder = self.folder / "cells" / group.scenario / group.attack
-            blamed = self._first_missing(str(folder))
+            evaluate = self.steps[f"{self.folder}/cells/{group.scenario}/{group.attack}"]
+            blamed = self.waits_for(group)
             for key, _, _ in group.cells():
                 record = self.folder / "cells" / key / "record.json"
                 if not record.is_file():
-                    out[key] = blamed or self.steps[str(folder)]
+                    out[key] = blamed or evaluate
                 elif blamed and blamed.log.is_file() and blamed.log.stat().st_mtime > record.stat().st_mtime:
                     out[key] = blamed
         return out
 
-    def _first_missing(self, path: str) -> Step | None:
-        """The first step on the way to a path, itself included, whose output is not there."""
-        step = self.steps[path]
-        found = next((s for i in step.inputs if (s := self._first_missing(i))), None)
-        return found or (None if Path(path).exists() else step)
+    def waits_for(self, group: Group) -> Step | None:
+        """The first step that the evaluation of a group waits for; None where it has all that it needs."""
+        return self._first_missing(self.plan.judged(group))
+
+    def _first_missing(self, paths: list[str]) -> Step | None:
+        """The first step on the way to these paths, their own included, whose output is not there."""
+        for path in paths:
+            step = self.steps[path]
+            if found := self._first_missing(step.inputs) or (None if Path(path).exists() else step):
+                return found
+        return None
+
+    def half_ready(self) -> dict[str, list[Group]]:
+        """Attacks (scenario/attack) whose evaluation waits for some of their groups -> the groups that are ready."""
+        ready: dict[str, list[Group]] = {}
+        waiting = set()
+        for group in self.plan.groups.values():
+            attack = f"{group.scenario}/{group.attack}"
+            if self.waits_for(group):
+                waiting.add(attack)
+            else:
+                ready.setdefault(attack, []).append(group)
+        return {attack: groups for attack, groups in ready.items() if attack in waiting}
 
     @cached_property
     def failed_steps(self) -> list[Step]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inversionbench import cells
+from inversionbench import cells, runner
 from inversionbench.failures import Failures
 from inversionbench.files import read_json, write_json
 from inversionbench.params import Params
@@ -37,10 +37,15 @@ def summary(params: Params, failed: bool) -> int:
 
 
 def _what_is_there(params: Params, failures: Failures) -> None:
-    """Table, report and MLflow of a run that stopped."""
+    """Records, table, report and MLflow of a run that stopped."""
     from inversionbench.survey.build import build
     from inversionbench.tracking import sync
 
+    for attack, groups in failures.half_ready().items():
+        try:
+            runner.evaluate(params, groups)
+        except Exception as error:
+            print(f"{attack}: cannot evaluate what is there: {error}")
     try:
         build(params)
     except Exception as error:  # what stopped the run is said below, and matters more

@@ -11,6 +11,7 @@ from inversionbench.failures import Failures
 from inversionbench.plan import Plan
 
 pytestmark = pytest.mark.workflow
+GROUPS = ("faces_cnn/killed/none", "faces_cnn/mi_face/confidence_rounding")
 PARAMS = """
 scale: mini
 results: results
@@ -36,54 +37,65 @@ scenarios:
     judges: judges
 attacks:
   mi_face: {params: {iterations: 3}}
-  killed: {method: mi_face, params: {iterations: 4}}
+  killed: {method: mi_face, params: {iterations: 3}, defenses: []}
+defenses:
+  confidence_rounding: {strengths: [0.5]}
 """
 RUN = "    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:\n"
-BREAKS = f"""{RUN}        import os
+BREAKS = f"""{RUN}        import os, sys
         from inversionbench.runner import seed_of
-        if os.path.exists("broken") and self.iterations == 4:
+        if os.path.exists("no room") and sys.argv[-1] in {GROUPS}:
             print("out of memory", flush=True)
             os._exit(9)
-        if os.path.exists("broken") and rng.initial_seed() == seed_of("faces_cnn", "mi_face", 1):
-            raise MemoryError("no room for this cell")
+        if os.path.exists("bad cell") and rng.initial_seed() == seed_of("faces_cnn", "mi_face", 1):
+            raise ZeroDivisionError("in this cell")
 """
-CELL, KILLED = "faces_cnn/mi_face/none/0", "faces_cnn/killed/none/0"
+CELL, BAD = "faces_cnn/mi_face/none/0", "attack: ZeroDivisionError: in this cell"
 
 
 def test_failures_are_shown_end_the_run_badly_and_are_tried_again(fresh):
-    """One cell of an attack breaks, another attack is killed, both evaluators know less than the target."""
+    """Both evaluators know less than the target; an attack is killed, and another under one defense; one of its other
+    cells breaks."""
     (fresh.folder / "params.yaml").write_text(PARAMS)
     fresh.edit("src/inversionbench/attacks/classifier/mi_face.py", RUN, BREAKS)
-    (fresh.folder / "broken").touch()
-    done = fresh.snakemake(check=False)
-    assert done.returncode == 1
-    end = done.stdout[done.stdout.index("FAILED") :]  # the reasons are the last words
-    assert "attack faces_cnn killed none, and with it 2 cells" in end
-    assert "    out of memory\n" in end
-    assert f"{CELL}/1: attack: MemoryError: no room for this cell" in end
-    assert "what failed and what waits for it: snakemake --cores 2" in end
-    assert "attack faces_cnn/mi_face/none\n" in done.stdout  # it says what runs
-
-    results = fresh.folder / "results/mini"
+    for name in ("no room", "bad cell"):
+        (fresh.folder / name).touch()
+    end, table, results = stopped(fresh)
+    for attack, cells in (("killed none", 2), ("mi_face confidence_rounding", 1)):
+        assert f"FAILED attack faces_cnn {attack}, and with it {cells} cells (results/mini/logs/attack/" in end
+    assert end.count("    out of memory\n") == 2
+    assert f"{CELL}/1: {BAD}\n" in end
     record = json.loads((results / f"cells/{CELL}/0/record.json").read_text())
     assert record["status"] == "ok"
-    for name in ("resnet", "plain"):
-        assert any(
-            f"evaluator {name} is less accurate than the target of faces_cnn without defense: 0.2" in sentence
-            for sentence in record["facts"]["warnings"]
-        ), record["facts"]
-    table = (results / "survey/survey.md").read_text()
+    for name, said in zip(("resnet", "plain"), record["facts"]["warnings"], strict=True):
+        assert said.startswith(f"evaluator {name} is less accurate than the target of faces_cnn without defense: 0.")
     assert "1 of 2 attacks missing: MI-Face" in table
     assert "no leak shown" not in table
-    assert f"- {KILLED}/0: attack faces_cnn killed none failed: out of memory" in table
-    assert "seed 1: attack: MemoryError: no room for this cell" in table
+    for key in ("killed/none/0/1", "mi_face/confidence_rounding/0.5/0"):
+        attack = " ".join(key.split("/")[:2])
+        assert f"- faces_cnn/{key}: attack faces_cnn {attack} failed: out of memory\n" in table
+    assert f"seed 1: {BAD}" in table
     assert json.loads((results / "tracking.json").read_text())["added"] == 2
 
-    assert fresh.planned() == {"attack": 2, "evaluate": 2, "survey": 1, "sync": 1}
-    (fresh.folder / "broken").unlink()
-    assert "FAILED" not in fresh.snakemake().stdout
+    (fresh.folder / "no room").unlink()
+    end, table, _ = stopped(fresh)
+    assert f"FAILED 1 cells (traceback: results/mini/logs/):\n    {CELL}/1: {BAD}\n" in end
+    assert "failed: out of memory" not in table
+    assert "attacks missing" not in table
+    assert f"seed 1: {BAD}" in table
+
+    assert fresh.planned() == {"attack": 1, "evaluate": 1, "survey": 1, "sync": 1}
     steps = Failures(Plan(yaml.safe_load(PARAMS))).steps.values()
     logs = {str(path.relative_to(fresh.folder)) for path in (results / "logs").rglob("*.log")}
     assert logs == {str(step.log) for step in steps} | {f"results/mini/logs/{rule}.log" for rule in ("survey", "sync")}
-    assert "attacks missing" not in (results / "survey/survey.md").read_text()
-    assert fresh.planned() == {}
+
+
+def stopped(copy):
+    """The last words of a run with failures, its table, and the folder of its results."""
+    done = copy.snakemake(check=False)
+    assert done.returncode == 1
+    assert "attack faces_cnn/mi_face/none\n" in done.stdout  # it says what runs
+    end = done.stdout[done.stdout.index("FAILED") :]
+    assert "what failed and what waits for it: snakemake --cores 2" in end
+    results = copy.folder / "results/mini"
+    return end, (results / "survey/survey.md").read_text(), results
