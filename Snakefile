@@ -4,6 +4,8 @@ configfile: "params.yaml"
 
 
 import os
+import shlex
+import subprocess
 import sys
 
 from inversionbench.errors import UserError
@@ -60,5 +62,19 @@ include: "workflow/rules/survey.smk"
 include: "workflow/rules/tracking.smk"
 
 
+def close(*options):
+    """Say where the results are. A run with failures ends with their reasons, and with an error."""
+    summary = [sys.executable, "-m", "inversionbench", "--params", str(PARAMS), "summary", *options]
+    told = subprocess.run(summary, stdout=subprocess.PIPE, text=True)
+    if told.returncode:
+        again = shlex.join(["snakemake", *sys.argv[1:]])
+        raise WorkflowError(f"{told.stdout}\nThis goes on, with what failed and what waits for it: {again}")
+    print(told.stdout, end="")
+
+
 onsuccess:
-    shell("{RUN} summary")
+    close()
+
+
+onerror:
+    close("--failed")

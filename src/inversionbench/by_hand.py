@@ -52,8 +52,10 @@ def run(params: Params, key: str) -> str:
         judge = scenario.judges
         do(f"train-evaluator {judge}", [data, plan.train_evaluator(judge)], lambda: runner.train_evaluator(here, judge))
     do(f"attack {group.key}", [needs, strength, seed], lambda: runner.attack(here, one))
-    runner.evaluate(here, [one])
-    return describe(here.folder / "cells" / key)
+    failed, folder = runner.evaluate(here, [one]), here.folder / "cells" / key
+    if failed:
+        raise UserError(describe(folder))
+    return describe(folder)
 
 
 def _data(do: _Steps, plan: Plan, dataset: str) -> list[Any]:
@@ -83,22 +85,23 @@ def _prior(
 
 
 class _Steps:
-    """Runs a step unless its stamp says that it ran with the same parameters and code."""
+    """Runs a step unless its stamp says that it ran well with the same parameters and code."""
 
     def __init__(self, path: Path):
         self.path = path
         self.stamps: dict[str, Any] = read_json(path) if path.is_file() else {}
 
-    def __call__(self, name: str, depends: Any, step: Callable[[], None]) -> None:
+    def __call__(self, name: str, depends: Any, step: Callable[[], int | None]) -> None:
         if self.stamps.get(name) == depends:
             return
         print(f"{name} ...", file=sys.stderr)
         started = time.perf_counter()
         with _ticking():
-            step()
+            failed = step()
         print(f"{name}: {time.perf_counter() - started:.1f} s", file=sys.stderr)
-        self.stamps[name] = depends
-        write_json(self.path, self.stamps)
+        if not failed:
+            self.stamps[name] = depends
+            write_json(self.path, self.stamps)
 
 
 @contextmanager
@@ -130,6 +133,7 @@ def describe(folder: Path) -> str:
     """A record as text for people."""
     record = next(records.load([folder]))
     lines = [f"{record['key']}: {record['status']} {record.get('reason', '')}".rstrip()]
+    lines += [f"  warning: {sentence}" for sentence in record["facts"].get("warnings", ())]
     for name, m in record["metrics"].items():
         bounds = "" if m["low"] is None else f" [{m['low']:.4g}, {m['high']:.4g}]"
         lines.append(f"  {name}: {m['mean']:.4g}{bounds}, median {m['median']:.4g}, n = {m['n']}")

@@ -96,7 +96,8 @@ def _steps(commands: Any) -> None:
     add("evaluate", _evaluate, "step: compare reconstructions with the truth, write records", attack)
     add("survey", _survey, "step: records to tables, figures and report", [])
     add("sync", _sync, "step: records to MLflow", [("--out", {"type": Path, "help": "what was done, as JSON"})])
-    add("summary", _summary, "where the results of a run are", [])
+    add("summary", _summary, "where the results of a run are, and what failed; 1 after a run with failures",
+        [("--failed", {"action": "store_true", "help": "the run stopped: make table and MLflow of what is there"})])
 
 
 KINDS = ("attack", "defense", "metric", "dataset", "prior")
@@ -305,23 +306,10 @@ def _sync(args: argparse.Namespace) -> None:
     write_json(args.out or params.folder / "tracking.json", counts)
 
 
-def _summary(args: argparse.Namespace) -> None:
-    from inversionbench.files import read_json
-    from inversionbench.survey.machine import PROBLEMS
+def _summary(args: argparse.Namespace) -> int:
+    from inversionbench.summary import summary
 
-    params = _params(args)
-    survey = params.folder / "survey"
-    if (survey / PROBLEMS).is_file():
-        print(f"NOT TO BE TRUSTED:\n{(survey / PROBLEMS).read_text()}")
-    if not survey.is_dir():
-        print(f"no table yet: `snakemake --cores all` writes {survey}")
-        return
-    said = survey.parent / "tracking.json"
-    failed = read_json(said) if said.is_file() else {"status": "ok"}
-    if failed["status"] != "ok":
-        again = f"inversionbench --params {params.folder}/params.json sync"
-        print(f"MLflow is not up to date ({failed['reason']}): `{again}` tries again")
-    print(f"table: {survey}/survey.md   report: {survey}/survey.html   MLflow: {params.tracking_uri}")
+    return summary(_params(args), args.failed)
 
 
 if __name__ == "__main__":

@@ -135,13 +135,14 @@ class Plan:
     def evaluate_inputs(self, key: str) -> list[str]:
         """`key`: scenario/attack. Unlike the attack, the evaluation sees everything."""
         groups = cells.of_attack(self.params, key)
-        scenario = self.params.scenarios[groups[0].scenario]
-        inputs = [*self.data(scenario.dataset, *DATA_FILES[1:])]
-        for group in groups:
-            inputs += [f"{self.folder}/reconstructions/{group.key}", *self.released(group), *self.truth(group)]
-        if scenario.judges:
-            inputs.append(f"{self.folder}/evaluators/{scenario.judges}")
-        return list(dict.fromkeys(inputs))
+        return list(dict.fromkeys(path for group in groups for path in self.judged(group)))
+
+    def judged(self, group: Group) -> list[str]:
+        """What the evaluation of one group reads."""
+        scenario = self.params.scenarios[group.scenario]
+        judges = [f"{self.folder}/evaluators/{scenario.judges}"] if scenario.judges else []
+        return [*self.data(scenario.dataset, *DATA_FILES[1:]), f"{self.folder}/reconstructions/{group.key}",
+                *self.released(group), *self.truth(group), *judges]
 
     def outputs(self) -> list[str]:
         """Everything that a whole run leaves: models and records as well as the tables made from them."""

@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
@@ -192,19 +193,41 @@ def _prior_files(params: Params, group: Group, strength: float, seed: int) -> di
     return out
 
 
-def attack(params: Params, group: Group) -> None:
-    """Write reconstructions/<group>/<strength>/<seed>.pt for every cell of the group."""
+class NotYet(UserError):
+    """An earlier step did not run."""
+
+
+def attack(params: Params, group: Group) -> int:
+    """Write reconstructions/<group>/<strength>/<seed>.pt for every cell of the group; returns how many cells failed.
+
+    A cell whose attack breaks leaves its reason in the place of an answer, and the others go on.
+    """
+    failed = 0
     with atomic_folder(params.folder / "reconstructions" / group.key) as folder:
         if reason := _missing(params, params.scenarios[group.scenario].dataset):
             write_json(folder / UNAVAILABLE, reason)
-            return
-        for _, strength, seed in progress(list(group.cells()), desc=group.key):
+            return 0
+        for key, strength, seed in progress(list(group.cells()), desc=group.key):
             out = folder / text(strength) / str(seed)
             out.mkdir(parents=True)
             with _Clock() as clock:
-                result = _attack_cell(params, group, strength, seed)
+                try:
+                    result = _attack_cell(params, group, strength, seed)
+                except NotYet:
+                    raise
+                except Exception as error:
+                    failed += 1
+                    result = {"status": "failed", "reason": _failure(key, "attack", error)}
             _save(out / "reconstruction.pt", result)
             _timing(params, clock, group.key, text(strength), str(seed))
+    return failed
+
+
+def _failure(key: str, step: str, error: Exception) -> str:
+    """The reason of a failed cell, in a line; the whole traceback goes to the job's log."""
+    print(f"{key}: failed", file=sys.stderr)
+    traceback.print_exception(error)
+    return f"{step}: {traceback.format_exception_only(error)[-1].strip().splitlines()[0]}"
 
 
 def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> dict[str, Any]:
@@ -303,12 +326,14 @@ def _prior_passes(states: Mapping[str, Any]) -> dict[str, int]:
     return {"prior_passes": sum(passes)} if passes else {}
 
 
-def evaluate(params: Params, groups: Sequence[Group]) -> None:
-    """Write cells/<scenario>/<attack>: record and gallery of every cell of one attack on one scenario.
+def evaluate(params: Params, groups: Sequence[Group]) -> int:
+    """Write cells/<scenario>/<attack>: record and gallery of every cell of one attack on one scenario; returns how
+    many cells failed, here or in the attack.
 
     groups: those of the attack, under every defense. They share a process, because starting one costs more
     than a comparison.
     """
+    failed = 0
     first = groups[0]
     scenario = params.scenarios[first.scenario]
     reason = _missing(params, scenario.dataset)
@@ -325,8 +350,17 @@ def evaluate(params: Params, groups: Sequence[Group]) -> None:
             base = _base_record(params, group, key, strength, seed)
             if data is None:
                 records.write(out, {**base, "status": "unavailable", "reason": reason})
-            else:
-                records.write(out, base | _judge(params, group, strength, seed, data, evaluator, base, out))
+                continue
+            try:
+                record = base | _judge(params, group, strength, seed, data, evaluator, base, out)
+                records.write(out, record)
+            except NotYet:
+                raise
+            except Exception as error:
+                record = base | {"status": "failed", "reason": _failure(key, "evaluation", error)}
+                records.write(out, record)
+            failed += record["status"] == "failed"
+    return failed
 
 
 def _judge(
@@ -335,6 +369,8 @@ def _judge(
     """What the evaluation adds to the record of one cell; writes its gallery to `out`."""
     scenario, track = _scenario(params, group.scenario)
     result = _load(params.folder / "reconstructions" / group.key / text(strength) / str(seed) / "reconstruction.pt")
+    if result["status"] == "failed":
+        return result
     target = _target(params, group, strength, scenario, seed)
     defense = _defense(params, group.defense, strength, group.scenario)
     inputs = _inputs(params, group, strength, scenario, seed, data.digest)
@@ -557,7 +593,7 @@ def _missing(params: Params, dataset: str) -> str | None:
     """Why a prepared data set has no data; None where it has."""
     path = params.folder / "data" / dataset / "dataset.json"
     if not path.is_file():
-        raise UserError(f"{path} is not there: `inversionbench prepare {dataset}` makes it")
+        raise NotYet(f"{path} is not there: `inversionbench prepare {dataset}` makes it")
     return read_json(path).get("unavailable")
 
 
@@ -613,7 +649,7 @@ def _load(path: Path) -> Any:
     import torch
 
     if not path.is_file():
-        raise UserError(f"{path} is not there: an earlier step makes it (`snakemake --cores all` runs them in order)")
+        raise NotYet(f"{path} is not there: an earlier step makes it (`snakemake --cores all` runs them in order)")
     return torch.load(path, weights_only=True)
 
 

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from classifier_cells import TRACK, data, evaluators, generator, quiet, scenario
+from classifier_cells import TRACK, data, generator, judges, quiet, scenario
 from torch.nn import functional as F
 
 from inversionbench import registry
@@ -53,8 +53,7 @@ def attacked(**options):
 
 @functools.cache
 def judged(**options):
-    state = {**evaluators(), "allow_weaker": True}
-    return TRACK.evaluate(GIVEN, attacked(**options)[0], victim(), data(), TRACK.load_evaluator(state), 0)
+    return TRACK.evaluate(GIVEN, attacked(**options)[0], victim(), data(), judges(), 0)
 
 
 def test_nothing_of_the_hole_is_released_and_the_order_says_nothing():

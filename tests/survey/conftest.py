@@ -35,7 +35,7 @@ def survey(cells: Path) -> build.Survey:
     write_json(prior / "facts.json", {"steps": 3200, "fid_like": 1.6})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(words, "track", lambda name: TRACKS[name])
-        made = build.make(collect.read(cells), "smoke", ["photos/ggi/none/0/0"], {"scale": "smoke"})
+        made = build.make(collect.read(cells), "smoke", {"photos/ggi/none/0/0": "not run"}, {"scale": "smoke"})
         with atomic_folder(cells.parent / "survey") as folder:
             build.write(made, folder, cells.parent)
     return made

@@ -12,7 +12,7 @@ from survey_cells import record, write_cell
 
 from inversionbench import by_hand, runner
 from inversionbench.errors import UserError
-from inversionbench.params import Params, read
+from inversionbench.params import Params, check, read
 
 KEY = "dosing_tree/mi_attribute/confidence_rounding/0.5/1"
 
@@ -92,3 +92,21 @@ def test_a_bar_that_is_being_made_does_not_stop_the_clock(monkeypatch: pytest.Mo
         while len(asked) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
     assert len(asked) >= 3
+
+
+def test_a_cell_that_fails_says_why_and_is_tried_again(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = check({**params.raw, "results": str(tmp_path)})
+    key, attacked = "dosing_tree/mi_attribute/none/0/0", runner._attack_cell
+
+    def breaks(*args: object) -> None:
+        raise MemoryError("no room\nfor this cell")
+
+    monkeypatch.setattr(runner, "_attack_cell", breaks)
+    with pytest.raises(UserError, match=f"{key}: failed attack: MemoryError: no room\n"):
+        by_hand.run(here, key)
+    assert "in breaks" in capsys.readouterr().err  # the traceback
+    monkeypatch.setattr(runner, "_attack_cell", attacked)
+    assert f"{key}: ok" in by_hand.run(here, key)
+    assert "train-target" not in capsys.readouterr().err

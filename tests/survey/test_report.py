@@ -6,22 +6,23 @@ import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from survey_cells import ATTACKS, gallery, record
+from survey_cells import ATTACKS, all_records, empty, gallery, record
 
 from inversionbench.errors import UserError
 from inversionbench.files import atomic_folder
+from inversionbench.params import check
 from inversionbench.survey import (
     build,
     collect,
     contrasts,
     figures,
     galleries,
+    glance,
     heat,
     maps,
     planes,
@@ -128,7 +129,7 @@ def test_markdown_says_the_same(folder: Path, survey: build.Survey) -> None:
 
 
 def test_equal_records_give_equal_bytes(survey: build.Survey, folder: Path, cells: Path, tmp_path: Path) -> None:
-    again = build.make(collect.read(cells), "smoke", ["photos/ggi/none/0/0"], {"scale": "smoke"})
+    again = build.make(collect.read(cells), "smoke", {"photos/ggi/none/0/0": "not run"}, {"scale": "smoke"})
     with atomic_folder(tmp_path / "survey") as out:
         build.write(again, out, cells.parent)
     names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
@@ -148,19 +149,22 @@ def test_what_is_wrong_stands_at_the_top() -> None:
     assert "WRONG" in report.markdown(survey)
 
 
-def test_build_shows_what_was_planned(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inversionbench import cells as planned
-
-    group = SimpleNamespace(cells=lambda: [("photos/dlg/none/0/0", 0.0, 0), ("photos/dlg/none/0/9", 0.0, 9)])
-    monkeypatch.setattr(planned, "groups", lambda params: [group])
+def test_build_shows_what_was_planned(cells: Path, tmp_path: Path) -> None:
+    params = check({
+        "scale": "smoke", "results": str(tmp_path), "datasets": {"photos": {}}, "attacks": {"dlg": {}},
+        "scenarios": {"photos": {"track": "federated", "dataset": "photos", "model": {"name": "lenet"},
+                                 "protocol": {"labels": "hidden"}, "seeds": [0, 9]}},
+    })  # fmt: skip
     run = tmp_path / "smoke"
     run.mkdir()
     (run / "cells").symlink_to(cells)
-    attacks = {"dlg": SimpleNamespace(priors=lambda scenario: ())}
-    assert build.build(SimpleNamespace(folder=run, scale="smoke", raw={"scale": "smoke"}, attacks=attacks)) == []
+    for part in ("data/photos", "targets/photos/none/0", "reconstructions/photos/dlg/none"):
+        for name in ("dataset.json", "private", "public", "evaluation", "heldout", "released", "truth"):
+            (run / part / name).mkdir(parents=True)
+    assert build.build(params) == []
     frame = pd.read_parquet(run / "survey" / "cells.parquet")
     assert set(frame["key"]) == {"photos/dlg/none/0/0"}
-    assert "photos/dlg/none/0/9" in (run / "survey" / "survey.md").read_text()
+    assert "photos/dlg/none/0/9: not run" in (run / "survey" / "survey.md").read_text()
     assert "seconds" in (run / "timings" / "costs.csv").read_text()
     assert "gradient evaluations" in (run / "timings" / "costs.html").read_text()
     with pytest.raises(UserError, match="no records"):
@@ -386,3 +390,39 @@ class TestWords:
 
         assert set(LEVELS) <= set(words.words()["levels"])
         assert set(STATUS) - {"ok"} <= set(words.words()["status"])
+
+
+def test_a_row_without_all_its_attacks_says_so_and_gives_no_all_clear(survey: build.Survey) -> None:
+    rows = glance.table(survey.attacks, survey.defenses).rows
+    found = {(cells[0].text, cells[1].text): cells for _, cells in rows}
+    assert found["portraits", words.label("levels", "WB")][2].text.endswith("(1 of 4 attacks missing: PPA)")
+    assert "missing" not in found["portraits", "label only"][2].text
+    guess = {"controls": {"mean_image": {"psnr": 30.0}}}
+    cell = record("photos", "dlg", "none", 0.0, 0, folder="nowhere", timing={}, **guess)
+    failed = record("photos", "inverting_gradients", "none", 0.0, 0, folder="nowhere", timing={},
+                    **empty("failed", "attack: MemoryError"))
+    for others, absent, said in (
+        ([], {}, "no leak shown"),
+        ([failed], {}, "1 of 2 attacks missing: Inverting Gradients"),
+        ([], {("photos", "GR"): ["GGI", "R-GAP"]}, "2 of 3 attacks missing: GGI, R-GAP"),
+    ):
+        made = build.make([cell, *others], "smoke", unanswered=absent)
+        cells = glance.table(made.attacks, made.defenses, {}, made.unanswered).rows[0][1]
+        if absent or others:
+            assert cells[2].text.endswith(f"({said})")
+            assert cells[3].text == "not known"
+        else:
+            assert cells[3].text == said
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_missing_a_table_is_made_of_the_rest(seed: int) -> None:
+    """Half of all cells at random, the undefended ones among them; a fifth of what is left failed."""
+    rng = np.random.default_rng(seed)
+    kept = [r for r in all_records() if rng.random() < 0.5]
+    found = [{**r, **(empty("failed", "attack: broke") if rng.random() < 0.2 else {}), "folder": "nowhere",
+              "timing": {}} for r in kept]
+    made = build.make(found, "smoke", {"photos/dlg/none/0/0": "attack photos dlg none failed: out of memory"})
+    text = report.markdown(made)
+    assert "- photos/dlg/none/0/0: attack photos dlg none failed: out of memory" in text
+    assert "attack: broke" in text

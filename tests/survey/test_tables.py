@@ -226,7 +226,8 @@ class TestChecks:
         assert line(table, attack="dlg", metric="psnr")["inert"] == "differs"
 
     def test_another_status_differs_too(self) -> None:
-        assert checks.problems(checks.verify(self.inert(**empty("failed", "why"))))
+        assert checks.problems(checks.verify(self.inert(**empty("denied", "why"))))
+        assert checks.verify(self.inert(**empty("failed", "why")))[0].verdict == "unchecked"  # says nothing of the defense
 
     def test_nothing_to_compare_with_is_not_called_equal(self) -> None:
         found = self.inert()[1:]

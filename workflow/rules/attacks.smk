@@ -11,6 +11,8 @@ rule attack:
         depends=lambda w: PLAN.attack(f"{w.scenario}/{w.attack}/{w.defense}"),
     resources:
         **PLAN.resources("attack"),
+    message:
+        "attack {wildcards.scenario}/{wildcards.attack}/{wildcards.defense}"
     log:
         f"{OUT}/logs/attack/{{scenario}}/{{attack}}/{{defense}}.log",
     shell:
@@ -27,6 +29,8 @@ rule evaluate:
         depends=lambda w: PLAN.evaluate(f"{w.scenario}/{w.attack}"),
     resources:
         **PLAN.resources("evaluate"),
+    message:
+        "evaluate {wildcards.scenario}/{wildcards.attack}"
     log:
         f"{OUT}/logs/evaluate/{{scenario}}/{{attack}}.log",
     shell:

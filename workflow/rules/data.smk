@@ -11,6 +11,8 @@ rule prepare:
         depends=lambda w: PLAN.prepare(w.dataset),
     resources:
         **PLAN.resources("prepare"),
+    message:
+        "prepare {wildcards.dataset}"
     log:
         f"{OUT}/logs/prepare/{{dataset}}.log",
     shell:

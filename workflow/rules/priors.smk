@@ -8,6 +8,8 @@ rule train_prior:
     priority: 20  # everything of the classifier track waits for it
     resources:
         **PLAN.resources("train_prior"),
+    message:
+        "train prior {wildcards.dataset}/{wildcards.prior}"
     log:
         f"{OUT}/logs/train_prior/{{dataset}}/{{prior}}.log",
     shell:
@@ -25,6 +27,8 @@ rule train_target_prior:
     priority: 15
     resources:
         **PLAN.resources("train_target_prior"),
+    message:
+        "train prior {wildcards.prior} of {wildcards.scenario}/{wildcards.defense}/{wildcards.strength}"
     log:
         f"{OUT}/logs/train_prior/{{scenario}}/{{defense}}/{{strength}}/{{prior}}.log",
     shell:

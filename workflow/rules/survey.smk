@@ -13,6 +13,8 @@ rule survey:
         depends=PLAN.survey(),
     resources:
         **PLAN.resources("survey"),
+    message:
+        "survey: tables, figures, report"
     log:
         f"{OUT}/logs/survey.log",
     shell:

@@ -8,6 +8,8 @@ rule train_target:
         depends=lambda w: PLAN.train_target(w.scenario, w.defense),
     resources:
         **PLAN.resources("train_target"),
+    message:
+        "train target {wildcards.scenario}/{wildcards.defense}/{wildcards.strength}"
     log:
         f"{OUT}/logs/train_target/{{scenario}}/{{defense}}/{{strength}}.log",
     shell:
@@ -26,6 +28,8 @@ rule train_evaluator:
     priority: 10  # the longest jobs start first
     resources:
         **PLAN.resources("train_evaluator"),
+    message:
+        "train evaluators {wildcards.judge}"
     log:
         f"{OUT}/logs/train_evaluator/{{judge}}.log",
     shell:

@@ -11,6 +11,8 @@ rule sync:
         uri=PLAN.params.tracking_uri,
     resources:
         **PLAN.resources("sync"),
+    message:
+        "records to MLflow"
     log:
         f"{OUT}/logs/sync.log",
     shell:

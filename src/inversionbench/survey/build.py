@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Survey:
-    """Everything that is shown. `absent`: keys of planned cells without a record."""
+    """Everything that is shown. absent: key of each planned cell without a record -> why. unanswered: (scenario,
+    level) -> names of the planned attacks of which no undefended cell has a record."""
 
     scale: str
     records: list[dict[str, Any]]
@@ -57,7 +58,8 @@ class Survey:
     defenses: pd.DataFrame
     curves: pd.DataFrame
     checks: list[Check]
-    absent: list[str] = field(default_factory=list)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    unanswered: Mapping[tuple[str, str], list[str]] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,22 +74,36 @@ def build(params: Params) -> list[str]:
     """The survey of a run, into `<results>/<scale>/survey/`; returns what is wrong with the records.
 
     Shows the cells that the parameters ask for; records of others, left from earlier parameters, are not
-    shown, and planned cells without a record are listed as not run.
+    shown, and planned cells without a record are listed with the reason.
     """
     from inversionbench import cells
+    from inversionbench.failures import Failures
+    from inversionbench.plan import Plan
 
     planned = cells.planned(params)
-    found = [record for record in collect.read(params.folder / "cells") if record["key"] in planned]
-    absent = sorted(planned - {record["key"] for record in found})
-    survey = make(found, params.scale, absent, params.raw)
+    absent = {key: step.reason for key, step in sorted(Failures(Plan(params.raw)).absent.items())}
+    found = [r for r in collect.read(params.folder / "cells") if r["key"] in planned and r["key"] not in absent]
+    survey = make(found, params.scale, absent, params.raw, _unanswered(params, absent))
     with atomic_folder(params.folder / "survey") as folder:
         write(survey, folder, params.folder)
     costs.write(params, found)
     return checks.problems(survey.checks)
 
 
+def _unanswered(params: Params, absent: Iterable[str]) -> dict[tuple[str, str], list[str]]:
+    """By scenario and level, the attacks (no controls) that were to run without defense and have no record."""
+    out: dict[tuple[str, str], list[str]] = {}
+    for scenario, attack, defense, *_ in dict.fromkeys(tuple(key.split("/")[:3]) for key in absent):
+        entry = params.attacks[attack]
+        if defense == "none" and not entry.described.attributes.get("control"):
+            name = words.method("attack", attack, entry.method)
+            out.setdefault((scenario, entry.level(scenario)), []).append(name)
+    return out
+
+
 def make(
-    found: list[dict[str, Any]], scale: str, absent: Iterable[str] = (), parameters: Mapping[str, Any] | None = None
+    found: list[dict[str, Any]], scale: str, absent: Mapping[str, str] | None = None,
+    parameters: Mapping[str, Any] | None = None, unanswered: Mapping[tuple[str, str], list[str]] | None = None,
 ) -> Survey:
     """All frames and tables from the records."""
     if not found:
@@ -96,7 +112,7 @@ def make(
     checked = checks.verify(found)
     return Survey(
         scale, found, frame, tables.attacks(frame), defended.defenses(frame, checked, price.measured(found)),
-        collect.curves(found), checked, list(absent), parameters or {},
+        collect.curves(found), checked, absent or {}, unanswered or {}, parameters or {},
     )
 
 

@@ -54,6 +54,8 @@ def _place(record: Mapping[str, Any]) -> tuple[str, str, int]:
 def _compare(record: Mapping[str, Any], plain: Mapping[str, Any] | None) -> Check:
     if plain is None:
         return Check(record["key"], "unchecked", "the undefended cell is missing")
+    if "failed" in (record["status"], plain["status"]):
+        return Check(record["key"], "unchecked", "one of the two cells failed")
     if record["status"] != plain["status"]:
         return Check(record["key"], "differs",
                      f"its status is {record['status']}, without defense {plain['status']}")

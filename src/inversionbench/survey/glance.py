@@ -18,10 +18,13 @@ from inversionbench.survey.words import Quantity
 PRICES = (2, 5)  # points of utility that a defense may cost
 
 
-def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, str] | None = None) -> Table:
+def table(
+    attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, str] | None = None,
+    unanswered: Mapping[tuple[str, str], list[str]] | None = None,
+) -> Table:
     """One line per scenario and access level with an answered attack, by track.
 
-    settings: what each scenario is, in a few words.
+    settings: what each scenario is, in a few words; unanswered: names of planned attacks without a record.
     """
     settings = settings or {}
     prices = () if defenses.empty else PRICES
@@ -38,11 +41,13 @@ def table(attacks: pd.DataFrame, defenses: pd.DataFrame, settings: Mapping[str, 
         metric = words.metric(part.iloc[0]["metric"], track)
         best = part.sort_values("mean", ascending=metric.direction == "lower").iloc[0]
         name, mean, span = _undefended(defenses, best, part, metric)
+        gone = missing(attacks, scenario, level, unanswered or {})
         top = end(part, "ceiling", metric.direction)
         rows.append(("", [
             Cell(scenario, settings.get(scenario, "")), Cell(words.label("levels", level)),
-            Cell(f"{name}: {metric.show(mean)} {metric.unit}".strip(), span),
-            _above(best, part, metric),
+            Cell(f"{name}: {metric.show(mean)} {metric.unit}".strip() + (f" ({gone})" if gone else ""), span,
+                 style="alarm" if gone else ""),
+            _above(best, part, metric, gone),
             Cell(metric.show(top[1]), words.label("controls", top[0])) if top else Cell(),
             *(_best(defenses, best, metric, points) for points in prices),
         ]))
@@ -73,8 +78,21 @@ def _undefended(
     return name, best["mean"], ", ".join(filter(None, small))
 
 
-def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity) -> Cell:
-    """How far the attack passes the best guess; in words where the interval of that holds 0 or is missing."""
+def missing(
+    attacks: pd.DataFrame, scenario: str, level: str, unanswered: Mapping[tuple[str, str], list[str]]
+) -> str:
+    """How many of the attacks planned for a scenario and level have no number, and which; "" where all have one."""
+    rows = attacks[(attacks["scenario"] == scenario) & (attacks["level"] == level) & attacks["headline"].astype(bool)
+                   & (attacks["kind"] == "attack")]
+    silent = [words.method("attack", r.attack, r.method) for r in rows[rows["mean"].isna()].itertuples()]
+    without = unanswered.get((scenario, level), [])
+    names = sorted({*silent, *without})
+    return f"{len(names)} of {len(rows) + len(without)} attacks missing: {', '.join(names)}" if names else ""
+
+
+def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity, gone: str) -> Cell:
+    """How far the attack passes the best guess; in words where the interval of that holds 0 or is missing. gone:
+    attacks without a number, any of which might pass it."""
     guess = end(part, "guess", metric.direction)
     if guess is None:
         return Cell()
@@ -83,7 +101,7 @@ def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity) -> Cell:
         return Cell("too few to say", f"n = {best['units']:.0f}, {said}", style="absent")
     low = best["above_low"] if metric.direction == "higher" else best["above_high"]
     if not words.better(low, 0.0, metric.direction):
-        return Cell("no leak shown", said, style="absent")
+        return Cell("not known" if gone else "no leak shown", said, style="absent")
     return Cell(f"{metric.show(best['above'], True)} {metric.unit}".strip(), said)
 
 

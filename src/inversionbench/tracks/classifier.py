@@ -157,7 +157,8 @@ class Classifier(Track):
     ) -> Evaluation:
         from inversionbench.evaluation.classifier import evaluate
 
-        return evaluate(reconstruction, network(target.released), data, evaluator, seed, target.truth)
+        of = f"{scenario.name} {_under(target.released['defense'])}"
+        return evaluate(reconstruction, network(target.released), data, evaluator, seed, target.truth, of)
 
     def load_evaluator(self, state: dict[str, Any]) -> Judges:
         from inversionbench.training.evaluators import Judges
@@ -196,6 +197,11 @@ def network(released: Mapping[str, Any]) -> nn.Module:
         net = _defense(released["defense"]).build_model(factory)
     net.load_state_dict(released["state"])
     return freeze(net).to(device())
+
+
+def _under(plain: Mapping[str, Any]) -> str:
+    """How a target was trained, in words."""
+    return "without defense" if plain["id"] == "none" else f"under {plain['id']} {plain['params']['strength']:g}"
 
 
 def _plain(defense: Defense) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Options of the evaluators (of `evaluators:` in params.yaml), checked without importing torch.
 
 `first`, `second`, `attributes`, each {"model": {...}, "training": {...}}; attributes also takes "people" and
-"photos" per person, or is null. `allow_weaker`: true lets a run go on whose evaluators are not more accurate
-than a target (a warning in the record); by default it stops.
+"photos" per person, or is null. An evaluator that is not more accurate than a target is marked in the records;
+`allow_weaker`, which earlier versions asked for then, is accepted and changes nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,7 @@ def check_options(options: Mapping[str, Any], where: str = "options") -> dict[st
     for name in options:
         if name not in (*DEFAULTS, "allow_weaker"):
             raise UserError(f"{where}: unknown '{name}': {suggest(name, [*DEFAULTS, 'allow_weaker'])}")
-    weaker = options.get("allow_weaker", False)
-    if not isinstance(weaker, bool):
-        raise UserError(f"{where}.allow_weaker: expected true or false, got {weaker!r}")
-    out: dict[str, Any] = {"allow_weaker": weaker}
+    out: dict[str, Any] = {}
     for name, default in DEFAULTS.items():
         given = options.get(name, default)
         if given is None:

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inversionbench.defenses.base import Defense, Step
+from inversionbench.metrics.attack_accuracy import hits
 from inversionbench.models.base import trace
 from inversionbench.models.classifiers import build, load
 from inversionbench.training.device import device
 from inversionbench.training.evaluator_options import check_options
-from inversionbench.training.loop import Recipe, as_float, draw_seed, evaluate_classifier, fit, spawn
+from inversionbench.training.loop import Recipe, as_float, draw_seed, fit, spawn
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
@@ -34,11 +35,10 @@ if TYPE_CHECKING:
 def train_evaluators(
     options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
 ) -> dict[str, Any]:
-    """Train the judges of a data set. Accuracies are on `heldout`, which trains nothing."""
+    """Train the judges of a data set. `hits`: which photographs of `heldout`, which trains nothing, each gets right."""
     options = check_options(options)
     rng = torch.Generator().manual_seed(seed)
     state: dict[str, Any] = {"shape": list(data.shape), "classes": data.classes, "judges": []}
-    state["allow_weaker"] = options["allow_weaker"]
     for name in ("first", "second"):
         state["judges"].append(_judge(name, options[name], data, spawn(rng), progress))
     readable = "render" in data.meta and "attribute_names" in data.meta
@@ -56,8 +56,8 @@ def _judge(
         lambda: build(given["model"], data.shape, data.classes), x, y, data.classes,
         Recipe(**given["training"]), rng=rng, progress=progress, description=f"{name} evaluator",
     )
-    held = evaluate_classifier(net, data.heldout.images().to(x.device), data.heldout.labels().to(x.device))
-    return {"model": dict(given["model"]), "state": plain_state(net), "accuracy": held["accuracy"]}
+    right = hits(outputs(net, data.heldout.images()), data.heldout.labels())
+    return {"model": dict(given["model"]), "state": plain_state(net), "hits": right}
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ class Judges:
         shape, classes = tuple(state["shape"]), state["classes"]
         self.where = device()
         self.nets = [load(j["model"], shape, classes, j["state"]).to(self.where) for j in state["judges"]]
-        self.accuracies = [j["accuracy"] for j in state["judges"]]
+        self.hits = [j["hits"].double().numpy() for j in state["judges"]]  # each (held-out photographs,)
+        self.accuracies = [float(right.mean()) for right in self.hits]
         self.names = [j["model"]["name"] for j in state["judges"]]
         self.references: dict[int, tuple[Any, Any]] = {}  # what the evaluation remembers of data sets
-        self.allow_weaker = bool(state.get("allow_weaker", False))
         reader = state.get("attributes")
         self.attribute_names: list[str] = list(reader["names"]) if reader else []
         if reader:
