@@ -14,12 +14,12 @@ class Federation:
     """How the global model is trained, before the attacked round and for the price of a defense.
 
     rounds: trained before the attacked round (0: untrained). utility_rounds: rounds over which accuracy is
-    measured (0: not measured), enough for the undefended federation to converge: what is stopped before shows how much
-    a defense slows training, not what it costs. `utility_seeds` federations are trained for it, for all targets of
-    the scenario together. Each round every one of
-    `clients` sends the gradient of `batch` of its images, drawn without replacement; the private set is split
-    evenly, or by a Dirichlet distribution over classes with parameter `skew` where that is not 0. The server
-    takes the mean with momentum at `rate`, which rises over `warm_up` rounds and drops to a fifth after 60 %.
+    measured (0: not measured), enough for the undefended federation to converge: what is stopped before shows how
+    much a defense slows training, not what it costs. `utility_seeds` federations are trained for it, for all
+    targets of a scenario together. Each round every one of `clients` sends the gradient of `batch` of its images,
+    drawn without replacement; the private set is split evenly, or by a Dirichlet distribution over classes with
+    parameter `skew` where that is not 0. The server takes the mean with momentum at `rate`, which rises over
+    `warm_up` rounds and drops to a fifth after 60 %.
     target_accuracy: the level to which rounds are counted; 0: 95 % of what the undefended federation of the same seed
     reaches in the end.
     """
