@@ -227,7 +227,7 @@ class TestChecks:
 
     def test_another_status_differs_too(self) -> None:
         assert checks.problems(checks.verify(self.inert(**empty("denied", "why"))))
-        assert checks.verify(self.inert(**empty("failed", "why")))[0].verdict == "unchecked"  # says nothing of the defense
+        assert checks.verify(self.inert(**empty("failed", "why")))[0].verdict == "unchecked"
 
     def test_nothing_to_compare_with_is_not_called_equal(self) -> None:
         found = self.inert()[1:]
