@@ -30,7 +30,7 @@ class Idlg(Attack):
     id = "idlg"
     level = "GR"
 
-    steps: int = 100
+    steps: int = 300
     rate: float = 1.0
     history: int = 100
     restarts: int = 1
