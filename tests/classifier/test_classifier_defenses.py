@@ -68,10 +68,12 @@ def test_the_defense_survives_being_saved(make):
 @functools.cache
 def trained_for(defense, long):
     """Effects of a training whose rate falls to nothing, and of one at a constant rate (the paper's form)."""
-    options = {"epochs": 30, "batch": 16, "rate": 4e-3, "optimiser": "adam", "schedule": "constant", "weight_decay": 0.0}
+    recipe = Recipe(epochs=15, batch=32)
+    if long:
+        recipe = Recipe(epochs=30, batch=16, rate=4e-3, optimiser="adam", schedule="constant", weight_decay=0.0)
     x, y = data().private.images(), data().private.labels()
     net = fit(lambda: build({"name": "cnn", "width": 8}, data().shape, data().classes), x, y, data().classes,
-              Recipe(**options) if long else Recipe(epochs=15, batch=32), defense)  # fmt: skip
+              recipe, defense)  # fmt: skip
     return effects(net, x, y, data().classes, 0)
 
 

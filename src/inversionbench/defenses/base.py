@@ -122,8 +122,8 @@ class Defense:
             name, direction, ratio = cls.effect
             if name not in EFFECTS:
                 raise TypeError(f"defense {cls.__name__}: unknown effect '{name}': {suggest(name, EFFECTS)}")
-            if not (direction == "higher" and ratio > 1 or direction == "lower" and 0 < ratio < 1):
-                raise TypeError(f"defense {cls.__name__}: effect: expected \"higher\" and a ratio above 1, or \"lower\" "
+            if not ((direction == "higher" and ratio > 1) or (direction == "lower" and 0 < ratio < 1)):
+                raise TypeError(f"defense {cls.__name__}: effect: expected 'higher' and a ratio above 1, or 'lower' "
                                 f"and one below 1, got {cls.effect}")
 
     @property

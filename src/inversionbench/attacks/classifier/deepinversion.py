@@ -24,9 +24,8 @@ batch 84, coarse 2000 (first phase on images pooled 2x), iterations 1000, rate 0
 schedule cosine with warm_up 100, statistics 0.01, first 10, tv 1e-4, l2 1e-5, jitter 30, flip and clamp.
 
 Deviations: normalisations of vectors (BatchNorm1d) are watched too, where a target has them (the released code
-watches BatchNorm2d alone); no adaptive variant (no competing student); pooled images of the first phase are enlarged again,
-since small targets take one size. Answers are typical of a class,
-not training samples.
+watches BatchNorm2d alone); no adaptive variant (no competing student); pooled images of the first phase are enlarged
+again, since small targets take one size. Answers are typical of a class, not training samples.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ the directions that raise p_y stop carrying what the class looks like. Schedule 
 then alpha; without the first half accuracy suffers. A negative strength is the paper's other half, ordinary
 smoothing, which raises leakage; it has no schedule.
 
-Published: alpha = -0.05 with hundreds of classes and 100 epochs of Adam, the rate constant to epoch 75, no weight decay.
+Published: alpha = -0.05 with hundreds of classes and 100 epochs of Adam, its rate constant to epoch 75, no decay.
 What acts is alpha / C times the steps spent at it, at the rate they are taken with: 15 epochs whose rate falls to 0
 hardly show it, even at -2, and say nothing of the method. It acted where the norm of the logits on training images
 has grown (`effect`). The loss is unbounded below: the recipe's `clip` is there if it diverges. Suspect masked
