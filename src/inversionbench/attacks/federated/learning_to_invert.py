@@ -7,8 +7,8 @@ so the inverter adapts to the defense.
 1. `pairs` groups of public images (flipped, shifted by up to `shift` pixels) go through the client's protocol;
    images without a label of the task get a random one. All groups of a chunk are one tensor.
 2. disguise: clipping and Gaussian noise where the defense declares them (`_posterior`), noise drawn at every look;
-   quantised as it declares; moved as Guardian moves it, from a start of its own; entries pruned as in the observed update (its share of non-zeros per tensor), signs where
-   only signs arrived.
+   quantised as it declares; moved as Guardian moves it, from a start of its own; entries pruned as in the observed
+   update (its share of non-zeros per tensor), signs where only signs arrived.
 3. hashing to `features` random signed sums, then standardising by the pairs.
 4. inverter "mlp": two hidden layers, sigmoid output; error in the best order of each batch, so the batch has
    no order to learn; Adam, rate x 0.1 at 75 % of the epochs; the epoch with the lowest error on a tenth of the
