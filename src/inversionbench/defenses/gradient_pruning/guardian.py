@@ -17,11 +17,12 @@ strength: the budget |d|^2 / |g|^2 (0: off). The two metrics, the optimisation p
 paper's; the formulas are ours, since its text could not be read. Networks with ReLU have a gradient that is linear in
 pieces: J is taken where it exists.
 
-Budget, blocks and rule are public. `learning_to_invert` runs the rule on its public pairs. Whoever searches could
-compare updates off the range of J(x) on the block directions, where d lies at the true x; measured (ConvNet, strength
-1, 4 clients) this does not help: with x off by noise of rms 0.3 in normalised space, g(x) has moved by 0.06 |g|, while
-a quarter to a third of d, of norm |g|, is off that range. What is left of d buries what tells images apart, 2 to 35
-times at distances from 0.001 to 1. Adam on the projected distance finds 7.9 dB, plain 8.2 (8 clients, 16 x 16).
+Budget, blocks and rule are public. `learning_to_invert` runs the rule on its public pairs. Measured (ConvNet, 32 x 32,
+strength 1, 2 steps, 16 clients): 15.1 dB, where an inverter of plain gradients has 13.8, the mean image 13.1 and
+`inverting_gradients`, which takes g' for g, 9.5. Who searches could compare updates off the range of J(x) on the block
+directions, where d lies at the true x, but that does not help: with x off by noise of rms 0.3 in normalised space,
+g(x) has moved by 0.06 |g|, while a quarter to a third of d, of norm |g|, is off that range. What is left of d buries
+what tells images apart, 2 to 35 times at distances from 0.001 to 1; 7.9 dB where the plain search has 8.2 (16 x 16).
 """
 
 from __future__ import annotations
