@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from inversionbench import registry
-from inversionbench.defenses.base import HOOKS, NONE, Client, Defense, Step
+from inversionbench.defenses.base import HOOKS, NONE, Client, Defense, Step, acted
 from inversionbench.models.base import Trace
 from inversionbench.tracks import TRACKS
 
@@ -148,6 +148,36 @@ def test_public_knowledge_is_plain(name):
     assert isinstance(told, dict)
     assert not told or all(isinstance(key, str) for key in told)
     json.dumps({k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in told.items()})
+
+
+@pytest.mark.parametrize(
+    ("own", "plain", "expected"),
+    [(9.0, 6.0, True), (6.6, 6.0, False), (3.0, 6.0, False), (None, 6.0, None), (9.0, None, None)],
+)
+def test_whether_a_defense_acted(own, plain, expected):
+    def target(value):
+        return {} if value is None else {"effect_logit_norm": value}
+
+    smoothing = registry.get("defense", "negative_label_smoothing")
+    assert acted(smoothing, target(own), target(plain)) is expected
+    assert acted(Defense, target(own), target(plain)) is None  # declares nothing
+    positive = registry.get("defense", "label_smoothing")  # moves it down
+    assert acted(positive, {"effect_logit_norm": 3.0}, {"effect_logit_norm": 6.0}) is True
+    assert acted(positive, {"effect_logit_norm": 6.0}, {"effect_logit_norm": 6.0}) is False
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"keeps_label": True}, "unknown attribute 'keeps_label': did you mean 'keeps_labels'"),
+        ({"effect": ("effect_logits", "higher", 1.5)}, "unknown effect 'effect_logits': did you mean"),
+        ({"effect": ("effect_confidence", "lower", 1.5)}, "a ratio above 1"),
+        ({"effect": ("effect_confidence", "higher", 0.5)}, "a ratio above 1"),
+    ],
+)
+def test_declarations_that_nothing_reads_are_refused(body, message):
+    with pytest.raises(TypeError, match=f"defense Wrong: .*{message}"):
+        type("Wrong", (Defense,), body)
 
 
 class Doubling(Defense):

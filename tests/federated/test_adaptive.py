@@ -1,13 +1,15 @@
 """Attacks that know the defense against the same attack that does not: each must gain on its defense."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from federated_cells import psnr, reconstruct, scenario, target
+from defended_cells import client
+from federated_cells import generator, psnr, reconstruct, scenario, target
 
 from inversionbench import registry
-from inversionbench.attacks.federated._adaptive import compared, view
+from inversionbench.attacks.federated._adaptive import compared, guarded, view
 from inversionbench.attacks.federated._layout import layout_of
 from inversionbench.attacks.federated._objectives import Matching
 from inversionbench.attacks.federated._posterior import Channel, Likelihood
@@ -209,6 +211,35 @@ def test_quantised_gradients_are_learnt(where):
     made.released["defense"] = told
     assert answer.notes["adaptive"] is True
     assert learnt > blind + 0.4
+
+
+def test_pairs_go_through_guardian_as_the_client_goes():
+    """To the bit, in a simulator's own order of values; nothing happens where no budget is declared."""
+    ctx, update = client()
+    shapes = {n: t.shape for n, t in update.items()}
+    layout = layout_of(shapes, [(0, 2, 3, 1) if len(s) == 4 else None for s in shapes.values()])
+    g = layout.flatten({n: t[None] for n, t in update.items()})
+    defense = defended("guardian", 0.5, steps=2)
+    sent = defense.client_update(update, replace(ctx, rng=generator(3)))
+    public, x, y = defense.public_knowledge(), ctx.x[None], ctx.y[None]
+    seen = layout.unflatten(guarded(g, layout, ctx.model, x, y, public, generator(3)))
+    assert all(torch.equal(seen[n][0], sent[n]) for n in sent)
+    for told in ({}, {"budget": 3.0}, defended("guardian", 0.0).public_knowledge()):
+        assert guarded(g, layout, ctx.model, x, y, told, generator(3)) is g
+
+
+def test_guarded_gradients_are_learnt(where):
+    """An attacker who learns from pairs so defended against one who takes g' for g; at strength 0 it is the undefended
+    attack, to the bit."""
+    small = {"pairs": 300, "features": 512, "hidden": 96, "epochs": 12, "rate": 1e-3, "size": 32}
+    defense = defended("guardian", 1.0, steps=2)
+    plain, _ = run(where, defense, **STEPS)
+    learnt, answer = run(where, defense, "learning_to_invert", **small)
+    assert answer.notes["adaptive"] is True
+    assert learnt > plain + 1.5
+    off, undefended = (run(where, d, "learning_to_invert", **{**small, "epochs": 1})[1].data
+                       for d in (defended("guardian", 0.0), NONE))
+    assert torch.equal(off, undefended)
 
 
 def test_pruned_gradients_are_learnt(where):

@@ -19,7 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from inversionbench.errors import suggest
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +42,9 @@ HOOKS = (
     "aggregate",
     "release",
 )
+# What a target's utility says of what a defense changed, on undefended targets too. effect_*: `training.effects`.
+# cos_sent_true: of the update before and after H6, 1 where nothing is done to it.
+EFFECTS = ("effect_confidence", "effect_logit_norm", "effect_label_gap", "cos_sent_true")
 
 
 @dataclass
@@ -105,6 +111,23 @@ class Defense:
     poisson: ClassVar[bool] = False  # in training every image is drawn on its own: batches vary, even to none
     looks_again: ClassVar[bool] = False  # H6 reads the images themselves: behind noise it is no post-processing
     personal: ClassVar[bool] = False  # every client tests with a part of its own: accuracy is the mean over them
+    client_momentum: ClassVar[bool] = False  # clients keep the momentum: the server adds none
+    # what it means to change: one of EFFECTS, "higher" or "lower", and the ratio to undefended from which on it acted
+    effect: ClassVar[tuple[str, str, float] | None] = None
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a declaration that nothing reads, or that no target can answer."""
+        own = {n: v for n, v in vars(cls).items() if not n.startswith("_") and n not in get_annotations(cls)}
+        for name, value in own.items():
+            if not hasattr(Defense, name) and not callable(value) and not hasattr(value, "__get__"):
+                raise TypeError(f"defense {cls.__name__}: unknown attribute '{name}': {suggest(name, vars(Defense))}")
+        if cls.effect is not None:
+            name, direction, ratio = cls.effect
+            if name not in EFFECTS:
+                raise TypeError(f"defense {cls.__name__}: unknown effect '{name}': {suggest(name, EFFECTS)}")
+            if not ((direction == "higher" and ratio > 1) or (direction == "lower" and 0 < ratio < 1)):
+                raise TypeError(f"defense {cls.__name__}: effect: expected 'higher' and a ratio above 1, or 'lower' "
+                                f"and one below 1, got {cls.effect}")
 
     @property
     def crowd(self) -> int:
@@ -198,6 +221,23 @@ class Defense:
 
 
 NONE = Defense()
+
+
+def acted(defense: type[Defense], own: Mapping[str, float], plain: Mapping[str, float]) -> bool | None:
+    """Whether a defense changed what it declares to change, from the utility of a target under it and of an undefended
+    one of the same scenario. None: it declares nothing, or one of the two was not measured.
+
+    >>> class Louder(Defense):
+    ...     effect = ("effect_logit_norm", "higher", 1.5)
+    >>> [acted(Louder, {"effect_logit_norm": norm}, {"effect_logit_norm": 6.0}) for norm in (6.6, 9.0)]
+    [False, True]
+    """
+    if defense.effect is None:
+        return None
+    name, direction, ratio = defense.effect
+    if name not in own or name not in plain:
+        return None
+    return own[name] >= ratio * plain[name] if direction == "higher" else own[name] <= ratio * plain[name]
 
 
 def inert(hooks: frozenset[str], level: str, keeps_labels: bool = False) -> bool:

@@ -81,6 +81,7 @@ class Classifier(Track):
 
         from inversionbench.models.classifiers import build
         from inversionbench.training.device import device
+        from inversionbench.training.effects import effects
         from inversionbench.training.evaluators import plain_state
         from inversionbench.training.global_model import fit_rounds
         from inversionbench.training.loop import evaluate_classifier, fit
@@ -106,7 +107,8 @@ class Classifier(Track):
             rows = halves[i % 2] if scenario.protocol.get("halves") else slice(None)
             state = plain_state(train(model, rows, seed + i + 1, f"sibling {i + 1}"))
             released.setdefault("siblings", []).append({"model": dict(model), "state": state})
-        return Target(released, truth, {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]})
+        utility = {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]}
+        return Target(released, truth, utility | effects(net, x, y, data.classes, seed))
 
     def oracle(
         self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int

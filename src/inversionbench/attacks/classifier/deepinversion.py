@@ -23,9 +23,9 @@ Defaults: the CIFAR-10 run (256 images, 2000 steps, rate 0.1, weights 10 and 2.5
 batch 84, coarse 2000 (first phase on images pooled 2x), iterations 1000, rate 0.25, betas (0.5, 0.9),
 schedule cosine with warm_up 100, statistics 0.01, first 10, tv 1e-4, l2 1e-5, jitter 30, flip and clamp.
 
-Deviations: no adaptive variant (no competing student); pooled images of the first phase are enlarged again,
-since small targets take one size. Answers are typical of a class,
-not training samples.
+Deviations: normalisations of vectors (BatchNorm1d) are watched too, where a target has them (the released code
+watches BatchNorm2d alone); no adaptive variant (no competing student); pooled images of the first phase are enlarged
+again, since small targets take one size. Answers are typical of a class, not training samples.
 """
 
 from __future__ import annotations

@@ -12,10 +12,8 @@ Read it beside a black-box row: a defense that only breaks gradients loses less 
 asking too: `gmi` and `gmi_margin` (another loss on the logits), and the target's own accuracy, which negative
 smoothing costs.
 
-The paper's geometry (classes drawn together by positive smoothing, apart by negative) did not come out on small
-portraits: scatter within classes over scatter between them, held-out images of 12 people, 40 epochs: 0.24 at
-alpha 0.1, 0.22 without, 0.14 at -0.3. Nor did the shield: against an attacker with two losses to choose from, the
-published laptop run has 77 % without, 84 and 81 % at alpha -0.5 and -2.
+Whether the shield holds can only be read off targets on which it acted (`negative_label_smoothing` says when): targets
+trained for a few epochs show neither half of the paper's claim, nor its opposite.
 
 Parameters: those of `ppa`, with 5000 samples, 200 candidates, 70 steps of rate 0.005 and 50 kept, as in the
 study's configuration for CelebA with a prior trained on FFHQ. Deviations: those of `ppa`.

@@ -15,6 +15,7 @@ What the defense does not say (or no defense) leaves everything compared.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -94,6 +95,26 @@ def quantised(g: Tensor, layout: Layout, public: Mapping[str, Any], rng: torch.G
         public["halvings"] + 1, public["quantised"], public["rounding"], outliers=public["outliers"]
     )
     return layout.flatten(rule.read(layout.unflatten(g), public["kinds"], rng))
+
+
+def guarded(
+    g: Tensor, layout: Layout, model: Victim, x: Tensor, y: Tensor, public: Mapping[str, Any], rng: torch.Generator
+) -> Tensor:
+    """Gradients (n, size) of the batches x (n, batch, c, h, w) in [0, 1] with labels y (n, batch) as a client under
+    Guardian sends them, who draws its start anew; of others as they are.
+    """
+    if not public.get("budget") or "coarse" not in public:
+        return g
+    from inversionbench.defenses.gradient_pruning.guardian import Guardian, gradient_at
+
+    rule = Guardian(public["budget"], public["steps"], public["coarse"], public["start"])
+    own = copy.deepcopy(model).requires_grad_()
+    shapes = {name: p.shape for name, p in own.named_parameters()}
+    parts = layout.unflatten(g)
+    flat = torch.cat([parts[name].flatten(1) for name in shapes], dim=1)
+    moves = torch.stack([rule.perturbation(gradient_at(own, c), b, v, rng)[0] for b, c, v in zip(x, y, flat)])
+    pieces = moves.split([shape.numel() for shape in shapes.values()], dim=1)
+    return g + layout.flatten({name: t.unflatten(1, shape) for (name, shape), t in zip(shapes.items(), pieces)})
 
 
 def quiet(model: Victim) -> Victim:

@@ -8,8 +8,8 @@ all layers, no prior, no box, by L-BFGS with learning rate 1 and without line se
 needs a smooth network; with ReLU, on trained networks and for batches it mostly fails, and its results are
 bimodal: read the median and the success rate.
 
-Deviations: at most 100 outer steps (paper 300), a trial stops at a squared distance of 1e-6, and the best
-iterate is kept (without line search the last one may have diverged). Search in the victim's normalised space.
+Deviations: a trial stops at a squared distance of 1e-6, and the best iterate is kept (without line search the last one
+may have diverged). Search in the victim's normalised space.
 Batches are searched as a whole (the paper, for its own optimiser, updates one image per step in turn).
 """
 
@@ -35,7 +35,7 @@ class Dlg(Attack):
     budget = ("steps", "restarts")
     published = {"steps": 300}
 
-    steps: int = 100
+    steps: int = 300
     rate: float = 1.0
     history: int = 100
     restarts: int = 1

@@ -32,7 +32,7 @@ class Idlg(Attack):
     budget = ("steps", "restarts")
     published = {"steps": 300}
 
-    steps: int = 100
+    steps: int = 300
     rate: float = 1.0
     history: int = 100
     restarts: int = 1

@@ -7,8 +7,8 @@ so the inverter adapts to the defense.
 1. `pairs` groups of public images (flipped, shifted by up to `shift` pixels) go through the client's protocol;
    images without a label of the task get a random one. All groups of a chunk are one tensor.
 2. disguise: clipping and Gaussian noise where the defense declares them (`_posterior`), noise drawn at every look;
-   quantised as it declares; entries pruned as in the observed update (its share of non-zeros per tensor), signs where
-   only signs arrived.
+   quantised as it declares; moved as Guardian moves it, from a start of its own; entries pruned as in the observed
+   update (its share of non-zeros per tensor), signs where only signs arrived.
 3. hashing to `features` random signed sums, then standardising by the pairs.
 4. inverter "mlp": two hidden layers, sigmoid output; error in the best order of each batch, so the batch has
    no order to learn; Adam, rate x 0.1 at 75 % of the epochs; the epoch with the lowest error on a tenth of the
@@ -115,7 +115,7 @@ class LearningToInvert(Attack):
         """Public pairs as the server would have received them, and the observed updates in the same features."""
         import torch
 
-        from inversionbench.attacks.federated._adaptive import quantised
+        from inversionbench.attacks.federated._adaptive import guarded, quantised
         from inversionbench.attacks.federated._inverter import CHUNK, Disguise, Hash, Pairs
         from inversionbench.attacks.federated._posterior import Channel
         from inversionbench.attacks.federated._simulate import simulator
@@ -133,14 +133,14 @@ class LearningToInvert(Attack):
             n = len(index) // batch
             x, y = augment(public.images(index.numpy()), look, rng), public.labels(index.numpy())
             guess = torch.randint(problem.model.classes, y.shape, generator=rng)
-            x, y = x.to(problem.where), problem.one_hot(torch.where(y < 0, guess, y))
+            x, y = x.to(problem.where).unflatten(0, (n, batch)), torch.where(y < 0, guess, y).unflatten(0, (n, batch))
             with torch.no_grad():
-                images = problem.model.front(x).unflatten(0, (n, batch))
-                g = channel.mean(client, images, y.unflatten(0, (n, batch)))
-                g = quantised(g, layout, knowledge.defense, rng)
+                g = channel.mean(client, problem.model.front(x), problem.one_hot(y))
+            g = guarded(g, layout, problem.model, x, y.to(problem.where), knowledge.defense, rng)
+            g = quantised(g, layout, knowledge.defense, rng)
             disguise = disguise or Disguise.seen(observed, layout, g)
             fs.append(hashing(disguise(g, layout)))
-            xs.append(x.view(n, batch, -1))
+            xs.append(x.flatten(2))
         assert disguise is not None
         noise = channel.deviation * hashing.counts.sqrt()  # of sums of so many entries
         pairs = Pairs(torch.cat(fs), torch.cat(xs), noise.to(xs[0].device))

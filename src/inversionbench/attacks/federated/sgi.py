@@ -16,9 +16,9 @@ iterate starts anew at every switch. bn is 0 here (paper 1e-4): set it for victi
 statistics are to be had it raises `AccessDenied`. A random mask gives a noisy matching loss: the restart and the
 iterate with the lowest masked value win.
 
-Measured (small ConvNet, 16 x 16 pixels, 8 batches of 2, 150 steps, untrained / after 30 rounds): stages 14.9
-/ 15.5 dB, all tensors from the start 16.6 / 17.2, `inverting_gradients` 17.3 / 17.8. The paper's gain is one of deep
-networks; with eight tensors the first stages leave little to match while the rate is highest.
+Measured (small ConvNet, 32 x 32 pixels, 4 clients of 4 photographs, labels known, 300 steps, one seed): 17.8 dB with
+stages (18.5 after 900 steps), 17.6 with all tensors from the start, `inverting_gradients` 18.3. On eight tensors the
+stages neither cost nor gain anything; that they gain on deep networks, as the paper says, is not shown here.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ original; `to_transformed` in the records shows that the transformed image may l
 
 Measured on the small convolutional network (14 random policies, 8 to 10 photographs, five networks): the rank
 correlation of S_pri with the attack's PSNR to T(x) was 0.63, -0.15, 0.06, -0.14 and 0.02, with the PSNR to the original
-about 0: the score does not predict this attack on this network. What protects is how far T(x) is from x.
+about 0. The 95 % interval of a correlation of 14 points is about +-0.53: that the score predicts the attack, as the
+paper says, is not shown here, nor that it does not.
 
 Deviations: 150 candidates for 1,500; 20 images, K = 10, a threshold relative to the candidates; borders are reflected;
 the library of 50 has our numbering (11 operations at four magnitudes and six more); the usual crop and flip is not

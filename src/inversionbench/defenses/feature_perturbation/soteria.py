@@ -36,6 +36,7 @@ class Soteria(Defense):
     id = "soteria"
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
+    effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True
 
     layer: str = ""

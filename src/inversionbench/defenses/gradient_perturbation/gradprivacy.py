@@ -44,6 +44,7 @@ class GradPrivacy(Defense):
     id = "gradprivacy"
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
+    effect = ("cos_sent_true", "lower", 0.999)
     places = ("compensate", "transform")
     looks_again = True
 

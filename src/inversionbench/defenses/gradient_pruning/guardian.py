@@ -15,8 +15,14 @@ blocks of that size: an attacker with a smoothness prior would never move along 
 
 strength: the budget |d|^2 / |g|^2 (0: off). The two metrics, the optimisation per batch and the special start are the
 paper's; the formulas are ours, since its text could not be read. Networks with ReLU have a gradient that is linear in
-pieces: J is taken where it exists. No attacker of this collection makes use of the budget and the block size, which are
-public: its rows are those of attackers who take g' for g.
+pieces: J is taken where it exists.
+
+Budget, blocks and rule are public. `learning_to_invert` runs the rule on its public pairs. Measured (ConvNet, 32 x 32,
+strength 1, 2 steps, 16 clients): 15.1 dB, where an inverter of plain gradients has 13.8, the mean image 13.1 and
+`inverting_gradients`, which takes g' for g, 9.5. Who searches could compare updates off the range of J(x) on the block
+directions, where d lies at the true x, but that does not help: with x off by noise of rms 0.3 in normalised space,
+g(x) has moved by 0.06 |g|, while a quarter to a third of d, of norm |g|, is off that range. What is left of d buries
+what tells images apart, 2 to 35 times at distances from 0.001 to 1; 7.9 dB where the plain search has 8.2 (16 x 16).
 """
 
 from __future__ import annotations
@@ -44,6 +50,7 @@ class Guardian(Defense):
     id = "guardian"
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
+    effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True
     budget = ("steps",)
 
@@ -124,8 +131,8 @@ class Guardian(Defense):
         return F.interpolate(F.avg_pool2d(a, k), scale_factor=k, mode="nearest")
 
     def public_knowledge(self) -> dict[str, Any]:
-        """The budget; the direction depends on the private images."""
-        return {"budget": self.strength, "coarse": self.coarse, "start": self.start}
+        """The rule; the direction depends on the private images and on the client's draw."""
+        return {"budget": self.strength, "steps": self.steps, "coarse": self.coarse, "start": self.start}
 
 
 def gradient_at(model: nn.Module, y: Tensor) -> Gradient:

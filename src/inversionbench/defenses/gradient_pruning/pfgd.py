@@ -38,6 +38,7 @@ class Pfgd(Defense):
     id = "pfgd"
     hooks = frozenset({"client_update"})
     tracks = ("federated",)
+    effect = ("cos_sent_true", "lower", 0.999)
 
     keep: str = "magnitude"
 

@@ -40,6 +40,8 @@ class Bido(Defense):
     id: ClassVar[str] = "bido"
     hooks: ClassVar[frozenset[str]] = frozenset({"loss"})
     tracks: ClassVar[tuple[str, ...]] = ("classifier",)
+    # at the published ratio it is the label term that moves: D(X, Z) rises with it (see above)
+    effect: ClassVar[tuple[str, str, float] | None] = ("effect_label_gap", "lower", 0.85)
 
     strength: float = 0.0
     ratio: float = 10.0

@@ -77,8 +77,8 @@ class Chain(Defense):
         return max((p.crowd for p in self.parts), default=1)
 
     @property
-    def client_momentum(self) -> bool:
-        return any(getattr(p, "client_momentum", False) for p in self.parts)
+    def client_momentum(self) -> bool:  # type: ignore[override]
+        return any(p.client_momentum for p in self.parts)
 
     @property
     def poisson(self) -> bool:  # type: ignore[override]
