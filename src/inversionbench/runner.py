@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inversionbench import cells, provenance, records
+from inversionbench import cells, numerics, provenance, records
 from inversionbench.cells import Group, text
 from inversionbench.errors import UserError
 from inversionbench.files import atomic, atomic_folder, read_json, write_json
@@ -45,7 +45,7 @@ def prepare(params: Params, dataset: str, download: bool = False) -> None:
         if parts and not reason:
             combine(params.folder / "data" / parts[0], params.folder / "data" / parts[1], folder)
         elif not parts:
-            write(*params.dataset(dataset), params.data_root, folder, download=download)
+            write(*params.dataset(dataset), params.data_root, folder, seed=params.seed, download=download)
     except MissingData as error:
         reason = str(error)
     if reason:
@@ -71,7 +71,7 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
         for seed in range(scenario.target_seeds):
             with _Clock() as clock:
                 # by the data set, not the scenario: what differs in one thing is measured on the same images
-                draw = seed_of(scenario.dataset, "target", seed)
+                draw = seed_of(params, scenario.dataset, "target", seed)
                 target = track.train_target(scenario, defense, data, draw, progress)
             _save(released / f"{seed}.pt", target.released)
             _save(truth / f"{seed}.pt", {"truth": target.truth, "utility": target.utility})
@@ -88,7 +88,8 @@ def train_evaluator(params: Params, entry: str) -> None:
         data = _data(params, given["dataset"])
         track = get_track(given["track"])
         with _Clock() as clock:
-            state = track.train_evaluator(given.get("options") or {}, data, seed_of(entry, "evaluator"), progress)
+            draw = seed_of(params, entry, "evaluator")
+            state = track.train_evaluator(given.get("options") or {}, data, draw, progress)
         _save(folder / "evaluator.pt", state)
         _timing(params, clock, "evaluators", entry)
 
@@ -103,7 +104,7 @@ def train_prior(params: Params, dataset: str, entry: str) -> None:
             write_json(folder / UNAVAILABLE, reason)
             return
         public = _public(params, dataset)[0]
-        rng = torch.Generator().manual_seed(seed_of(dataset, entry, "prior"))
+        rng = torch.Generator().manual_seed(seed_of(params, dataset, entry, "prior"))
         unfinished = _unfinished(params, entry, public, dataset)
         with _Clock() as clock:
             state = recipe.train(public, rng, progress, checkpoint=unfinished)
@@ -129,8 +130,8 @@ def train_target_prior(params: Params, scenario_name: str, defense: str, strengt
         public = _public(params, scenario.dataset)[0]
         base = _shared_prior(params, recipe.base, scenario.dataset) if recipe.base else None
         for seed in range(scenario.target_seeds):
-            rng = torch.Generator().manual_seed(seed_of(scenario_name, entry, "prior", seed))
-            released, draw = _load(targets / f"{seed}.pt"), seed_of(scenario_name, "release", seed)
+            rng = torch.Generator().manual_seed(seed_of(params, scenario_name, entry, "prior", seed))
+            released, draw = _load(targets / f"{seed}.pt"), seed_of(params, scenario_name, "release", seed)
             oracle = track.oracle(scenario, released, recipe, recipe.level, hidden, draw)
             target = provenance.file_digest(targets / f"{seed}.pt")
             unfinished = _unfinished(params, entry, public, scenario_name, defense, text(strength), str(seed), target)
@@ -152,7 +153,8 @@ def _unfinished(params: Params, entry: str, public: Any, *key: str) -> Path:
     base = prior.described.attributes.get("base")
     recipes = [repr(params.priors[name].build()) for name in (entry, base) if name]
     images = hashlib.sha256(np.ascontiguousarray(public.x).tobytes()).hexdigest()
-    digest = provenance.config_digest([recipes, provenance.code_digest(prior.described.module), images, *key])
+    code = provenance.code_digest(prior.described.module)
+    digest = provenance.config_digest([recipes, code, images, *key, params.seed, numerics.active()])
     return params.folder / "unfinished" / f"{entry}-{digest[:16]}.pt"
 
 
@@ -221,8 +223,9 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     if priors:
         knowledge.grant(priors=priors)
     level = entry.level(group.scenario)
-    oracle = track.oracle(scenario, released, method, level, defense, seed_of(group.scenario, "release", seed))
-    rng = torch.Generator().manual_seed(seed_of(group.scenario, group.attack, seed))
+    draw = seed_of(params, group.scenario, "release", seed)
+    oracle = track.oracle(scenario, released, method, level, defense, draw)
+    rng = torch.Generator().manual_seed(seed_of(params, group.scenario, group.attack, seed))
     try:
         answer = method.run(oracle, knowledge, rng)
         status, reason = "ok", ""
@@ -294,7 +297,7 @@ def _judge(
     }
     if result["status"] == "ok":
         answer = _reconstruction(result["answer"])
-        judge_seed = seed_of(group.scenario, "evaluate", seed)
+        judge_seed = seed_of(params, group.scenario, "evaluate", seed)
         done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
         found |= _measured(done, {**answer.notes, **done.facts})
         _save_gallery(out, done)
@@ -347,8 +350,11 @@ def _base_record(params: Params, group: Group, key: str, strength: float, seed: 
                 "subjects": scenario.subjects,
             },
             "dataset": params.datasets[scenario.dataset] or {},
+            **({"seed": params.seed} if params.seed else {}),
         },
-        "provenance": {"versions": provenance.versions(), "code": attack_code(params, group)},
+        "provenance": {
+            "versions": provenance.versions(), "code": attack_code(params, group), **numerics.provenance()
+        },
     }
 
 
@@ -434,8 +440,10 @@ def _inputs(params: Params, group: Group, strength: float, scenario: Scenario, s
     return found
 
 
-def seed_of(*parts: Any) -> int:
-    """A 63-bit seed from names and numbers: stable, and different for different parts."""
+def seed_of(params: Params, *parts: Any) -> int:
+    """A 63-bit seed from names and numbers and the run's own seed: stable, and different for different parts."""
+    if params.seed:
+        parts = (f"seed {params.seed}", *parts)
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]) >> 1
 
 
