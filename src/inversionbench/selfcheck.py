@@ -97,9 +97,10 @@ def decompositions() -> list[Any]:
     spd = a @ a.T + 60 * torch.eye(60)
     root = np.real(scipy.linalg.sqrtm(spd.double().numpy()))
     z = torch.fft.rfft2(numbers(8, 64, 48))
+    squares = torch.linalg.lstsq(a[:, :20], a[:, 20:22], driver="gelsd")  # the default driver reads unset pivots
     return [torch.linalg.svdvals(a), torch.linalg.svdvals(a.double()), torch.linalg.cholesky(spd), z.real, z.imag,
-            torch.linalg.eigvalsh(spd), torch.linalg.solve(a, a[:, :3]), torch.linalg.lstsq(a[:, :20], a[:, 20:22])[0],
-            root, np.linalg.svd(a.numpy())[1]]  # fmt: skip
+            torch.linalg.eigvalsh(spd), torch.linalg.solve(a, a[:, :3]), squares.solution, root,
+            np.linalg.svd(a.numpy())[1]]  # fmt: skip
 
 
 def numpy() -> list[Any]:
