@@ -16,6 +16,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Expected numbers are those of the processor; a GPU rounds otherwise.
 os.environ.setdefault("INVERSIONBENCH_DEVICE", "cpu")
 
+from inversionbench import numerics
 from inversionbench.numerics import PORTABLE
 
 NUMERICS = MappingProxyType({
@@ -36,8 +37,13 @@ def pytest_configure(config):
     """Before torch is imported, here and (by inheritance) in the workers of xdist and in child processes."""
     for name in PORTABLE:
         os.environ.pop(name, None)
-    os.environ |= NUMERICS[config.getoption("--numerics")]
-    os.environ["TEST_NUMERICS"] = config.getoption("--numerics")
+    chosen = config.getoption("--numerics")
+    os.environ |= NUMERICS[chosen]
+    if chosen == "portable":
+        numerics.apply(chosen)
+    else:  # commands called in this process keep it as it is
+        numerics.apply = lambda name: None
+    os.environ["TEST_NUMERICS"] = chosen
     os.environ["TEST_SEED_SHIFT"] = str(config.getoption("--seed-shift"))
     if config.getoption("--seed-shift"):
         _shift_seeds(config.getoption("--seed-shift"))

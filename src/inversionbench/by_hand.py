@@ -163,8 +163,8 @@ def explain(params: Params, key: str) -> str:
     lines += [f"    {part}: {_shown(values)}" for part, values in record["parameters"].items() if values]
     lines.append("  made from (digest, unchanged since):")
     for name, digest in record["provenance"].items():
-        if name == "device":
-            lines.append(f"    device: {digest}")
+        if name in ("device", "numerics", "processor"):
+            lines.append(f"    {name}: {digest}")
         elif name == "versions":
             lines.append(f"    versions: {_shown(digest)}")
         else:

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inversionbench import __version__
+from inversionbench import __version__, numerics
 from inversionbench.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -74,6 +74,12 @@ def _people(commands: Any) -> None:
     add("export", _export, "write a finished run as a small folder for git: tables, figures, costs, what it was",
         [("--to", {"type": Path, "help": "folder (default: results/published/SCALE)"}),
          ("--incomplete", {"action": "store_true", "help": "also where cells have no record"})])  # fmt: skip
+    add("compare", _compare, "compare the records of a run with published ones, or with those of another run",
+        [("published", {"type": Path, "metavar": "FOLDER", "help": "results/published/SCALE, or a run's folder"}),
+         ("--run", {"type": Path, "metavar": "FOLDER", "help": "of the run (default: of the scale)"})])  # fmt: skip
+    add("selfcheck", _selfcheck, "does this machine compute the published bits?",
+        [("--numerics", {"choices": numerics.CHOICES, "default": "portable", "help": "default: portable"}),
+         ("--write", {"action": "store_true", "help": "record what this machine computes"})])  # fmt: skip
     add("publish", _publish, "keep what a run made: DVC commit, and push where a remote is set", [])
     add("restore", _restore, "bring back what was published, so that nothing is computed again", [])
     add("readme", _readme, "write the coverage table into README.md",
@@ -122,7 +128,9 @@ def _params(args: argparse.Namespace) -> Params:
     for name in names:
         if not (SCALES / f"{name}.yaml").is_file():
             raise UserError(f"no scale '{name}': {suggest(name, [p.stem for p in SCALES.glob('*.yaml')])}")
-    return read(args.params, *(SCALES / f"{name}.yaml" for name in names))
+    params = read(args.params, *(SCALES / f"{name}.yaml" for name in names))
+    numerics.apply(params.numerics)  # before any import of torch or NumPy
+    return params
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -197,6 +205,24 @@ def _export(args: argparse.Namespace) -> None:
 
     folder = _params(args).folder
     print(export(folder, args.to or folder.parent / "published" / folder.name, args.incomplete))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from inversionbench.survey import compare
+
+    run = args.run or (_params(args).folder if args.scale else None) or compare.run_of(args.published)
+    lines, equal = compare.compare(args.published, run)
+    print(*lines, sep="\n")
+    return int(not equal)
+
+
+def _selfcheck(args: argparse.Namespace) -> int:
+    numerics.apply(args.numerics)
+    from inversionbench.selfcheck import selfcheck
+
+    lines, equal = selfcheck(args.write)
+    print(*lines, sep="\n")
+    return int(not equal)
 
 
 def _publish(args: argparse.Namespace) -> int:

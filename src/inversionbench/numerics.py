@@ -2,9 +2,9 @@
 
 torch, MKL, oneDNN, OpenBLAS and NumPy look at the processor and take the widest instructions it has; sums are then
 added in another order, and a trained network differs in the last bits, then in a few predictions of a thousand. Under
-`portable` all of them stay within AVX2, which x86-64 processors have had since 2013 (Intel) and 2015 (AMD); MKL runs in
-its mode for equal results on processors of any maker. `native` leaves everything to the libraries: faster where there
-is AVX-512, and other bits. On arm64 and on GPUs results differ from x86-64 in rounding whatever is set here.
+`portable` all of them stay within AVX2, which x86-64 processors have had since 2013 (Intel) and 2015 (AMD), and MKL
+runs in its mode for equal results on processors of any maker. What no setting reaches, `torch.sqrt` and its kin, is
+computed by NumPy: see `Exact`. `native` leaves everything to the libraries. docs/numerics.md says what is equal where.
 
 The libraries read these variables when they are loaded, so `apply` comes before torch and NumPy are imported, and
 child processes inherit it. This module imports nothing but the standard library.
@@ -12,9 +12,18 @@ child processes inherit it. This module imports nothing but the standard library
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.util
 import os
+import platform
 import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from inversionbench.errors import UserError
 
 PORTABLE: Mapping[str, str] = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch: elementwise work, reductions, backward of convolutions
@@ -25,28 +34,125 @@ PORTABLE: Mapping[str, str] = {
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: exp, log, order of equal values in a sort
 }
 CHOICES = ("portable", "native")
+_KEPT: list[Any] = []  # what torch forgets when nobody holds it
 
 
 def apply(name: str) -> None:
-    """Set this process's environment, and so that of its children, to `name`, one of `CHOICES`.
+    """Set this process, and by inheritance its children, to `name`, one of `CHOICES`.
 
-    Raises `ValueError` for another name, and `RuntimeError` where torch or NumPy were loaded under other settings:
-    they no longer listen.
+    Where the processor cannot compute as others do (see `possible`), "portable" changes nothing. Raises `ValueError`
+    for another name, and `UserError` where torch or NumPy were loaded under other settings: they no longer listen.
     """
     if name not in CHOICES:
         raise ValueError(f"numerics '{name}': expected {' or '.join(CHOICES)}")
-    wanted = dict(PORTABLE) if name == "portable" else {k: v for k, v in os.environ.items() if k in PORTABLE}
-    if name == "native" and active() == "portable":
-        wanted = {}
-    if wanted == {k: v for k, v in os.environ.items() if k in PORTABLE}:
-        return
-    if loaded := [library for library in ("torch", "numpy") if library in sys.modules]:
-        raise RuntimeError(f"numerics '{name}' must be chosen before {' and '.join(loaded)} are imported")
-    for variable in PORTABLE:
-        os.environ.pop(variable, None)
-    os.environ.update(wanted)
+    if name == "portable" and possible():
+        if not _set():
+            _listening(name)
+            os.environ.update(PORTABLE)
+        _replace()
+    elif name == "native" and _set():  # inherited from a portable parent: what the user had set is not known
+        _listening(name)
+        for variable in PORTABLE:
+            del os.environ[variable]
 
 
 def active() -> str:
-    """What this process's environment says: "portable" where it holds all settings, else "native"."""
-    return "portable" if all(os.environ.get(k) == v for k, v in PORTABLE.items()) else "native"
+    """What this process computes under: "portable" where everything was set, else "native"."""
+    return "portable" if _set() and _Replacing.done else "native"
+
+
+def possible() -> bool:
+    """Whether this processor can compute as others do: x86-64 with AVX2 and FMA (elsewhere torch told to use AVX2
+    would stop at an illegal instruction)."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    except OSError:  # not Linux: nothing there says it, and such processors are rare by now
+        return True
+    return {"avx2", "fma"} <= set(flags)
+
+
+def provenance() -> dict[str, str]:
+    """For a record: "numerics", and where they are the processor's own its "processor" as torch names it."""
+    if active() == "portable":
+        return {"numerics": "portable"}
+    import torch
+
+    return {"numerics": "native", "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"}
+
+
+def _set() -> bool:
+    return all(os.environ.get(variable) == value for variable, value in PORTABLE.items())
+
+
+def _listening(name: str) -> None:
+    if loaded := [library for library in ("torch", "numpy") if library in sys.modules]:
+        raise UserError(f"numerics '{name}' must be chosen before the import of {' and '.join(loaded)}: call "
+                        f"inversionbench.numerics.apply('{name}') first")  # fmt: skip
+
+
+class _Replacing(importlib.abc.MetaPathFinder):
+    """Calls `_replace_roots` as soon as torch has been imported."""
+
+    done = False
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name != "torch":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec("torch")
+        if spec is None or spec.loader is None:
+            return spec
+        load = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            load(module)
+            _replace_functions()
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _replace() -> None:
+    if _Replacing.done:
+        return
+    _Replacing.done = True
+    if "torch" in sys.modules:
+        _replace_functions()
+    else:
+        sys.meta_path.insert(0, _Replacing())
+
+
+def _replace_functions() -> None:
+    """Square roots of tensors from NumPy: correctly rounded, so the same everywhere, and no slower.
+
+    torch takes them from MKL, which estimates them with RSQRTPS on all but new Intel processors and refines the
+    estimate; what the instruction estimates is each maker's own affair, and no setting keeps MKL from it. Adam divides
+    by such a root at every step. (`tensor ** 0.5` does not come this way: write `tensor.sqrt()`.)
+    """
+    import numpy as np
+    import torch
+
+    def into(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        with np.errstate(invalid="ignore"):  # of negative numbers: NaN, as in torch
+            if x.dtype == out.dtype and x.dtype != torch.bfloat16:
+                np.sqrt(x.detach().numpy(), out=out.detach().numpy())
+                return out
+            wide = torch.float32 if out.dtype == torch.bfloat16 else out.dtype
+            return out.copy_(torch.from_numpy(np.sqrt(x.detach().to(wide).numpy())))
+
+    def sqrt(x: torch.Tensor) -> torch.Tensor:
+        own = x.is_floating_point() or x.is_complex()
+        return into(x, torch.empty_like(x, dtype=x.dtype if own else torch.get_default_dtype()))
+
+    def sqrt_out(x: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        return into(x, out if out.shape == x.shape else out.resize_(x.shape))
+
+    def sqrt_(x: torch.Tensor) -> torch.Tensor:
+        return into(x, x)
+
+    library = torch.library.Library("aten", "IMPL")
+    _KEPT.append(library)
+    for name, function in (("sqrt", sqrt), ("sqrt.out", sqrt_out), ("sqrt_", sqrt_)):
+        library.impl(name, function, "CPU", allow_override=True)

@@ -4,6 +4,8 @@
     results: results
     data: {root: null}               # folder of downloaded data; null: INVERSIONBENCH_DATA
     tracking: {uri: null}            # null: sqlite:///<results>/mlflow.db
+    compute: {numerics: portable}    # portable: the same bits on every x86-64 processor; native: this processor's own
+    seed: 0                          # another number: data, targets, attacks and evaluations all drawn anew
     resources:  RULE: {mem_mb, runtime, gpu, cpus_per_task}    # what its jobs ask of a cluster
     only: [SCENARIO, ...]            # run these scenarios and forget the others
     datasets:   ENTRY: {source?, options of data/<source>.py} or {private_from: ENTRY, public_from: ENTRY}
@@ -41,6 +43,8 @@ SECTIONS = (
     "results",
     "data",
     "tracking",
+    "compute",
+    "seed",
     "resources",
     "only",
     "datasets",
@@ -126,6 +130,8 @@ class Params:
     attacks: Mapping[str, Entry]
     defenses: Mapping[str, Entry]
     raw: Mapping[str, Any]
+    numerics: str = "portable"
+    seed: int = 0
 
     def dataset(self, entry: str) -> tuple[str, dict[str, Any]]:
         """The data set behind an entry of `datasets:`, and its options."""
@@ -179,7 +185,8 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
     if problems:
         raise UserError(f"{source}:\n  " + "\n  ".join(problems))
 
-    sections = {s: {k: v for k, v in (raw.get(s) or {}).items() if v is not None} for s in SECTIONS[6:]}
+    entries_of = SECTIONS[SECTIONS.index("datasets") :]
+    sections = {s: {k: v for k, v in (raw.get(s) or {}).items() if v is not None} for s in entries_of}
     if raw.get("only"):
         attempt(_keep, raw["only"], sections)
     for name, options in sections["datasets"].items():
@@ -217,6 +224,8 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
         attacks=entries["attacks"],
         defenses=entries["defenses"],
         raw=raw,
+        numerics=(raw.get("compute") or {}).get("numerics", "portable"),
+        seed=raw.get("seed", 0),
     )
 
 
@@ -232,6 +241,8 @@ def _schema_errors(raw: Mapping[str, Any]) -> list[str]:
             allowed = list(error.schema.get("properties", {}))
             for key in sorted(set(error.instance) - set(allowed)):
                 out.append(f"{where}: unknown key '{key}': {suggest(key, allowed)}")
+        elif error.validator == "enum":
+            out.append(f"{where}: '{error.instance}': {suggest(str(error.instance), error.validator_value)}")
         else:
             out.append(f"{where}: {error.message}")
     return out

@@ -166,11 +166,11 @@ class Plan:
 
     def prepare(self, dataset: str) -> dict[str, str]:
         if parts := self.params.combined(dataset):
-            return _param(parts, "inversionbench.data.prepare")
+            return self._param(parts, "inversionbench.data.prepare")
         source, options = self.params.dataset(dataset)
         method = registry.describe("dataset", source)
         config = {"options": options, "files": self._files(source, options)}
-        return _param(config, method.module, "inversionbench.data.prepare")
+        return self._param(config, method.module, "inversionbench.data.prepare")
 
     def train_target(self, scenario: str, defense: str) -> dict[str, str]:
         s = self.params.scenarios[scenario]
@@ -184,16 +184,17 @@ class Plan:
             "defense": entry.parameters(scenario) if defense != "none" else {},
         }
         modules = runner.defense_modules(self.params, defense)
-        return _param(config, *_steps(s.track, "train_target", "price"), *modules, "inversionbench.runner:train_target")
+        steps = _steps(s.track, "train_target", "price")
+        return self._param(config, *steps, *modules, "inversionbench.runner:train_target")
 
     def train_evaluator(self, judge: str) -> dict[str, str]:
         given = self.params.evaluators[judge]
         track = f"inversionbench.tracks.{given['track']}:train_evaluator"
-        return _param(given, track, "inversionbench.runner:train_evaluator")
+        return self._param(given, track, "inversionbench.runner:train_evaluator")
 
     def train_prior(self, prior: str) -> dict[str, str]:
         entry = self.params.priors[prior]
-        return _param(entry.parameters(), entry.described.module)
+        return self._param(entry.parameters(), entry.described.module)
 
     def attack(self, key: str) -> dict[str, str]:
         group = self.groups[key]
@@ -209,7 +210,7 @@ class Plan:
         }
         if instead := self.params.attacks[group.attack].instead:
             config["priors"] = dict(instead)
-        return {"config": _json(config), "code": runner.attack_code(self.params, group)}
+        return {**self._param(config), "code": runner.attack_code(self.params, group)}
 
     def evaluate(self, key: str) -> dict[str, str]:
         groups = cells.of_attack(self.params, key)
@@ -223,14 +224,19 @@ class Plan:
             "metrics": scenario.metrics,
             "groups": [group.key for group in groups],
         }
-        return _param(config, *steps, *modules, "inversionbench.runner:evaluate")
+        return self._param(config, *steps, *modules, "inversionbench.runner:evaluate")
 
     def survey(self) -> dict[str, str]:
         folder = Path(runner.__file__).parent
         others = [p for p in sorted(folder.rglob("*")) if p.suffix in (".j2", ".csv", ".yaml")]
         config = {"groups": sorted(self.groups), "templates": [file_digest(p) for p in others]}
         tracks = sorted({f"inversionbench.tracks.{s.track}" for s in self.params.scenarios.values()})
-        return _param({**config, "tracks": [file_digest(_path(t)) for t in tracks]}, "inversionbench.survey.build")
+        return self._param({**config, "tracks": [file_digest(_path(t)) for t in tracks]}, "inversionbench.survey.build")
+
+    def _param(self, config: Any, *modules: str) -> dict[str, str]:
+        """What a rule depends on, short: its part of the parameters with what every number hangs on, and its code."""
+        whole = {"config": config, "seed": self.params.seed, "numerics": self.params.numerics}
+        return {"config": config_digest(whole), "code": code_digest("inversionbench.numerics", *modules)}
 
     def _files(self, name: str, options: Mapping[str, Any]) -> list[list[Any]]:
         """Size and time of the declared files of a data set: it is prepared again when they appear."""
@@ -248,12 +254,3 @@ def _steps(track: str, *names: str) -> list[str]:
 
 def _path(module: str) -> Path:
     return Path(runner.__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
-
-
-def _param(config: Any, *modules: str) -> dict[str, str]:
-    return {"config": _json(config), "code": code_digest(*modules)}
-
-
-def _json(config: Any) -> str:
-    """Short, and different where the configuration differs; params.json holds the values themselves."""
-    return config_digest(config)

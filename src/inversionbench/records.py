@@ -24,7 +24,8 @@ record.json
     knowledge    what the attack used: {"used": [...], protocol and scenario facts}
     parameters   {"attack", "priors", "defense", "scenario", ...}: every parameter, defaults included
     facts        what else the evaluation found out
-    provenance   {"code", "data", "target", "prior", "evaluator": digests, "versions": {...}}
+    provenance   {"code", "data", "target", "prior", "evaluator": digests, "versions": {...}, "device",
+                 "numerics": "portable" | "native", "processor" where native}
 """
 
 from __future__ import annotations
@@ -150,6 +151,14 @@ def write(folder: Path, record: Mapping[str, Any], timing: Mapping[str, Any] | N
 def digest(record: Mapping[str, Any]) -> str:
     """sha256 of a record without its timing."""
     plain = {k: v for k, v in record.items() if k not in ("timing", "folder")}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def content(record: Mapping[str, Any]) -> str:
+    """sha256 of what a record says, equal where two runs are: without clocks, without what names code, versions and
+    machine, and without reasons of what is unavailable, which name folders."""
+    left_out = ("timing", "folder", "provenance", "schema", *(["reason"] if record["status"] == "unavailable" else []))
+    plain = {k: v for k, v in record.items() if k not in left_out} | {"unavailable": sorted(record["unavailable"])}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inversionbench import cells, provenance, records
+from inversionbench import cells, numerics, provenance, records
 from inversionbench.cells import Group, text
 from inversionbench.errors import UserError
 from inversionbench.files import atomic, atomic_folder, read_json, write_json
@@ -47,7 +47,7 @@ def prepare(params: Params, dataset: str, download: bool = False) -> None:
         if parts and not reason:
             combine(params.folder / "data" / parts[0], params.folder / "data" / parts[1], folder)
         elif not parts:
-            write(*params.dataset(dataset), params.data_root, folder, download=download)
+            write(*params.dataset(dataset), params.data_root, folder, seed=params.seed, download=download)
     except MissingData as error:
         reason = str(error)
     if reason:
@@ -71,13 +71,13 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
             write_json(truth / UNAVAILABLE, reason)
             return
         with _Clock() as clock:
-            utility, trials = track.price(scenario, defense, data, seed_of(scenario.dataset, "price"), progress)
+            utility, trials = track.price(scenario, defense, data, seed_of(params, scenario.dataset, "price"), progress)
         if trials:
             _timing(params, clock, "prices", scenario_name, defense_name, text(strength))
         for seed in range(scenario.target_seeds):
             with _Clock() as clock:
                 # by the data set, not the scenario: what differs in one thing is measured on the same images
-                draw = seed_of(scenario.dataset, "target", seed)
+                draw = seed_of(params, scenario.dataset, "target", seed)
                 target = track.train_target(scenario, defense, data, draw, progress)
             _save(released / f"{seed}.pt", target.released)
             hidden = {"truth": target.truth, "utility": target.utility | utility, "trials": trials}
@@ -95,7 +95,8 @@ def train_evaluator(params: Params, entry: str) -> None:
         data = _data(params, given["dataset"])
         track = get_track(given["track"])
         with _Clock() as clock:
-            state = track.train_evaluator(given.get("options") or {}, data, seed_of(entry, "evaluator"), progress)
+            draw = seed_of(params, entry, "evaluator")
+            state = track.train_evaluator(given.get("options") or {}, data, draw, progress)
         _save(folder / "evaluator.pt", state)
         _timing(params, clock, "evaluators", entry)
 
@@ -110,7 +111,7 @@ def train_prior(params: Params, dataset: str, entry: str) -> None:
             write_json(folder / UNAVAILABLE, reason)
             return
         public = _public(params, dataset)[0]
-        rng = torch.Generator().manual_seed(seed_of(dataset, entry, "prior"))
+        rng = torch.Generator().manual_seed(seed_of(params, dataset, entry, "prior"))
         unfinished = _unfinished(params, entry, public, dataset)
         with _Clock() as clock:
             state = recipe.train(public, rng, progress, checkpoint=unfinished)
@@ -136,8 +137,8 @@ def train_target_prior(params: Params, scenario_name: str, defense: str, strengt
         public = _public(params, scenario.dataset)[0]
         base = _shared_prior(params, recipe.base, scenario.dataset) if recipe.base else None
         for seed in range(scenario.target_seeds):
-            rng = torch.Generator().manual_seed(seed_of(scenario_name, entry, "prior", seed))
-            released, draw = _load(targets / f"{seed}.pt"), seed_of(scenario_name, "release", seed)
+            rng = torch.Generator().manual_seed(seed_of(params, scenario_name, entry, "prior", seed))
+            released, draw = _load(targets / f"{seed}.pt"), seed_of(params, scenario_name, "release", seed)
             oracle = track.oracle(scenario, released, recipe, recipe.level, hidden, draw)
             target = provenance.file_digest(targets / f"{seed}.pt")
             unfinished = _unfinished(params, entry, public, scenario_name, defense, text(strength), str(seed), target)
@@ -159,7 +160,8 @@ def _unfinished(params: Params, entry: str, public: Any, *key: str) -> Path:
     base = prior.described.attributes.get("base")
     recipes = [repr(params.priors[name].build()) for name in (entry, base) if name]
     images = hashlib.sha256(np.ascontiguousarray(public.x).tobytes()).hexdigest()
-    digest = provenance.config_digest([recipes, provenance.code_digest(prior.described.module), images, *key])
+    code = provenance.code_digest(prior.described.module)
+    digest = provenance.config_digest([recipes, code, images, *key, params.seed, numerics.active()])
     return params.folder / "unfinished" / f"{entry}-{digest[:16]}.pt"
 
 
@@ -243,10 +245,10 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     path = _target_folder(params, group, strength) / "released" / _target_file(scenario, seed)
     states = {role: _load(file) for role, file in _prior_files(params, group, strength, seed).items()}
     defense = _defense(params, group.defense, strength, group.scenario)
-    draw = seed_of(group.scenario, "release", seed)
+    draw = seed_of(params, group.scenario, "release", seed)
     with _oracle(level, lambda: track.oracle(scenario, _load(path), method, level, defense, draw)) as oracle:
         knowledge = _knowledge(params, group, _load(path), states)
-        rng = torch.Generator().manual_seed(seed_of(group.scenario, group.attack, seed))
+        rng = torch.Generator().manual_seed(seed_of(params, group.scenario, group.attack, seed))
         with watched([params.results, *_data_roots(params)]) as seen:
             status, reason, answer = _answer(method, oracle, knowledge, rng)
         if seen.refused:
@@ -387,7 +389,7 @@ def _judge(
     }
     if result["status"] == "ok":
         answer = _reconstruction(result["answer"])
-        judge_seed = seed_of(group.scenario, "evaluate", seed)
+        judge_seed = seed_of(params, group.scenario, "evaluate", seed)
         done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
         warnings = [*result.get("warnings", ()), *answer.notes.get("warnings", ()), *done.facts.get("warnings", ())]
         found |= _measured(done, {**answer.notes, **done.facts, **({"warnings": warnings} if warnings else {})})
@@ -449,8 +451,11 @@ def _base_record(params: Params, group: Group, key: str, strength: float, seed: 
                 "subjects": scenario.subjects,
             },
             "dataset": params.datasets[scenario.dataset] or {},
+            **({"seed": params.seed} if params.seed else {}),
         },
-        "provenance": {"versions": provenance.versions(), "code": attack_code(params, group)},
+        "provenance": {
+            "versions": provenance.versions(), "code": attack_code(params, group), **numerics.provenance()
+        },
     }
 
 
@@ -536,8 +541,10 @@ def _inputs(params: Params, group: Group, strength: float, scenario: Scenario, s
     return found
 
 
-def seed_of(*parts: Any) -> int:
-    """A 63-bit seed from names and numbers: stable, and different for different parts."""
+def seed_of(params: Params, *parts: Any) -> int:
+    """A 63-bit seed from names and numbers and the run's own seed: stable, and different for different parts."""
+    if params.seed:
+        parts = (f"seed {params.seed}", *parts)
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]) >> 1
 
 

@@ -41,7 +41,8 @@ def run(survey: build.Survey, cells: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     scenarios = {"photos": SimpleNamespace(dataset="photos"), "portraits": SimpleNamespace(dataset="lfw")}
     raw = {"scale": "smoke", "data": {"root": "/mnt/someone/data"}}
-    given = SimpleNamespace(scale="smoke", folder=Path("results/smoke"), scenarios=scenarios, raw=raw,
+    given = SimpleNamespace(scale="smoke", numerics="portable", seed=0, folder=Path("results/smoke"),
+                            scenarios=scenarios, raw=raw,
                             data_root=Path("/mnt/someone/data"), combined=lambda entry: (),
                             dataset=lambda entry: (entry, {}))  # fmt: skip
     keys = [r["key"] for r in all_records()]

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # NumPy, too: the command line reads cards before it chooses how NumPy shall compute
+    import numpy as np
     import torch
 
 PARTS = ("private", "public", "evaluation", "heldout")
@@ -72,6 +71,7 @@ class Part:
 
     def images(self, index: Any = slice(None)) -> torch.Tensor:
         """Images as float32 (n, channels, height, width) in [0, 1]."""
+        import numpy as np
         import torch
 
         if self.x.dtype != np.uint8:
@@ -80,6 +80,7 @@ class Part:
 
     def tensor(self, index: Any = slice(None)) -> torch.Tensor:
         """`x` as a float32 tensor: images in [0, 1], anything else as it is."""
+        import numpy as np
         import torch
 
         if self.x.dtype == np.uint8:
@@ -88,6 +89,7 @@ class Part:
 
     def labels(self, index: Any = slice(None)) -> torch.Tensor:
         """`y` as an int64 tensor (n,)."""
+        import numpy as np
         import torch
 
         return torch.from_numpy(np.array(self.y[index], dtype=np.int64))
@@ -141,6 +143,8 @@ def load(folder: str | Path) -> Dataset:
 
 def load_part(folder: str | Path, name: str) -> Part:
     """Open one part of a prepared folder; the attack step opens the public part and no other."""
+    import numpy as np
+
     files = sorted((Path(folder) / name).glob("*.npy"))
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in files}
     return Part(arrays.pop("x"), arrays.pop("y"), arrays)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inversionbench import registry
+from inversionbench import numerics, registry
 from inversionbench.data import sources
 from inversionbench.data.base import DatasetSource, File
 from inversionbench.errors import UserError
@@ -127,6 +127,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    numerics.apply("portable")
     from inversionbench.data.prepare import prepare
 
     out = args.out or Path("prepared") / args.name
@@ -138,6 +139,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _combine(args: argparse.Namespace) -> int:
+    numerics.apply("portable")
     from inversionbench.data.prepare import combine
 
     data = combine(args.private, args.public, args.out)

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from inversionbench import numerics
 from inversionbench.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def score(args: argparse.Namespace) -> int:
         raise UserError(f"score: --metrics names no metric; allowed: {', '.join(NAMES)}")
     if args.batch is not None and args.batch < 1:
         raise UserError(f"score: --batch: expected a number of images per batch, 1 or more; got {args.batch}")
+    numerics.apply("portable")
     import torch
 
     from inversionbench.metrics._read import read_pair

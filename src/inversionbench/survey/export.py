@@ -1,6 +1,7 @@
 """A finished run -> a small folder that can stand in git: tables, costs, figures and what the run was.
 
     README.md       commit, machine, versions, cells, costs, digests of the data: all read from the run's files
+    records.json    a digest of every record, for `inversionbench compare`
     survey.md       the tables            attacks.csv, defenses.csv, changes.csv, metrics.json, params.json,
                                                 costs*.csv
     figures/        the figures, in fewer colours; galleries of embedded data alone, because terms of other data
@@ -28,7 +29,7 @@ from inversionbench import cells, params, records, registry
 from inversionbench.data.sources import ROOT_VARIABLE, data_root
 from inversionbench.errors import UserError
 from inversionbench.files import atomic_folder, read_json, visible, write_json, write_text
-from inversionbench.survey import calls, collect, machine, report, words
+from inversionbench.survey import calls, collect, compare, machine, report, words
 from inversionbench.survey.costs import KINDS
 
 FILES = {
@@ -37,6 +38,7 @@ FILES = {
     "changes.csv": "pairs of attacks that differ in one thing, where there are such",
     "metrics.json": "headline numbers, flat",
     "params.json": "every parameter",
+    "records.json": "a digest of every record: `inversionbench compare` says whether another run is the same",
     "costs*.csv": "counted work, seconds and memory by cell, by attack and of training",
     "figures/": "the figures",
 }
@@ -79,6 +81,8 @@ def export(folder: Path, to: Path, incomplete: bool = False, called: Path = Path
         if (to / NOTES).is_file():
             shutil.copyfile(to / NOTES, out / NOTES)
         _tables(run, out)
+        cells_of = compare.summary(run.params, run.records)
+        write_text(out / compare.FILE, json.dumps(cells_of, sort_keys=True).replace("], ", "],\n") + "\n")
         shown = _figures(run, out)
         write_text(out / "README.md", readme(run, shown, (out / NOTES).is_file()))
     return to
@@ -237,6 +241,7 @@ def _run(run: Run, made: Sequence[calls.Call]) -> Iterator[tuple[str, str]]:
     yield "hardware", f"{here['processor']}, {here['cores']} cores{memory}, {gpus} ({here['system']})"
     devices = sorted({str(r["provenance"].get("device")) for r in run.records if r["provenance"].get("device")})
     yield "computed on", ", ".join(devices) or "not recorded"
+    yield "numerics", ", ".join(compare.summary(run.params, run.records)["numerics"])
     versions = {f"{k} {v}" for r in run.records for k, v in (r["provenance"].get("versions") or {}).items()}
     yield "versions", ", ".join([f"python {here['python']}", *sorted(versions)])
     timed = [r["timing"] for r in run.records if r["timing"]] + list(_trained(run))
