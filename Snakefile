@@ -14,12 +14,12 @@ from snakemake.exceptions import WorkflowError
 
 try:
     PLAN = Plan(config)
-    PARAMS = PLAN.write()
+    PLAN.try_out()
 except UserError as error:
     raise WorkflowError(str(error))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # container images set it; then every job would compile PyTorch again
 OUT = PLAN.folder
-RUN = f"{sys.executable} -m inversionbench --params {PARAMS}"
+RUN = f"{shlex.quote(sys.executable)} -m inversionbench --params {shlex.quote(str(PLAN.file))}"
 
 
 wildcard_constraints:
@@ -64,12 +64,16 @@ include: "workflow/rules/tracking.smk"
 
 def close(*options):
     """Say where the results are. A run with failures ends with their reasons, and with an error."""
-    summary = [sys.executable, "-m", "inversionbench", "--params", str(PARAMS), "summary", *options]
+    summary = [sys.executable, "-m", "inversionbench", "--params", str(PLAN.file), "summary", *options]
     told = subprocess.run(summary, stdout=subprocess.PIPE, text=True)
     if told.returncode:
         again = shlex.join(["snakemake", *sys.argv[1:]])
         raise WorkflowError(f"{told.stdout}\nThis goes on, with what failed and what waits for it: {again}")
     print(told.stdout, end="")
+
+
+onstart:
+    PLAN.prepare_run()
 
 
 onsuccess:

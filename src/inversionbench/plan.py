@@ -8,7 +8,6 @@ touches, and the digest of exactly the code it runs (`code`), so that an edited 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -34,19 +33,23 @@ class Plan:
         self.groups = {group.key: group for group in cells.groups(self.params)}
         self.targets = cells.targets(self.params)
 
-    def write(self) -> Path:
-        """Keep the checked parameters where the jobs of this run read them."""
-        path = self.folder / "params.json"
-        if not path.is_file() or json.loads(path.read_text()) != self.params.raw:
-            self.try_out()
-            write_json(path, self.params.raw)
-        return path
+    @property
+    def file(self) -> Path:
+        """Where the jobs of this run read their parameters: named by what it holds, so no other call changes it."""
+        return self.folder / "params" / f"{config_digest(self.params.raw)[:16]}.json"
+
+    def prepare_run(self) -> None:
+        """Write the parameters for the jobs; called when a run starts, not when one is only planned."""
+        write_json(self.file, self.params.raw)
+        write_json(self.folder / "params.json", self.params.raw)  # the last run's, for people and `export`
 
     def try_out(self) -> None:
         """Make every attack, defense and prior as the jobs will; raises `UserError` with all that their classes refuse.
 
-        Imports them, and so torch: done once for each change of the parameters, and never by a job.
+        Imports them, and so torch: not done again for parameters that a run started with, and never by a job.
         """
+        if self.file.is_file():
+            return
         wanted: dict[tuple[str, str, str | None, float | None], None] = {}
         for g in self.groups.values():
             wanted["attacks", g.attack, g.scenario, None] = None

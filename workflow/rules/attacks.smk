@@ -16,7 +16,7 @@ rule attack:
     log:
         f"{OUT}/logs/attack/{{scenario}}/{{attack}}/{{defense}}.log",
     shell:
-        "{RUN} attack {wildcards.scenario}/{wildcards.attack}/{wildcards.defense} > {log} 2>&1"
+        "{RUN} attack {wildcards.scenario:q}/{wildcards.attack:q}/{wildcards.defense:q} > {log:q} 2>&1"
 
 
 # One job for all defenses of an attack: starting a process costs more than comparing images.
@@ -34,4 +34,4 @@ rule evaluate:
     log:
         f"{OUT}/logs/evaluate/{{scenario}}/{{attack}}.log",
     shell:
-        "{RUN} evaluate {wildcards.scenario}/{wildcards.attack} > {log} 2>&1"
+        "{RUN} evaluate {wildcards.scenario:q}/{wildcards.attack:q} > {log:q} 2>&1"

@@ -16,4 +16,4 @@ rule prepare:
     log:
         f"{OUT}/logs/prepare/{{dataset}}.log",
     shell:
-        "{RUN} prepare {wildcards.dataset} > {log} 2>&1"
+        "{RUN} prepare {wildcards.dataset:q} > {log:q} 2>&1"

@@ -13,7 +13,7 @@ rule train_prior:
     log:
         f"{OUT}/logs/train_prior/{{dataset}}/{{prior}}.log",
     shell:
-        "{RUN} train-prior {wildcards.dataset} {wildcards.prior} > {log} 2>&1"
+        "{RUN} train-prior {wildcards.dataset:q} {wildcards.prior:q} > {log:q} 2>&1"
 
 
 # A prior that asks the target what it sees in public images is trained again for every target.
@@ -32,5 +32,5 @@ rule train_target_prior:
     log:
         f"{OUT}/logs/train_prior/{{scenario}}/{{defense}}/{{strength}}/{{prior}}.log",
     shell:
-        "{RUN} train-target-prior {wildcards.scenario} {wildcards.defense} {wildcards.strength}"
-        " {wildcards.prior} > {log} 2>&1"
+        "{RUN} train-target-prior {wildcards.scenario:q} {wildcards.defense:q} {wildcards.strength:q}"
+        " {wildcards.prior:q} > {log:q} 2>&1"

@@ -18,4 +18,4 @@ rule survey:
     log:
         f"{OUT}/logs/survey.log",
     shell:
-        "{RUN} survey > {log} 2>&1"
+        "{RUN} survey > {log:q} 2>&1"

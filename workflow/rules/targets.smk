@@ -13,7 +13,7 @@ rule train_target:
     log:
         f"{OUT}/logs/train_target/{{scenario}}/{{defense}}/{{strength}}.log",
     shell:
-        "{RUN} train-target {wildcards.scenario} {wildcards.defense} {wildcards.strength} > {log} 2>&1"
+        "{RUN} train-target {wildcards.scenario:q} {wildcards.defense:q} {wildcards.strength:q} > {log:q} 2>&1"
 
 
 rule train_evaluator:
@@ -33,4 +33,4 @@ rule train_evaluator:
     log:
         f"{OUT}/logs/train_evaluator/{{judge}}.log",
     shell:
-        "{RUN} train-evaluator {wildcards.judge} > {log} 2>&1"
+        "{RUN} train-evaluator {wildcards.judge:q} > {log:q} 2>&1"

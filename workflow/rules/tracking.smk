@@ -16,4 +16,4 @@ rule sync:
     log:
         f"{OUT}/logs/sync.log",
     shell:
-        "{RUN} sync --out {output} > {log} 2>&1"
+        "{RUN} sync --out {output:q} > {log:q} 2>&1"
