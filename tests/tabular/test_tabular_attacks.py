@@ -124,6 +124,8 @@ def test_counts_need_leaves():
     [
         ("mi_attribute", {"access": "BB"}, r"mi_attribute\.access: 'BB': did you mean 'BB-S'"),
         ("mi_attribute", {"belief": "marginals"}, "did you mean 'marginal'"),
+        ("mi_attribute", {"access": "BB-S", "rounding": 2}, r"mi_attribute\.rounding: expected a width in \[0, 1\]"),
+        ("mi_attribute", {"rounding": 0.5}, "got 0.5 with LO"),
         ("swapped_column", {"belief": "marginals"}, "did you mean 'marginal'"),
         ("imputation", {"kind": "forrest"}, "did you mean 'forest'"),
     ],

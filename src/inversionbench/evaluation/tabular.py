@@ -11,7 +11,7 @@ different values. What is left out stands in the facts, and counts in plain accu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ENOUGH = 20  # records: the standard error of a recall is then at most 0.11
 FEW = f"fewer than two values of the attribute have {ENOUGH} records among members and among non-members"
+AVERAGED = ("member_gap", "auroc_gap", *(f"{name}{ending}" for ending in ("", "_nonmembers")
+                                         for name in ("balanced_accuracy", "f1", "auc", "advantage")))  # fmt: skip
 NEEDS_SCORES = "needs a score for each value"
 NEEDS_JUDGE = "needs an imputer: name one under the scenario's `judges`"
 
@@ -56,33 +58,41 @@ def evaluate(
     scores = None if reconstruction.scores is None else reconstruction.scores.double().numpy()
     scores = None if scores is None else scores / scores.sum(1, keepdims=True)
     numbers = np.stack([np.bincount(value[rows], minlength=len(question.values)) for rows in (member, ~member)])
-    counted = np.flatnonzero((numbers >= ENOUGH).all(0))
-    counted = counted if len(counted) > 1 else counted[:0]
+    counted = np.flatnonzero((numbers >= ENOUGH).all(0)).tolist()
+    counted = counted if len(counted) > 1 else []
     found = {
         ending: attribute_inference(
-            guess[rows], value[rows], scores=None if scores is None else scores[rows],
-            values=counted if len(counted) else None,
+            guess[rows], value[rows], scores=None if scores is None else scores[rows], values=counted or None
         )
         for ending, rows in (("", member), ("_nonmembers", ~member))
-    }  # fmt: skip
+    }
     out = Evaluation({}, np.zeros(1, dtype=np.int64))
     out.facts = _facts(found, guess, value, member, truth["flips"].numpy(), question, counted, numbers)
-    metrics = _metrics(found) | _gaps(guess, value, member, scores, counted, out.facts)
+    metrics = _metrics(found)
     mode = np.full(len(value), int(released["marginal"].argmax()))
     out.controls = {"mode": _control(mode, value, member, counted)}
     if judges.get("sensitive") == question.name:
         out.controls |= _imputed(released, value, member, judges, counted)
-        metrics |= _advantage(found, out.controls["imputation"])
+        metrics |= _advantage(found, out.controls["imputation"]) if counted else {}
     else:
         metrics |= dict.fromkeys(("advantage", "advantage_nonmembers"), Unavailable(NEEDS_JUDGE))
-    if not len(counted):
-        metrics |= {name: Unavailable(FEW) for name in metrics if not name.startswith("accuracy")}
+    if counted:
+        ranked = Unavailable(NEEDS_SCORES) if scores is None else auroc_gap(value, scores, member, counted)
+        metrics |= {"member_gap": found[""].balanced - found["_nonmembers"].balanced,
+                    "auroc_gap": ranked if isinstance(ranked, Unavailable) else ranked.gap}  # fmt: skip
+        out.facts["gap_low"], out.facts["gap_high"] = gap_interval(guess == value, value, member, counted)
+        if not isinstance(ranked, Unavailable):
+            out.facts |= {"auroc_gap_low": ranked.low, "auroc_gap_high": ranked.high}
+    else:
+        metrics |= dict.fromkeys(AVERAGED, Unavailable(FEW))
     out.metrics = {name: np.array([v]) for name, v in metrics.items() if not isinstance(v, Unavailable)}
     out.unavailable = {name: v.reason for name, v in metrics.items() if isinstance(v, Unavailable)}
     return out
 
 
-def gap_interval(right: np.ndarray, value: np.ndarray, member: np.ndarray, counted: np.ndarray) -> tuple[float, float]:
+def gap_interval(
+    right: np.ndarray, value: np.ndarray, member: np.ndarray, counted: Sequence[int]
+) -> tuple[float, float]:
     """95 % interval of the member gap in balanced accuracy over the values `counted`, over the records.
 
     Wilson's interval of every recall, put together by squares (Newcombe, Statistics in Medicine 1998, for one
@@ -100,22 +110,6 @@ def gap_interval(right: np.ndarray, value: np.ndarray, member: np.ndarray, count
     return float((gap - below**0.5) / len(counted)), float((gap + above**0.5) / len(counted))
 
 
-def _gaps(
-    guess: np.ndarray, value: np.ndarray, member: np.ndarray, scores: np.ndarray | None, counted: np.ndarray,
-    facts: dict[str, Any],
-) -> dict[str, float | Unavailable]:
-    """What members give away beyond non-members; the intervals over records go into `facts`."""
-    if not len(counted):
-        return {"member_gap": Unavailable(FEW), "auroc_gap": Unavailable(FEW)}
-    inside, outside = (_balanced(guess[rows], value[rows], counted) for rows in (member, ~member))
-    facts["gap_low"], facts["gap_high"] = gap_interval(guess == value, value, member, counted)
-    ranked = Unavailable(NEEDS_SCORES) if scores is None else auroc_gap(value, scores, member, counted)
-    if isinstance(ranked, Unavailable):
-        return {"member_gap": inside - outside, "auroc_gap": ranked}
-    facts |= {"auroc_gap_low": ranked.low, "auroc_gap_high": ranked.high}
-    return {"member_gap": inside - outside, "auroc_gap": ranked.gap}
-
-
 def _metrics(found: Mapping[str, AttributeInference]) -> dict[str, float | Unavailable]:
     return {
         f"{name}{ending}": value
@@ -128,7 +122,7 @@ def _metrics(found: Mapping[str, AttributeInference]) -> dict[str, float | Unava
 
 def _facts(
     found: Mapping[str, AttributeInference], guess: np.ndarray, value: np.ndarray, member: np.ndarray,
-    flips: np.ndarray, question: Question, counted: np.ndarray, numbers: np.ndarray,
+    flips: np.ndarray, question: Question, counted: Sequence[int], numbers: np.ndarray,
 ) -> dict[str, Any]:
     """Recall per value; which values are left out, with their records [members, non-members]; the share of records
     whose prediction depends on the sensitive value at all, and how well the attack does on those and on the others
@@ -142,21 +136,21 @@ def _facts(
         out[f"recall_{name}"] = {question.values[v]: round(r, 6) for v, r in found[ending].recall.items()}
         out[f"flip_share_{name}"] = float(flips[rows].mean())
         for kind, part in (("flipping", rows & flips), ("fixed", rows & ~flips)):
-            there = np.intersect1d(counted, value[part])
-            balanced = _balanced(guess[part], value[part], there) if len(there) else None
+            there = [v for v in counted if (value[part] == v).any()]
+            balanced = _balanced(guess[part], value[part], there) if there else None
             out[f"balanced_accuracy_{kind}_{name}"] = balanced
     return out
 
 
-def _balanced(guess: np.ndarray, value: np.ndarray, counted: np.ndarray) -> float:
+def _balanced(guess: np.ndarray, value: np.ndarray, counted: Sequence[int]) -> float:
     return float(np.mean([(guess[value == v] == v).mean() for v in counted]))
 
 
-def _control(guess: np.ndarray, value: np.ndarray, member: np.ndarray, counted: np.ndarray) -> dict[str, np.ndarray]:
+def _control(guess: np.ndarray, value: np.ndarray, member: np.ndarray, counted: Sequence[int]) -> dict[str, np.ndarray]:
     """What guesses without the target are worth, by metric."""
     right = guess == value
     values = {"accuracy": right[member].mean(), "accuracy_nonmembers": right[~member].mean()}
-    if len(counted):
+    if counted:
         inside, outside = (_balanced(guess[rows], value[rows], counted) for rows in (member, ~member))
         values |= {
             "balanced_accuracy": inside, "balanced_accuracy_nonmembers": outside, "member_gap": inside - outside
@@ -169,11 +163,12 @@ def _judge(response: bool, balanced: bool) -> str:
 
 
 def _imputed(
-    released: Mapping[str, Any], value: np.ndarray, member: np.ndarray, judges: Mapping[str, Any], counted: np.ndarray
+    released: Mapping[str, Any], value: np.ndarray, member: np.ndarray, judges: Mapping[str, Any],
+    counted: Sequence[int],
 ) -> dict[str, dict[str, np.ndarray]]:
     """The better of the natural and the balanced imputer (in balanced accuracy), with and without response."""
     records, y, out = released["records"].numpy(), released["responses"].numpy(), {}
-    better = "balanced_accuracy" if len(counted) else "accuracy"
+    better = "balanced_accuracy" if counted else "accuracy"
     for response, name in ((True, "imputation"), (False, "imputation_without_response")):
         done = []
         for balanced in (True, False):
@@ -183,12 +178,7 @@ def _imputed(
     return out
 
 
-def _advantage(
-    found: Mapping[str, AttributeInference], imputed: Mapping[str, np.ndarray]
-) -> dict[str, float | Unavailable]:
+def _advantage(found: Mapping[str, AttributeInference], imputed: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Balanced accuracy above the imputer that also knows the response."""
-    names = {"": "balanced_accuracy", "_nonmembers": "balanced_accuracy_nonmembers"}
-    return {
-        f"advantage{ending}": found[ending].balanced - float(imputed[name][0]) if name in imputed else Unavailable(FEW)
-        for ending, name in names.items()
-    }
+    return {f"advantage{ending}": of.balanced - float(imputed[f"balanced_accuracy{ending}"][0])
+            for ending, of in found.items()}  # fmt: skip

@@ -30,6 +30,7 @@ class ConfidenceRounding(Defense):
     hooks: ClassVar[frozenset[str]] = frozenset({"release"})
     tracks: ClassVar[tuple[str, ...]] = ("classifier", "tabular")
     keeps_labels: ClassVar[bool] = True
+    post_processing: ClassVar[bool] = True  # of what is released: anybody can do it himself
 
     strength: float = 0.0
     renormalise: bool = False
