@@ -13,11 +13,11 @@ access: LO, the 2014 algorithm: fit = Pr[true y | predicted y_v] from the publis
 belief: marginal (the papers'), conditional (p(v | x_K) from public records, a stronger attacker), uniform
   (what an attacker takes who is judged by balanced accuracy).
 
-rounding: BB-S alone. The attacker rounds the scores to a grid before using them, as the defense confidence rounding
-  would: r = 0.5 leaves a value only if the model all but names the response. Guesses of members hardly suffer,
-  those of non-members, which live on small differences between scores, do: the member gap grows although nobody
-  is guessed better (generated dosing table, MLP, r = 0 / 0.5: members {M}, non-members {N}, AUROC gap {G}).
-  Anybody can round, so what rounding shows about members an undefended target shows too.
+rounding: BB-S alone. The attacker rounds the scores to a grid, as the defense confidence rounding would, and takes
+  what is left. Small differences between scores, which tell of anybody, are gone; members' scores near 1 stay. So
+  nobody is guessed better, but the gap between members and non-members grows (generated dosing table, MLP, 10
+  targets, balanced accuracy of members / non-members / gap: 76 / 59 / 17 points without, 74 / 49 / 25 with steps of
+  0.5; AUROC .93 / .75 / .18 and .91 / .68 / .22). Anybody can round what an undefended target answers.
 
 V queries per record. Deviations: confusion matrix and marginals come from public rows; the model's errors get
 one count more in each cell; leaf counts are those of rows with response y, so that leaves may mix labels;
