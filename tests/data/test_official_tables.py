@@ -126,6 +126,9 @@ def test_bank(ready, release):
     y = np.concatenate([getattr(data, part).y for part in PARTS])
     np.testing.assert_allclose(np.sort(ages), np.arange(18, 168), atol=1e-3)
     np.testing.assert_array_equal(y, np.rint(ages - 18) % 8 == 0)
+    for part in PARTS:  # 19 of 150 subscribed, in each part the same share
+        found = getattr(data, part).y
+        assert abs(found.sum() - 19 / 150 * len(found)) < 1
 
 
 def _age(data, part):

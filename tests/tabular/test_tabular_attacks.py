@@ -54,9 +54,12 @@ def test_a_swapped_column_leaves_nothing(access, belief):
 
 
 def test_swapping_the_column_of_more_rows_leaves_less():
-    found = [metrics(SCORES, swap=share)["balanced_accuracy"] for share in (0.0, 0.5, 1.0)]
-    assert found[0] > found[1] + 0.1 > found[2] + 0.2
-    assert abs(found[2] - 1 / 3) < 0.05
+    """Means over 12 targets 0.78, 0.43 and 0.335, standard errors 0.016, 0.014 and 0.004."""
+    seeds = tuple(range(12))
+    found = [metrics(SCORES, swap=share, seeds=seeds)["balanced_accuracy"] for share in (0.0, 0.5, 1.0)]
+    assert found[0] > found[1] + 0.15
+    assert found[1] > found[2] + 0.045
+    assert abs(found[2] - 1 / 3) < 0.02
 
 
 @pytest.mark.parametrize("method", [MODE, IMPUTATION, attack("imputation", response=False)], ids=repr)
@@ -124,6 +127,8 @@ def test_counts_need_leaves():
     [
         ("mi_attribute", {"access": "BB"}, r"mi_attribute\.access: 'BB': did you mean 'BB-S'"),
         ("mi_attribute", {"belief": "marginals"}, "did you mean 'marginal'"),
+        ("mi_attribute", {"access": "BB-S", "rounding": 2}, r"mi_attribute\.rounding: expected a width in \[0, 1\]"),
+        ("mi_attribute", {"rounding": 0.5}, "got 0.5 with LO"),
         ("swapped_column", {"belief": "marginals"}, "did you mean 'marginal'"),
         ("imputation", {"kind": "forrest"}, "did you mean 'forest'"),
     ],

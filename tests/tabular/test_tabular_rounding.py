@@ -2,7 +2,8 @@
 
 Rounding takes information from scores that are neither 0 nor 1. A full tree has no such scores, so it keeps
 its leak; and members of an overfitted network have scores near 1, which survive rounding better than those of
-non-members, so that members lose little and non-members more.
+non-members, so that members lose little and non-members more: the gap between them can grow. Since anybody can round
+scores, that is no leak which the defense brought about.
 """
 
 from __future__ import annotations
@@ -57,3 +58,14 @@ def test_a_full_tree_has_nothing_to_round():
     plain, _, _ = reconstruct(method, "tree")
     rounded, _, _ = reconstruct(method, "tree", defense=rounding(0.5), trained=NONE)
     assert torch.equal(plain.data, rounded.data)
+
+
+@pytest.mark.parametrize("model", ["pruned_tree", "mlp"])
+@pytest.mark.parametrize("step", [0.1, 0.5, 1.0])
+def test_an_attacker_who_rounds_sees_what_the_defense_would_show(model, step):
+    """Bit for bit: so the undefended target leaks to him at least what the defended one leaks."""
+    himself, _, _ = reconstruct(attack("mi_attribute", access="BB-S", belief="uniform", rounding=step), model)
+    defended, _, _ = reconstruct(SCORES, model, defense=rounding(step), trained=NONE)
+    assert torch.equal(himself.data, defended.data)
+    assert torch.equal(himself.scores, defended.scores)
+    assert not torch.equal(himself.scores, reconstruct(SCORES, model)[0].scores)

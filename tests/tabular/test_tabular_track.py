@@ -59,7 +59,7 @@ def test_no_torch_for_checking():
         ({"training": {"swap": 1.5}}, r"training\.swap: expected a share"),
         ({"protocol": {"sensitiv": "genotype"}}, "did you mean 'sensitive'"),
         ({"protocol": {"sensitive": 3}}, "expected the name of a column"),
-        ({"subjects": 8}, "subjects: expected at least 40"),
+        ({"subjects": 8}, "subjects: expected at least 80"),
     ],
 )
 def test_bad_scenarios(change, message):

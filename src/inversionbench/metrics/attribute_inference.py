@@ -1,24 +1,25 @@
 """Attribute inference: does the model give away a sensitive attribute of a record (Fredrikson et al. 2014, 2015)?
 
-Accuracy, balanced accuracy, macro F1, Matthews correlation, AUROC where scores exist, and precision and recall
-per value. An attribute can be guessed without the model, from the other columns alone: the leakage is the
-advantage over the best imputer (`models.imputers`) trained on public records from the same known attributes
-(with the task label if the attack knows it). Members and non-members are scored apart: only their gap is
-memorisation, the rest is statistics of the population.
+Accuracy, balanced accuracy, macro F1, Matthews correlation, AUROC where scores exist (each value against the rest,
+averaged), and precision and recall per value. An attribute can be guessed without the model, from the other
+columns alone: the leakage is the advantage over the best imputer (`models.imputers`) trained on public records
+from the same known attributes (with the task label if the attack knows it). Members and non-members are scored
+apart: only their gap is memorisation, the rest is statistics of the population.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from inversionbench.errors import UserError
+from inversionbench.metrics.auroc_gap import ABSENT, placements
 from inversionbench.metrics.base import Spec, Unavailable
 
 SPEC = Spec("attribute_inference", "attribute inference", "higher", (-1.0, 1.0), "", "protocol")
-ABSENT = "a value of the attribute is missing among these records"
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,16 @@ class AttributeInference:
 
 
 def attribute_inference(
-    guess: Any, truth: Any, imputed: Any = None, scores: Any = None, members: Any = None
+    guess: Any, truth: Any, imputed: Any = None, scores: Any = None, members: Any = None,
+    values: Sequence[int] | None = None,
 ) -> AttributeInference:
     """Scores of guessed attribute values.
 
     guess, truth: int (n,), n > 0. imputed: int (n,), the guess of an imputer that saw no model. scores: float
-    (n,) for two values (of the larger one), or (n, values) summing to 1, columns in sorted order. members:
-    bool (n,), whether the record trained the model. Higher means more leakage. Raises `UserError` for unequal
-    lengths.
+    (n,) for two values (of the larger one), or (n, V) summing to 1, one column for each of the values 0 .. V - 1.
+    members: bool (n,), whether the record trained the model. values: what balanced accuracy, F1 and AUROC average
+    over (default: the values present in `truth`), each present in `truth`. Higher means more leakage. Raises
+    `UserError` for unequal lengths.
 
     >>> score = attribute_inference([1, 0, 0, 0], [1, 1, 0, 0], imputed=[0, 0, 0, 0])
     >>> score.accuracy, score.balanced, score.recall[1], score.precision[1], score.advantage
@@ -57,15 +60,15 @@ def attribute_inference(
     t = _values(truth, "truth", None)
     g = _values(guess, "guess", len(t))
     right = g == t
-    values = np.unique(t)
-    recall = {int(v): float(right[t == v].mean()) for v in values}
-    precision = {int(v): float(right[g == v].mean()) if (g == v).any() else 0.0 for v in values}
+    recall = {int(v): float(right[t == v].mean()) for v in np.unique(t)}
+    precision = {int(v): float(right[g == v].mean()) if (g == v).any() else 0.0 for v in recall}
+    counted = list(recall) if values is None else [int(v) for v in values]
     return AttributeInference(
         accuracy=float(right.mean()),
-        balanced=float(np.mean(list(recall.values()))),
-        f1=float(f1_score(t, g, average="macro", zero_division=0)),
+        balanced=float(np.mean([recall[v] for v in counted])),
+        f1=float(f1_score(t, g, labels=values, average="macro", zero_division=0)),
         mcc=float(matthews_corrcoef(t, g)),
-        auroc=_auroc(t, scores),
+        auroc=_auroc(t, scores, counted),
         advantage=Unavailable("needs the guess of an imputer")
         if imputed is None
         else float(right.mean() - (_values(imputed, "imputed", len(t)) == t).mean()),
@@ -76,20 +79,18 @@ def attribute_inference(
     )
 
 
-def _auroc(truth: np.ndarray, scores: Any) -> float | Unavailable:
+def _auroc(truth: np.ndarray, scores: Any, values: Sequence[int]) -> float | Unavailable:
     if scores is None:
         return Unavailable("needs scores")
     s = np.asarray(scores, dtype=np.float64)
-    values = np.unique(truth)
     if len(s) != len(truth) or s.ndim not in (1, 2) or not np.isfinite(s).all():
         raise UserError(f"attribute_inference: scores must be finite, (n,) or (n, values), got {s.shape}")
-    if s.ndim == 2 and s.shape[1] == 2:
-        s = s[:, 1]
-    if len(values) < 2 or (s.ndim == 1) != (len(values) == 2) or (s.ndim == 2 and s.shape[1] != len(values)):
+    two = s.ndim == 1 and len(values) == 2
+    if len(values) < 2 or not (two or (s.ndim == 2 and s.shape[1] > max(values))):
         return Unavailable(ABSENT)
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(truth, s, multi_class="ovr"))
+    if two:
+        return float(placements(s, truth == max(values))[0].mean())
+    return float(np.mean([placements(s[:, v], truth == v)[0].mean() for v in values]))
 
 
 def _gap(right: np.ndarray, members: Any) -> float | Unavailable:

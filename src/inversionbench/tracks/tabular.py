@@ -7,11 +7,12 @@ scenario.model     {name: tree | pruned_tree | mlp | early_mlp, depth, leaf, hid
 scenario.training  {members: rows trained on, swap: share of them whose sensitive column is permuted, and for
                    networks the recipe: epochs, batch, optimiser, rate, weight_decay, schedule}
 scenario.protocol  {ask: attribute, sensitive: the column asked for}
-scenario.subjects  attacked records, half of them members, at least 40
+scenario.subjects  attacked records, half of them members, at least 80: a value of the column counts in averages from
+                   20 members and 20 non-members on
 
 An attack gets all other columns and the true response of members and non-members alike; the sensitive column
-is taken out when the target is published. The member gap is the headline: what a model gives of anybody,
-member or not, is correlation in the population.
+is taken out when the target is published. The member gap is the headline, the gap in AUROC stands beside it: what
+a model gives of anybody, member or not, is correlation in the population.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = ("attribute", "rows")
 MOST_USED = ("balanced_accuracy", "accuracy", "f1", "auc", "advantage")
-FEWEST = 40
+FEWEST = 80  # two values
 
 
 class Tabular(Track):
@@ -42,7 +43,8 @@ class Tabular(Track):
     id: ClassVar[str] = "tabular"
     headline: ClassVar[str] = "member_gap"
     metrics: ClassVar[Mapping[str, str]] = {
-        "member_gap": "higher", **{f"{name}{who}": "higher" for who in ("", "_nonmembers") for name in MOST_USED},
+        "member_gap": "higher", "auroc_gap": "higher",
+        **{f"{name}{who}": "higher" for who in ("", "_nonmembers") for name in MOST_USED},
         **rows.METRICS,
     }  # fmt: skip
     utility: ClassVar[str] = "accuracy"
@@ -132,7 +134,7 @@ class Tabular(Track):
             return rows.evaluate(scenario, reconstruction, target, data, seed)
         from inversionbench.evaluation.tabular import evaluate
 
-        return evaluate(reconstruction, target.released, target.truth, evaluator, seed)
+        return evaluate(reconstruction, target.released, target.truth, evaluator)
 
 
 def _asked(scenario: Scenario) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.attacks.base import Reconstruction
+from inversionbench.defenses.miscellaneous.confidence_rounding import rounded_to
 from inversionbench.errors import UserError, suggest
 from inversionbench.models import trees
 from inversionbench.models.imputers import impute, train_imputer
@@ -46,10 +47,12 @@ def fit_of_labels(oracle: Oracle, knowledge: Knowledge, counts: Tensor) -> Tenso
     return errors[knowledge.responses[:, None], predicted]
 
 
-def fit_of_scores(oracle: Oracle, knowledge: Knowledge) -> Tensor:
-    """The score of the true response, p_y(v, x_K): float64 (n, V)."""
+def fit_of_scores(oracle: Oracle, knowledge: Knowledge, rounding: float = 0.0) -> Tensor:
+    """The score of the true response, p_y(v, x_K): float64 (n, V). rounding: width of the grid that the attacker
+    rounds the scores to, 0 for none."""
     values = len(knowledge.question.values)
-    scores = oracle.scores(candidates(knowledge)).double()
+    scores = oracle.scores(candidates(knowledge))
+    scores = (rounded_to(scores, rounding) if rounding else scores).double()
     return scores.gather(1, knowledge.responses.repeat_interleave(values)[:, None]).view(-1, values)
 
 
@@ -117,13 +120,17 @@ def choose(weight: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def infer(
-    access: str, belief: str, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator, errors: str = "confusion"
+    access: str, belief: str, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator, errors: str = "confusion",
+    rounding: float = 0.0,
 ) -> Reconstruction:
-    """The whole attack at one access level. errors: which published confusion matrix belongs to the oracle."""
+    """The whole attack at one access level. errors: which published confusion matrix belongs to the oracle. rounding:
+    of the scores, see `fit_of_scores`."""
     if access == "LO":
         fit = fit_of_labels(oracle, knowledge, getattr(knowledge, errors))
+    elif access == "BB-S":
+        fit = fit_of_scores(oracle, knowledge, rounding)
     else:
-        fit = {"BB-S": fit_of_scores, "WB": fit_of_counts}[access](oracle, knowledge)
+        fit = fit_of_counts(oracle, knowledge)
     fit = torch.where(fit.sum(1, keepdim=True) > 0, fit, 1.0)
     value, posterior = choose(fit * belief_of(belief, knowledge, rng), rng)
     return Reconstruction(value, knowledge.responses, posterior, notes=facts(knowledge))

@@ -13,6 +13,12 @@ access: LO, the 2014 algorithm: fit = Pr[true y | predicted y_v] from the publis
 belief: marginal (the papers'), conditional (p(v | x_K) from public records, a stronger attacker), uniform
   (what an attacker takes who is judged by balanced accuracy).
 
+rounding: BB-S alone. The attacker rounds the scores to a grid, as the defense confidence rounding would, and takes
+  what is left. Small differences between scores, which tell of anybody, are gone; members' scores near 1 stay. So
+  nobody is guessed better, but the gap between members and non-members grows (generated dosing table, MLP, 10
+  targets, balanced accuracy of members / non-members / gap: 76 / 59 / 17 points without, 74 / 49 / 25 with steps of
+  0.5; AUROC .93 / .75 / .18 and .91 / .68 / .22). Anybody can round what an undefended target answers.
+
 V queries per record. Deviations: confusion matrix and marginals come from public rows; the model's errors get
 one count more in each cell; leaf counts are those of rows with response y, so that leaves may mix labels;
 equally likely values are drawn by lot. Numeric attributes are asked in bins, which the scenario sets for all
@@ -26,6 +32,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
 from inversionbench.attacks.tabular._posterior import check, infer
+from inversionbench.errors import UserError
 from inversionbench.oracle.base import Oracle
 
 if TYPE_CHECKING:
@@ -41,9 +48,13 @@ class MIAttribute(Attack):
 
     access: str = "LO"
     belief: str = "marginal"
+    rounding: float = 0.0
 
     def __post_init__(self) -> None:
         check(self.id, self.access, self.belief)
+        if not 0 <= self.rounding <= 1 or (self.rounding and self.access != "BB-S"):
+            raise UserError(f"mi_attribute.rounding: expected a width in [0, 1], and access BB-S, got {self.rounding} "
+                            f"with {self.access}")  # fmt: skip
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
-        return infer(self.access, self.belief, oracle, knowledge, rng)
+        return infer(self.access, self.belief, oracle, knowledge, rng, rounding=self.rounding)
