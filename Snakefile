@@ -37,6 +37,8 @@ rule all:
     input:
         PLAN.outputs(),
         f"{OUT}/tracking.json",
+    message:
+        "all: done"
 
 
 rule data:

@@ -26,7 +26,7 @@ def test_a_good_answer_has_no_problem():
     [
         ({"data": GOOD.data.numpy()}, "expected a tensor"),
         ({"labels": None}, "expected a tensor"),
-        ({"data": GOOD.data.double()}, "expected float32"),
+        ({"data": GOOD.data.double()}, "images are torch.float64, expected float32"),
         ({"data": GOOD.data * float("nan")}, "no row of data is finite"),
         ({"data": GOOD.data[:1]}, "labels has 2 rows, data 1"),
         ({"labels": torch.zeros(2, 1)}, "whole numbers"),

@@ -122,6 +122,8 @@ def _adder(commands: Any) -> Any:
 
 
 def _params(args: argparse.Namespace) -> Params:
+    """The checked parameters. Commands ask for them before they import anything that loads torch or NumPy, which look
+    at the numerics once, when they are loaded."""
     from inversionbench.params import read
 
     names = [] if args.scale in (None, "laptop") else args.scale.split("+")
@@ -176,10 +178,11 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import cells
     from inversionbench.plan import Plan
 
-    plan = Plan(_params(args).raw)
+    plan = Plan(params.raw)
     plan.try_out()
     print(
         f"scale {plan.params.scale}: {len(plan.datasets)} data sets, {len(plan.judges)} sets of evaluators, "
@@ -189,28 +192,31 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench.by_hand import run
 
-    print(run(_params(args), args.cell))
+    print(run(params, args.cell))
 
 
 def _explain(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench.by_hand import explain
 
-    print(explain(_params(args), args.cell))
+    print(explain(params, args.cell))
 
 
 def _export(args: argparse.Namespace) -> None:
+    folder = _params(args).folder
     from inversionbench.survey.export import export
 
-    folder = _params(args).folder
     print(export(folder, args.to or folder.parent / "published" / folder.name, args.incomplete))
 
 
 def _compare(args: argparse.Namespace) -> int:
+    folder = _params(args).folder if args.scale else None
     from inversionbench.survey import compare
 
-    run = args.run or (_params(args).folder if args.scale else None) or compare.run_of(args.published)
+    run = args.run or folder or compare.run_of(args.published)
     lines, equal = compare.compare(args.published, run)
     print(*lines, sep="\n")
     return int(not equal)
@@ -226,15 +232,17 @@ def _selfcheck(args: argparse.Namespace) -> int:
 
 
 def _publish(args: argparse.Namespace) -> int:
+    params = _params(args)
     from inversionbench.versioning import publish
 
-    return publish(_params(args).scale)
+    return publish(params.scale)
 
 
 def _restore(args: argparse.Namespace) -> int:
+    params = _params(args)
     from inversionbench.versioning import restore
 
-    return restore(_params(args).scale)
+    return restore(params.scale)
 
 
 def _readme(args: argparse.Namespace) -> int:
@@ -252,43 +260,43 @@ def _known(kind: str, name: str, allowed: Collection[str]) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import runner
 
-    params = _params(args)
     _known("entry of datasets", args.dataset, params.datasets)
     runner.prepare(params, args.dataset, args.download)
 
 
 def _train_target(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import runner
 
-    params = _params(args)
     _known("scenario", args.scenario, params.scenarios)
     _known("defense", args.defense, [*params.defenses, "none"])
     runner.train_target(params, args.scenario, args.defense, args.strength)
 
 
 def _train_evaluator(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import runner
 
-    params = _params(args)
     _known("entry of evaluators", args.entry, params.evaluators)
     runner.train_evaluator(params, args.entry)
 
 
 def _train_prior(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import runner
 
-    params = _params(args)
     _known("entry of datasets", args.dataset, params.datasets)
     _known("entry of priors", args.prior, params.priors)
     runner.train_prior(params, args.dataset, args.prior)
 
 
 def _train_target_prior(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import runner
 
-    params = _params(args)
     _known("scenario", args.scenario, params.scenarios)
     _known("defense", args.defense, [*params.defenses, "none"])
     _known("entry of priors", args.prior, params.priors)
@@ -296,25 +304,25 @@ def _train_target_prior(args: argparse.Namespace) -> None:
 
 
 def _attack(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import cells, runner
 
-    params = _params(args)
     runner.attack(params, cells.find(params, args.group))
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import cells, runner
 
-    params = _params(args)
     runner.evaluate(params, cells.of_attack(params, args.attack))
 
 
 def _survey(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench.files import write_text
     from inversionbench.survey import machine
     from inversionbench.survey.build import build
 
-    params = _params(args)
     problems = build(params)
     machine.write(params, Path())
     if problems:  # the report says it too; the run's last line must
@@ -322,20 +330,21 @@ def _survey(args: argparse.Namespace) -> None:
 
 
 def _sync(args: argparse.Namespace) -> None:
+    params = _params(args)
     from inversionbench import cells
     from inversionbench.files import write_json
     from inversionbench.tracking import sync
 
-    params = _params(args)
     counts = sync(params.folder / "cells", params.tracking_uri, params.scale, cells.planned(params))
     print(counts)
     write_json(args.out or params.folder / "tracking.json", counts)
 
 
 def _summary(args: argparse.Namespace) -> int:
+    params = _params(args)
     from inversionbench.summary import summary
 
-    return summary(_params(args), args.failed)
+    return summary(params, args.failed)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 
 from inversionbench.models import tabular, trees
 from inversionbench.oracle.base import AccessDenied, BudgetExceeded
+from inversionbench.oracle.strict import served
 from inversionbench.oracle.tabular import tabular_oracle
 
 
@@ -77,3 +78,12 @@ def test_levels_and_budget():
     oracle.labels(x)
     with pytest.raises(BudgetExceeded):
         oracle.labels(x)
+
+
+def test_served_from_another_process_it_refuses_the_same_records():
+    public, x, y = released()
+    with served(lambda: tabular_oracle(public, "LO")) as oracle:
+        assert torch.equal(oracle.labels(x), y)
+        assert oracle.ledger.queries == len(x)
+        with pytest.raises(ValueError, match="one category"):
+            oracle.labels(torch.zeros(1, 4))

@@ -98,8 +98,8 @@ class Reconstruction:
                 return f"{name} is {type(value).__name__}, expected a tensor"
             if value is not None and len(value) != len(self.data):
                 return f"{name} has {len(value)} rows, data {len(self.data)}"
-        if self.data.is_floating_point() and self.data.dtype != torch.float32:
-            return f"data is {self.data.dtype}, expected float32"
+        if self.data.is_floating_point() and self.data.dtype != torch.float32 and self.data.ndim > 3:
+            return f"images are {self.data.dtype}, expected float32"
         if self.labels.is_floating_point() or (self.failed is not None and self.failed.dtype != torch.bool):
             return "labels must be whole numbers, failed true or false"
         if self.data.is_floating_point() and len(self.data) and not torch.isfinite(self.data).flatten(1).all(1).any():

@@ -59,8 +59,9 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
         raise ValueError(f"level {about['level']} cannot be served from another process: it is no black box; "
                          f"expected one of {', '.join(sorted(BLACK_BOX))}")
     ledger = Ledger(about["budget"])
-    kinds: list[type[InputSpec]] = [InputSpec, *InputSpec.__subclasses__()]
-    known = {kind.__name__: kind for kind in kinds}
+    from inversionbench.oracle.tabular import RecordSpec
+
+    known: dict[str, type[InputSpec]] = {kind.__name__: kind for kind in (InputSpec, RecordSpec)}
     spec = known[about["kind"]](**{name: _tuples(value) for name, value in about["spec"].items()})
 
     def question(call: str) -> Callable[..., Tensor]:
