@@ -111,8 +111,9 @@ class Reconstruction:
             return f"budgets of checkpoints must be whole and rise, got {budgets}"
         if wrong := [name for name, value in self.cost.items() if not isinstance(value, int) or value < 0]:
             return f"cost must be counted in whole numbers: {', '.join(wrong)}"
+        plain = {name: value for name, value in self.notes.items() if not isinstance(value, torch.Tensor)}
         try:
-            json.dumps(self.notes, allow_nan=False)
+            json.dumps(plain, allow_nan=False)  # tensors are for the track's evaluation
         except (TypeError, ValueError) as error:
             return f"notes cannot stand in a record: {error}"
         return ""
