@@ -37,6 +37,7 @@ def pytest_configure(config):
     """Before torch is imported, here and (by inheritance) in the workers of xdist and in child processes."""
     for name in PORTABLE:
         os.environ.pop(name, None)
+    os.environ |= numerics.THREADS
     chosen = config.getoption("--numerics")
     os.environ |= NUMERICS[chosen]
     if chosen == "portable":

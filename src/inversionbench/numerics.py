@@ -33,6 +33,8 @@ PORTABLE: Mapping[str, str] = {
     "OPENBLAS_L2_SIZE": "512",  # KiB; else block sizes follow the processor's cache
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # NumPy: exp, log, order of equal values in a sort
 }
+# One job is one thread, and sums of more threads are added in another order.
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 CHOICES = ("portable", "native")
 _KEPT: list[Any] = []  # what torch forgets when nobody holds it
 
@@ -48,7 +50,7 @@ def apply(name: str) -> None:
     if name == "portable" and possible():
         if not _set():
             _listening(name)
-            os.environ.update(PORTABLE)
+        os.environ.update({**PORTABLE, **THREADS})
         _replace()
     elif name == "native" and _set():  # inherited from a portable parent: what the user had set is not known
         _listening(name)

@@ -57,6 +57,19 @@ def test_a_changed_parameter_of_one_attack_runs_its_cells_and_the_table_again(fi
     assert finished.planned() == {}
 
 
+@pytest.mark.parametrize(("old", "new"), [("scale: mini", "scale: mini\nseed: 1"),
+                                          ("scale: mini", "scale: mini\ncompute: {numerics: native}")])  # fmt: skip
+def test_another_seed_and_other_numerics_run_everything_again(finished, old, new):
+    assert {r["provenance"]["numerics"] for r in records(finished).values()} == {"portable"}
+    finished.edit("params.yaml", old, new)
+    try:
+        planned = finished.planned()
+    finally:
+        finished.edit("params.yaml", new, old)
+    assert planned == {"prepare": 3, "train_target": 3, "train_evaluator": 1, "attack": 4, "evaluate": 3, "survey": 1,
+                       "sync": 1}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("module", "again"),
     [
