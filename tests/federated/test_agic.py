@@ -28,11 +28,11 @@ def errors_at_truth(rate, epochs=2):
 
 
 def test_the_approximation_is_exact_only_in_the_limit():
-    small, middle, large = (errors_at_truth(rate) for rate in (1e-5, 1e-3, 1e-2))
-    assert (small < 1e-3).all()
-    assert (small < middle).all()
-    assert (middle < large).all()
-    assert (large > 1e-3).all()  # an attack that was handed the true gradient would see 0
+    """The error falls with the square of the rate: by 80 (44 to 141 over seeds) for a tenth of it, from about 1e-2 to
+    1e-4 (2e-5 to 4e-4). An attack that was handed the true gradient would see rounding at both rates."""
+    small, large = (errors_at_truth(rate) for rate in (1e-3, 1e-2))
+    assert (small < 2e-3).all()
+    assert (large > 10 * small).all()
 
 
 def test_layer_weights_grow_with_depth_and_bias_goes_with_its_layer():
