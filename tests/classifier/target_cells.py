@@ -14,7 +14,7 @@ from inversionbench.training.priors.kedmi_gan import KedmiGan
 from inversionbench.training.priors.plg_gan import PlgGan
 from inversionbench.training.priors.students import StudentsRecipe
 
-DCGAN = Dcgan(z_dim=16, width=8, upsample="nearest", loss="hinge", steps=160, batch=32, rate=2e-3, critic_rate=2e-3,
+DCGAN = Dcgan(z_dim=16, width=8, upsample="nearest", loss="hinge", steps=320, batch=32, rate=2e-3, critic_rate=2e-3,
               critic_steps=1, ema=0.95, measure=80, patience=5)  # fmt: skip
 RECIPES = {
     "kedmi_gan": KedmiGan(critic="classifier", width=8, warm=True, steps=20, batch=32, rate=1e-4, critic_rate=4e-4,

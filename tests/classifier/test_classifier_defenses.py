@@ -91,7 +91,7 @@ def test_normalised_hsic_by_its_definition():
 
 
 def test_dependence_is_small_for_strangers_and_large_for_copies():
-    u, v = torch.randn(40, 5, generator=generator(0)), torch.randn(40, 5, generator=generator(1))
+    u, v = torch.randn(400, 2, generator=generator(0)), torch.randn(400, 2, generator=generator(1))
     for measure in (lambda a, b: hsic(a, b, 1e-2), coco):
         assert measure(gaussian(u, 1.0), gaussian(v, 1.0)) < 0.6 * measure(gaussian(u, 1.0), gaussian(u, 1.0))
 
@@ -183,14 +183,9 @@ def test_confidence_and_logits_grow():
 
 def test_rounding_keeps_accuracy_and_costs_likelihood():
     base = utility(NONE)
-    nlls = [base["nll"]]
-    for r in (0.01, 0.1, 0.5):
-        got = utility(ConfidenceRounding(r), target())
-        assert got["accuracy"] == base["accuracy"]
-        nlls.append(got["nll"])
-    assert nlls[1] > 0.999 * nlls[0]
-    assert nlls[3] > nlls[2] > nlls[0]
-    assert nlls[3] > 1.5 * nlls[0]
+    fine, coarse = (utility(ConfidenceRounding(r), target()) for r in (0.001, 0.5))
+    assert fine["accuracy"] == coarse["accuracy"] == base["accuracy"]
+    assert coarse["nll"] > 1.5 * base["nll"]
 
 
 def test_rounded_scores_lie_on_the_grid():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from classifier_cells import TRACK, data, generator, judges, knowledge, quiet, scenario, target
+from classifier_cells import TRACK, TRAINING, data, generator, judges, knowledge, quiet, scenario, target
 from torch import nn
 
 from inversionbench import registry
@@ -24,7 +24,7 @@ CACHE: dict = {}
 def family():
     """A target with two siblings, each on one half of the private images."""
     if "family" not in CACHE:
-        given = scenario(protocol={"siblings": SIBLINGS, "halves": 1}, training={"epochs": 10, "rate": 4e-3})
+        given = scenario(protocol={"siblings": SIBLINGS, "halves": 1}, training=TRAINING)
         CACHE["family"] = given, TRACK.train_target(given, NONE, data(), 0, quiet)
     return CACHE["family"]
 
@@ -49,7 +49,7 @@ def test_siblings_are_released_and_opened_like_the_target():
 
 
 def test_siblings_do_not_change_the_target():
-    plain = TRACK.train_target(scenario(training={"epochs": 10, "rate": 4e-3}), NONE, data(), 0, quiet)
+    plain = TRACK.train_target(scenario(), NONE, data(), 0, quiet)
     state = family()[1].released["state"]
     assert all(torch.equal(value, state[name]) for name, value in plain.released["state"].items())
 

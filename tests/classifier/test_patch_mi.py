@@ -56,16 +56,11 @@ def test_every_class_gets_a_generator_that_convinces_the_target():
     assert seen(identity_weight=0.0)["target_top1"] < 0.7
 
 
-def test_it_comes_nearer_to_the_person_than_without_the_identity_loss():
-    assert seen()["knn_distance"] < seen(identity_weight=0.0)["knn_distance"]
-
-
 def test_views_cost_passes_and_keep_the_target_sure_of_crops():
     """Card check 2 at the size of a test: what convinces without warps does not survive them as well."""
     bare, asked = answer(views=0)
     assert asked.ledger.passes == 3 * 40 * 32
     assert seen(views=0)["target_top1"] > 0.8
-    assert seen(views=0)["agreement"] < seen()["agreement"]
     net, warps = network(target().released), Views((0.85, 1.0), 20.0, 0.0, 0.0, 0.0)
     sure = []
     for made in (answer()[0], bare):
