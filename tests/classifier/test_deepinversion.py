@@ -14,7 +14,7 @@ from inversionbench.oracle.base import AccessDenied, InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
 from inversionbench.tracks.classifier import network
 
-SETTING = {"iterations": 150, "restarts": 4, "others": 0, "tv": 0.0, "jitter": 0}
+SETTING = {"iterations": 150, "restarts": 4, "others": 0, "tv": 0.0, "jitter": 0, "clamp": True}
 
 
 def answer(weight):
@@ -33,7 +33,8 @@ def statistics_of(images):
 
 
 def test_the_loss_brings_a_batch_nearer_to_the_stored_statistics():
-    assert statistics_of(answer(1.0).data) < 0.75 * statistics_of(answer(0.0).data)
+    """R_BN of the answer: 0.6 with the term, 49 without. Without `clamp` the clipping of the answer undoes it."""
+    assert statistics_of(answer(1.0).data) < 0.1 * statistics_of(answer(0.0).data)
 
 
 def test_without_statistics_only_the_target_is_convinced():
