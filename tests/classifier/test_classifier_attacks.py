@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from classifier_cells import TRACK, TRAINING, data, generator, knowledge, oracle, quiet, run, scenario, scores
+from classifier_cells import TRACK, TRAINING, data, doubt, generator, knowledge, oracle, quiet, run, scenario, scores
 
 from inversionbench.attacks.classifier._losses import IDENTITY, poincare
 from inversionbench.attacks.classifier._search import CHUNK, Momentum, Point, in_blocks
@@ -29,15 +29,6 @@ ATTACKS = {
     "gmi_best": Gmi(iterations=PASSES, realism=0.0, reference=24, restarts=RESTARTS, select="best"),
     "brep_mi": BrepMi(limit=40, restarts=RESTARTS, keep_at=(1,)),
 }
-MUST_BEAT = [  # attack, baseline: nearer to private images
-    ("random_search", "random_prior"),
-    ("random_search_shared", "random_prior"),
-    ("gmi", "random_prior"),
-    ("gmi", "mi_face"),
-    ("gmi_margin", "random_prior"),
-    ("gmi_best", "random_prior"),
-    ("brep_mi", "random_prior"),
-]
 DONE: dict = {}
 
 
@@ -48,10 +39,15 @@ def result(name):
     return DONE[name]
 
 
-@pytest.mark.parametrize(("name", "baseline"), MUST_BEAT)
-def test_beats_its_baseline(name, baseline):
-    """Over seeds: controls at 190 to 207 (random samples) and 104 to 152 (MI-Face), attacks at 27 to 67."""
-    assert result(name)[0]["knn_distance"] < 0.6 * result(baseline)[0]["knn_distance"]
+@pytest.mark.parametrize("name", ["random_search", "random_search_shared", "gmi", "gmi_margin", "gmi_best", "brep_mi"])
+def test_convinces_the_target_more_than_random_samples(name):
+    assert doubt(result(name)[1]) < 0.5 * doubt(result("random_prior")[1])
+
+
+@pytest.mark.parametrize("name", ["gmi", "gmi_margin", "gmi_best", "brep_mi"])
+def test_comes_nearer_to_private_images_than_random_samples(name):
+    """Over seeds 0.12 to 0.43 of their distance."""
+    assert result(name)[0]["knn_distance"] < 0.75 * result("random_prior")[0]["knn_distance"]
 
 
 def test_brep_mi_beats_its_own_starting_points():

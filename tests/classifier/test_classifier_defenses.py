@@ -108,16 +108,17 @@ def test_bido_reaches_every_hidden_layer_with_its_gradient(measure):
 
 
 def test_bido_lowers_what_layers_know_of_the_input_and_raises_what_they_know_of_the_label():
-    """On held-out photographs; and without the label term the network collapses: it has to be bilateral."""
-    x, y = data().heldout.images(slice(0, 96)), data().heldout.labels(slice(0, 96))
+    """On private photographs, over seeds: of the input 12.3 and 11.4 for 13.6 and 13.3 without a defense, of the label
+    10.2 for 9.5. Without the label term the network collapses: it has to be bilateral."""
+    x, y = data().private.images(slice(0, 96)), data().private.labels(slice(0, 96))
 
     def known(trained):
         hidden = network(trained.released).trace(x).hidden
         return [d.mean().item() for d in Bido(1.0).dependences(x, y, hidden, data().classes)]
 
     label_off, image_off = known(target())
-    assert known(target(Bido(0.3, ratio=2.0)))[1] < image_off - 1
-    assert known(target(Bido(0.3, ratio=10.0)))[0] > label_off
+    assert known(target(Bido(0.3, ratio=2.0)))[1] < image_off - 0.6
+    assert known(target(Bido(0.3, ratio=10.0)))[0] > label_off + 0.2
     accuracies = [utility(d)["accuracy"] for d in (NONE, Bido(0.3, ratio=2.0), Bido(0.3, ratio=0.0))]
     assert accuracies[1] > accuracies[0] - 0.1
     assert accuracies[2] < 0.25
