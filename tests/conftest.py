@@ -66,6 +66,8 @@ _SHIFTED = {}
 def _shift_seeds(shift: int) -> None:
     """Replace what turns a number into a stream of random numbers."""
     import numpy as np
+    import sklearn.ensemble
+    import sklearn.tree
     import torch
 
     def moved(seed):
@@ -83,8 +85,14 @@ def _shift_seeds(shift: int) -> None:
     def manual_seed(seed, _make=torch.manual_seed):
         return _make(moved(seed))
 
+    def check_random_state(seed, _make=sklearn.utils.check_random_state):  # of trees and forests
+        return _make(moved(seed) % (1 << 32) if isinstance(seed, (int, np.integer)) else seed)
+
     for key, new in (((torch, "Generator"), Generator), ((torch, "manual_seed"), manual_seed),
-                     ((np.random, "default_rng"), default_rng)):  # fmt: skip
+                     ((np.random, "default_rng"), default_rng),
+                     ((sklearn.tree._classes, "check_random_state"), check_random_state),
+                     ((sklearn.ensemble._forest, "check_random_state"), check_random_state),
+                     ((sklearn.ensemble._base, "check_random_state"), check_random_state)):  # fmt: skip
         _REAL[key] = getattr(*key)
         _SHIFTED[key] = new
     _swap(_SHIFTED)

@@ -13,12 +13,12 @@ from inversionbench.training.priors.kedmi_gan import KedmiGan
 from inversionbench.training.priors.plg_gan import PlgGan
 from inversionbench.training.priors.students import StudentsRecipe
 
-DCGAN = Dcgan(z_dim=16, width=8, upsample="nearest", loss="hinge", steps=160, batch=32, rate=2e-3, critic_rate=2e-3,
+DCGAN = Dcgan(z_dim=16, width=8, upsample="nearest", loss="hinge", steps=320, batch=32, rate=2e-3, critic_rate=2e-3,
               critic_steps=1, ema=0.95, measure=80, patience=5)  # fmt: skip
 RECIPES = {
     "kedmi_gan": KedmiGan(critic="classifier", width=8, warm=True, steps=20, batch=32, rate=1e-4, critic_rate=4e-4,
                           critic_steps=2, distil_epochs=6, ema=0.95),
-    "plg_gan": PlgGan(form="shared", warm=True, top=20, steps=120, batch=32, rate=3e-3, critic_rate=3e-3,
+    "plg_gan": PlgGan(form="shared", warm=True, top=20, steps=240, batch=32, rate=3e-3, critic_rate=3e-3,
                       critic_steps=1, target_share=0.5, ema=0.95),
     "students": StudentsRecipe(models=({"name": "cnn", "width": 8}, {"name": "cnn", "width": 6}), epochs=6,
                                optimiser="adamw", rate=4e-3, schedule="one_cycle", batch=32),

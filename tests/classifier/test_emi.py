@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from classifier_cells import TRACK, data, generator, judges, knowledge, quiet, scenario, target
+from classifier_cells import TRACK, TRAINING, data, doubt, generator, knowledge, quiet, scenario, target
 from torch import nn
 
 from inversionbench import registry
 from inversionbench.attacks.classifier.emi import Emi
 from inversionbench.defenses.base import NONE
 from inversionbench.errors import UserError
-from inversionbench.evaluation.classifier import refer, score
 from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
 from inversionbench.tracks.classifier import network
@@ -24,7 +23,7 @@ CACHE: dict = {}
 def family():
     """A target with two siblings, each on one half of the private images."""
     if "family" not in CACHE:
-        given = scenario(protocol={"siblings": SIBLINGS, "halves": 1}, training={"epochs": 10, "rate": 4e-3})
+        given = scenario(protocol={"siblings": SIBLINGS, "halves": 1}, training=TRAINING)
         CACHE["family"] = given, TRACK.train_target(given, NONE, data(), 0, quiet)
     return CACHE["family"]
 
@@ -49,20 +48,16 @@ def test_siblings_are_released_and_opened_like_the_target():
 
 
 def test_siblings_do_not_change_the_target():
-    plain = TRACK.train_target(scenario(training={"epochs": 10, "rate": 4e-3}), NONE, data(), 0, quiet)
+    plain = TRACK.train_target(scenario(), NONE, data(), 0, quiet)
     state = family()[1].released["state"]
     assert all(torch.equal(value, state[name]) for name, value in plain.released["state"].items())
 
 
-def test_emi_convinces_the_target_and_beats_an_untrained_generator():
+def test_emi_convinces_the_target_more_than_an_untrained_generator():
     nets = [network(target().released)]
     made, _ = run(Emi(**SETTING), nets)
     none, _ = run(Emi(**{**SETTING, "steps": 0}), nets)
-    private = refer(judges(), data().private)
-    seen, blind = (score(judges(), private, a.data, a.labels, nets[0]).values for a in (made, none))
-    assert seen["target_top1"].mean() > 0.8
-    assert blind["target_top1"].mean() < 0.4
-    assert seen["knn_distance"].mean() < blind["knn_distance"].mean()
+    assert doubt(made) < 0.5 * doubt(none)
 
 
 def test_copies_of_one_model_are_worth_one():

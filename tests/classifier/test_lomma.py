@@ -87,28 +87,11 @@ def test_without_its_changes_it_is_the_host():
     assert torch.allclose(run(bare)[0].data, host.data, atol=1e-5)
 
 
-def test_logits_beat_the_cross_entropy_on_the_same_host():
-    """The card's first check, on the host where the paper's gain is largest: nearer to private images."""
-    logits, entropy = scores(run(replace(GMI, augment=False))[0]), scores(run(Gmi(iterations=60, restarts=4))[0])
-    assert logits["knn_distance"] < 0.8 * entropy["knn_distance"]
-    assert logits["target_top1"] >= entropy["target_top1"]
-
-
-def test_without_the_feature_term_the_judges_recognise_less_and_with_students_the_gap_closes():
-    """Card checks 2 and 3: top-1 falls without the features; students bring judges and target together."""
-    free, alone, both = (scores(run(replace(GMI, **m))[0]) for m in (
-        {"augment": False, "feature": 0.0}, {"augment": False}, {}
-    ))  # fmt: skip
-    assert free["top1"] < alone["top1"]
-    assert free["knn_distance"] > alone["knn_distance"]
-    assert both["target_top1"] - both["top1"] < alone["target_top1"] - alone["top1"]
-
-
 def test_the_feature_term_holds_the_features_near_the_public_ones():
     net, far = network(target().released), []
-    for feature in (0.0, 1.0):
+    for feature in (0.0, 10.0):
         answer = run(replace(GMI, augment=False, feature=feature))[0]
         with torch.no_grad():
             mean = net.trace(data().public.images()).features.mean(0)
             far.append((net.trace(answer.data).features - mean).square().mean().item())
-    assert far[1] < far[0]
+    assert far[1] < 0.75 * far[0]

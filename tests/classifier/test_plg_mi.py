@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from classifier_cells import data, generator, scenario
+from classifier_cells import data, doubt, generator, scenario
 from target_cells import again, run
-from test_kedmi import scores
 
 from inversionbench.attacks.base import Reconstruction
+from inversionbench.attacks.classifier._losses import IDENTITY
 from inversionbench.attacks.classifier._views import Views, warp
 from inversionbench.attacks.classifier.plg_mi import PlgMi
 
@@ -24,9 +24,7 @@ def test_the_search_adds_to_random_samples_of_the_class():
     assert [budget for budget, _ in answer.checkpoints] == [0, 20, 60]
     assert torch.equal(answer.checkpoints[-1][1], answer.data)
     start = Reconstruction(answer.checkpoints[0][1], answer.labels)
-    found, before = scores(answer), scores(start)
-    assert found["target_top1"] > before["target_top1"]
-    assert found["agreement"] > before["agreement"]
+    assert doubt(answer) < 0.75 * doubt(start)
 
 
 def test_same_seed_same_bits():
@@ -37,18 +35,11 @@ def test_same_seed_same_bits():
 
 
 def test_the_margin_keeps_pushing_where_the_cross_entropy_stops():
-    """The target's lead over all other classes, after the same number of steps."""
-    from classifier_cells import target
-
-    from inversionbench.attacks.classifier._losses import margin
-    from inversionbench.tracks.classifier import network
-
-    net, lead = network(target().released), {}
-    for identity in ("margin", "cross_entropy"):
-        answer = run(replace(ATTACK, identity=identity, iterations=60))[0]
-        with torch.no_grad():
-            lead[identity] = -margin(net(answer.data), answer.labels).mean().item()
-    assert lead["margin"] > lead["cross_entropy"]
+    """Of a class that leads by far, in float32."""
+    logits, y = torch.tensor([[30.0, 0.0, 0.0]], requires_grad=True), torch.tensor([0])
+    push = [torch.autograd.grad(IDENTITY[name](logits, y).sum(), logits)[0] for name in ("cross_entropy", "margin")]
+    assert push[0].abs().max() < 1e-6
+    assert push[1].abs().max() == 1
 
 
 def test_views_are_images_that_a_gradient_passes():

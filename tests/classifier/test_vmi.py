@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from classifier_cells import data, generator, knowledge, oracle, scenario
+from classifier_cells import data, doubt, generator, knowledge, oracle, scenario
 from target_cells import again, run
-from test_kedmi import scores
 
-from inversionbench.attacks.base import Reconstruction
 from inversionbench.attacks.classifier._flows import Flow, Normal, divergence
 from inversionbench.attacks.classifier.random_prior import RandomPrior
 from inversionbench.attacks.classifier.vmi import Variational, Vmi
@@ -89,9 +87,7 @@ def test_beats_random_samples_and_pays_per_sample():
     assert [budget for budget, _ in answer.checkpoints] == [40, 120]
     assert torch.equal(answer.checkpoints[-1][1], answer.data)
     blind = RandomPrior(restarts=4).run(None, knowledge(prior=_prior()), generator())
-    found, random = scores(answer), scores(Reconstruction(blind.data, blind.labels))
-    assert found["agreement"] > random["agreement"] + 0.05
-    assert found["knn_distance"] < random["knn_distance"]
+    assert doubt(answer) < 0.75 * doubt(blind)
     short = replace(ATTACK, iterations=3, keep_at=())
     assert torch.equal(again(short)[0].data, again(short)[0].data)
 
@@ -102,15 +98,10 @@ def _prior():
     return loaded("dcgan")
 
 
-def test_divergence_from_the_prior_trades_accuracy_for_diversity():
+def test_divergence_from_the_prior_is_held_at_the_price_of_the_target():
     free, held = run(replace(ATTACK, kl=0.0))[0], run(replace(ATTACK, kl=1.0))[0]
-
-    def spread(answer):
-        return answer.data.unflatten(0, (CLASSES, 4)).std(1).mean().item()
-
     assert held.notes["divergence"] < 0.3 * free.notes["divergence"]
-    assert spread(held) > 1.2 * spread(free)
-    assert scores(held)["target_top1"] < scores(free)["target_top1"]
+    assert doubt(held) > 2 * doubt(free)
 
 
 def test_layers_of_a_style_prior_are_searched_apart_and_the_free_ones_left():

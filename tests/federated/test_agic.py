@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
 import torch
 from inversion_cells import attack, oracle_of, psnr, scenario, target, truth
+from torch.utils.flop_counter import FlopCounterMode
 
 from inversionbench.attacks.federated._layerwise import depth_weights
 from inversionbench.attacks.federated._layout import layout_of
@@ -28,11 +28,11 @@ def errors_at_truth(rate, epochs=2):
 
 
 def test_the_approximation_is_exact_only_in_the_limit():
-    small, middle, large = (errors_at_truth(rate) for rate in (1e-5, 1e-3, 1e-2))
-    assert (small < 1e-3).all()
-    assert (small < middle).all()
-    assert (middle < large).all()
-    assert (large > 1e-3).all()  # an attack that was handed the true gradient would see 0
+    """The error falls with the square of the rate: by 80 (44 to 141 over seeds) for a tenth of it, from about 1e-2 to
+    1e-4 (2e-5 to 4e-4). An attack that was handed the true gradient would see rounding at both rates."""
+    small, large = (errors_at_truth(rate) for rate in (1e-3, 1e-2))
+    assert (small < 2e-3).all()
+    assert (large > 10 * small).all()
 
 
 def test_layer_weights_grow_with_depth_and_bias_goes_with_its_layer():
@@ -71,17 +71,13 @@ def test_cost_does_not_depend_on_the_local_steps():
     x = torch.zeros(problem.shape).requires_grad_()
     y = problem.one_hot(truth(s)[1])
 
-    def seconds(protocol):
-        client = simulator(problem.model, protocol)
-        times = []
-        for _ in range(6):
-            begin = time.process_time()
-            client(x, y).sum().backward()
-            times.append(time.process_time() - begin)
-        return min(times)
+    def multiplications(protocol):
+        with FlopCounterMode(display=False) as counter:
+            simulator(problem.model, protocol)(x, y).sum().backward()
+        return counter.get_total_flops()
 
     combined = replace(problem.protocol, sends="gradient", epochs=1)
-    assert seconds(problem.protocol) > 4 * seconds(combined)
+    assert multiplications(problem.protocol) > 7 * multiplications(combined)
 
 
 def test_rounds_share_one_batch_and_all_count():

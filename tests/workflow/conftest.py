@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -18,16 +19,8 @@ PARTS = ("Snakefile", "workflow", "profiles", "src", "pyproject.toml", "dvc.yaml
 class Copy:
     """A copy of the project. Its package comes first on the path, so that edits in the copy count."""
 
-    def __init__(self, folder: Path, params: str):
+    def __init__(self, folder: Path):
         self.folder = folder
-        for part in PARTS:
-            source = ROOT / part
-            if source.is_dir():
-                ignore = shutil.ignore_patterns("__pycache__", "cache", "tmp")
-                shutil.copytree(source, folder / part, ignore=ignore)
-            elif source.is_file():
-                shutil.copy(source, folder / part)
-        (folder / "params.yaml").write_text(params)
         self.env = {
             **{k: v for k, v in os.environ.items() if k != "INVERSIONBENCH_DATA"},
             "PYTHONPATH": str(folder / "src"),
@@ -75,15 +68,40 @@ class Copy:
 MINI = (Path(__file__).parent / "mini.yaml").read_text()
 
 
+def project(folder: Path, params: str = MINI) -> Copy:
+    """The project without results."""
+    folder.mkdir()
+    for part in PARTS:
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+        elif source.is_file():
+            shutil.copy(source, folder / part)
+    (folder / "params.yaml").write_text(params)
+    return Copy(folder)
+
+
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A copy in which the whole small run has ended. Tests that edit it put back what they changed."""
-    copy = Copy(tmp_path_factory.mktemp("finished"), MINI)
-    assert copy.planned(), "a fresh copy must have something to do"
-    copy.log = copy.snakemake().stdout
-    return copy
+def prepared(tmp_path_factory) -> Path:
+    """Where the whole small run has ended, made by the first of all workers that asks; nobody edits it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # workers have folders side by side
+    folder = shared / "prepared"
+    with (shared / "prepared.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "log").is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # an attempt of another worker that failed
+            log = project(folder).snakemake().stdout
+            (folder / "log").write_text(log)
+    return folder
 
 
 @pytest.fixture
-def fresh(tmp_path):
-    return Copy(tmp_path, MINI)
+def finished(prepared, tmp_path) -> Copy:
+    """A copy of its own in which the whole small run has ended: file times and Snakemake's memory included."""
+    return Copy(shutil.copytree(prepared, tmp_path / "finished"))
+
+
+@pytest.fixture
+def fresh(tmp_path) -> Copy:
+    return project(tmp_path / "fresh")
