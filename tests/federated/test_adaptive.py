@@ -228,16 +228,17 @@ def test_pairs_go_through_guardian_as_the_client_goes():
         assert guarded(g, layout, ctx.model, x, y, told, generator(3)) is g
 
 
-def test_guarded_gradients_are_learnt(where):
-    """An attacker who learns from pairs so defended against one who takes g' for g; at strength 0 it is the undefended
-    attack, to the bit."""
+def test_guarded_gradients_are_learnt():
+    """An attacker who learns from pairs so defended against one who takes g' for g: 4.1 dB better (sd 0.7 over four
+    seeds; 24 clients), 2 are asked for. At strength 0 it is the undefended attack, to the bit."""
+    many = scenario(subjects=24)
     small = {"pairs": 300, "features": 512, "hidden": 96, "epochs": 12, "rate": 1e-3, "size": 32}
     defense = defended("guardian", 1.0, steps=2)
-    plain, _ = run(where, defense, **STEPS)
-    learnt, answer = run(where, defense, "learning_to_invert", **small)
+    plain, _ = run(many, defense, **STEPS)
+    learnt, answer = run(many, defense, "learning_to_invert", **small)
     assert answer.notes["adaptive"] is True
-    assert learnt > plain + 1.5
-    off, undefended = (run(where, d, "learning_to_invert", **{**small, "epochs": 1})[1].data
+    assert learnt > plain + 2
+    off, undefended = (run(many, d, "learning_to_invert", **{**small, "epochs": 1})[1].data
                        for d in (defended("guardian", 0.0), NONE))
     assert torch.equal(off, undefended)
 

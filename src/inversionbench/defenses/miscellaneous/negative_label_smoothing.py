@@ -18,8 +18,11 @@ What acts is alpha / C times the steps spent at it, at the rate they are taken w
 to 0 may say nothing of the method. It acted where the norm of the logits on training images has grown (`effect`).
 Measured against undefended: 50 people, 15 epochs, one_cycle: 1.9 times at -0.5, 4.0 at -2, accuracy unchanged (one
 target); 12 people, 288 images, 15 epochs: 1.1 and 1.3, and after 30 epochs of Adam at a constant rate 2.1 at -0.05,
-16.5 at -0.5 (three). The loss is unbounded below: the recipe's `clip` is there if it diverges. Suspect masked
-gradients: attack it with the margin loss too.
+16.5 at -0.5 (three). The loss is unbounded below: the recipe's `clip` is there if it diverges.
+
+It masks gradients: attack it with the margin loss too. Those 12 people, 60 epochs at a constant rate, 6 attacked by GMI
+through principal components as prior, three targets, agreement at alpha 0 / -0.05 / -0.5 (norm 12 / 20 / 101, accuracy
+92 % each): cross entropy 56 / 39 / 29 %, margin 62 / 71 / 76 %.
 """
 
 from __future__ import annotations
