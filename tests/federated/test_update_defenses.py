@@ -90,9 +90,9 @@ def test_dgp_hides_more_than_pruning_and_the_support_tells():
 
 
 def test_dgp_needs_its_residual():
-    kept, forgotten = learn(Dgp(strength=0.8), 80), learn(Dgp(strength=0.8, feedback=0.0), 80)
-    assert kept < 0.5 * forgotten
-    assert kept == pytest.approx(learn(NONE, 80), abs=0.1)  # nothing is lost, only late
+    """Loss after 160 rounds, over seeds: 0.01 to 0.04 with it, 0.7 to 4.4 without."""
+    kept, forgotten = learn(Dgp(strength=0.8), 160), learn(Dgp(strength=0.8, feedback=0.0), 160)
+    assert kept < 0.3 * forgotten
 
 
 # pruned frequencies
