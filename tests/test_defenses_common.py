@@ -159,11 +159,11 @@ def test_whether_a_defense_acted(own, plain, expected):
         return {} if value is None else {"effect_logit_norm": value}
 
     smoothing = registry.get("defense", "negative_label_smoothing")
-    assert acted(smoothing, target(own), target(plain)) is expected
-    assert acted(Defense, target(own), target(plain)) is None  # declares nothing
+    assert acted(smoothing.effect, target(own), target(plain)) is expected
+    assert acted(Defense.effect, target(own), target(plain)) is None  # declares nothing
     positive = registry.get("defense", "label_smoothing")  # moves it down
-    assert acted(positive, {"effect_logit_norm": 3.0}, {"effect_logit_norm": 6.0}) is True
-    assert acted(positive, {"effect_logit_norm": 6.0}, {"effect_logit_norm": 6.0}) is False
+    assert acted(positive.effect, {"effect_logit_norm": 3.0}, {"effect_logit_norm": 6.0}) is True
+    assert acted(positive.effect, {"effect_logit_norm": 6.0}, {"effect_logit_norm": 6.0}) is False
 
 
 @pytest.mark.parametrize(

@@ -81,17 +81,17 @@ def test_negative_label_smoothing_acts_in_a_long_training_only():
     """Logit norm against undefended, alpha -0.5, three seeds: 1.11 (sd 0.01) in the short training, 16.5 (1) in the
     long one; 1.5 is asked for."""
     defense = NegativeLabelSmoothing(0.5)
-    assert acted(NegativeLabelSmoothing, trained_for(defense, True), trained_for(NONE, True)) is True
-    assert acted(NegativeLabelSmoothing, trained_for(defense, False), trained_for(NONE, False)) is False
+    assert acted(NegativeLabelSmoothing.effect, trained_for(defense, True), trained_for(NONE, True)) is True
+    assert acted(NegativeLabelSmoothing.effect, trained_for(defense, False), trained_for(NONE, False)) is False
 
 
 def test_bido_and_label_smoothing_act():
     """What layers do not know of the label, under BiDO against undefended, three seeds: 0.62 (sd 0.01), between
     undefended ones 1.0 (sd 0.04); 0.85 is asked for. The norm under smoothing of 0.3, two seeds: 0.27 and 0.28."""
     plain = target().utility
-    assert acted(Bido, target(Bido(0.05)).utility, plain) is True
-    assert acted(Bido, plain, plain) is False
-    assert acted(LabelSmoothing, trained_for(LabelSmoothing(0.3), True), trained_for(NONE, True)) is True
+    assert acted(Bido.effect, target(Bido(0.05)).utility, plain) is True
+    assert acted(Bido.effect, plain, plain) is False
+    assert acted(LabelSmoothing.effect, trained_for(LabelSmoothing(0.3), True), trained_for(NONE, True)) is True
 
 
 def test_measuring_effects_moves_nothing():

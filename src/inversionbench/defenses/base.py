@@ -223,20 +223,17 @@ class Defense:
 NONE = Defense()
 
 
-def acted(defense: type[Defense], own: Mapping[str, float], plain: Mapping[str, float]) -> bool | None:
-    """Whether a defense changed what it declares to change, from the utility of a target under it and of an undefended
-    one of the same scenario. None: it declares nothing, or one of the two was not measured.
+def acted(effect: tuple[str, str, float] | None, own: Mapping[str, float], plain: Mapping[str, float]) -> bool | None:
+    """Whether a defense changed what it declares to change (its `effect`), from the utility of a target under it and of
+    an undefended one of the same scenario. None: it declares nothing, or one of the two was not measured.
 
-    >>> class Louder(Defense):
-    ...     effect = ("effect_logit_norm", "higher", 1.5)
-    >>> [acted(Louder, {"effect_logit_norm": norm}, {"effect_logit_norm": 6.0}) for norm in (6.6, 9.0)]
+    >>> norms = ({"effect_logit_norm": norm} for norm in (6.6, 9.0))
+    >>> [acted(("effect_logit_norm", "higher", 1.5), own, {"effect_logit_norm": 6.0}) for own in norms]
     [False, True]
     """
-    if defense.effect is None:
+    if effect is None or not all(effect[0] in found for found in (own, plain)):
         return None
-    name, direction, ratio = defense.effect
-    if name not in own or name not in plain:
-        return None
+    name, direction, ratio = effect
     return own[name] >= ratio * plain[name] if direction == "higher" else own[name] <= ratio * plain[name]
 
 
