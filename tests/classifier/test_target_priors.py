@@ -203,6 +203,7 @@ def told_apart(prior, count: int = 240) -> float:
 
 
 def test_random_samples_show_their_class_unless_labels_were_shuffled():
+    """Recognised over seeds: 0.50 to 0.82 of the samples, 0.06 to 0.12 after shuffling; chance is 0.08."""
     shuffled = replace(RECIPES["plg_gan"], shuffle=True)
     blind = shuffled.load(train(shuffled)[0])
     chance = 1 / data().classes

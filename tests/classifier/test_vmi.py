@@ -82,6 +82,7 @@ def test_layers_share_their_noise_and_answer_in_order():
 
 
 def test_beats_random_samples_and_pays_per_sample():
+    """Cross entropy of the target over seeds: 0.04 to 0.13 for 3.9 to 5.1 of random samples."""
     answer, asked = run(ATTACK)
     assert asked.ledger.passes == CLASSES * 8 * 60
     assert [budget for budget, _ in answer.checkpoints] == [40, 120]
@@ -99,6 +100,7 @@ def _prior():
 
 
 def test_divergence_from_the_prior_is_held_at_the_price_of_the_target():
+    """Over seeds: a divergence of 1.6 to 2.2 for 75 to 210, a cross entropy of 1.8 to 2.0 for 0.04 to 0.06."""
     free, held = run(replace(ATTACK, kl=0.0))[0], run(replace(ATTACK, kl=1.0))[0]
     assert held.notes["divergence"] < 0.3 * free.notes["divergence"]
     assert doubt(held) > 2 * doubt(free)
