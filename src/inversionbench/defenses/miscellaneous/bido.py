@@ -14,8 +14,8 @@ norm, an upper bound). Layers: all blocks that the model reports, logits left ou
 Published: (a1, a2) = (0.05, 0.5) for faces with hsic, (1, 50) for digits with coco; sigma 5, eps 1e-5.
 Deviation: float64, because with nearly equal activations the published ridge is singular in
 float32. Without the label term (ratio 0) the network collapses: the defense is the balance of both. On few
-classes the label term of the published ratio outweighs the other: D(X, Z) rises with D(Z, Y), and still the
-leakage falls; at ratio 2 it falls as the name says.
+classes the label term of the published ratio outweighs the other: D(X, Z) rises with D(Z, Y); at ratio 2 it falls as
+the name says.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ For alpha < 0 the gradient of the wrong logits, p_k + |alpha| / C, never vanishe
 the directions that raise p_y stop carrying what the class looks like. Schedule for alpha < 0 over E epochs
 (authors' code): 0 for the first half, then alpha (t + 1 - E/2) / (E - E/2) for a quarter (so up to alpha / 2),
 then alpha; without the first half accuracy suffers. A negative strength is the paper's other half, ordinary
-smoothing, which raises leakage; it has no schedule.
+smoothing, which the paper finds to raise leakage; it has no schedule.
 
 Published: alpha = -0.05 with hundreds of classes and 100 epochs of Adam, its rate constant to epoch 75, no decay.
 What acts is alpha / C times the steps spent at it, at the rate they are taken with: a short training whose rate falls
