@@ -213,7 +213,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    folder = _params(args).folder if args.scale else None
+    folder = _params(args).folder if args.scale or args.params != "params.yaml" else None
     from inversionbench.survey import compare
 
     run = args.run or folder or compare.run_of(args.published)

@@ -3,8 +3,8 @@
 torch, MKL, oneDNN, OpenBLAS and NumPy look at the processor and take the widest instructions it has; sums are then
 added in another order, and a trained network differs in the last bits, then in a few predictions of a thousand. Under
 `portable` all of them stay within AVX2, which x86-64 processors have had since 2013 (Intel) and 2015 (AMD), and MKL
-runs in its mode for equal results on processors of any maker. What no setting reaches, `torch.sqrt` and its kin, is
-computed by NumPy: see `Exact`. `native` leaves everything to the libraries. docs/numerics.md says what is equal where.
+runs in its mode for equal results on processors of any maker. What no setting reaches, `torch.sqrt`, is computed by
+NumPy: see `_replace_functions`. `native` leaves everything to the libraries. docs/numerics.md says what is equal where.
 
 The libraries read these variables when they are loaded, so `apply` comes before torch and NumPy are imported, and
 child processes inherit it. This module imports nothing but the standard library.
@@ -76,11 +76,16 @@ def possible() -> bool:
 
 
 def provenance() -> dict[str, str]:
-    """For a record: "numerics", and where they are the processor's own its "processor" as torch names it."""
-    if active() == "portable":
-        return {"numerics": "portable"}
+    """For a record: "numerics", and where they are the processor's own its "processor" as torch names it. A device that
+    is no processor rounds as it likes."""
     import torch
 
+    from inversionbench.training.device import device
+
+    if device().type != "cpu":
+        return {"numerics": "native", "processor": device().type}
+    if active() == "portable":
+        return {"numerics": "portable"}
     return {"numerics": "native", "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"}
 
 
@@ -95,7 +100,7 @@ def _listening(name: str) -> None:
 
 
 class _Replacing(importlib.abc.MetaPathFinder):
-    """Calls `_replace_roots` as soon as torch has been imported."""
+    """Calls `_replace_functions` as soon as torch has been imported."""
 
     done = False
 

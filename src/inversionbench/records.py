@@ -157,8 +157,20 @@ def digest(record: Mapping[str, Any]) -> str:
 def content(record: Mapping[str, Any]) -> str:
     """sha256 of what a record says, equal where two runs are: without clocks, without what names code, versions and
     machine, and without reasons of what is unavailable, which name folders."""
-    left_out = ("timing", "folder", "provenance", "schema", *(["reason"] if record["status"] == "unavailable" else []))
-    plain = {k: v for k, v in record.items() if k not in left_out} | {"unavailable": sorted(record["unavailable"])}
+    told = ("reason",) if record["status"] in ("unavailable", "failed") else ()  # may name folders
+    left_out = ("timing", "folder", "provenance", "schema", *told)
+    plain = {k: v for k, v in record.items() if k not in left_out}
+    plain["unavailable"] = sorted(record["unavailable"])
+    plain["knowledge"] = {k: v for k, v in record["knowledge"].items() if k != "opened"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def content(record: Mapping[str, Any]) -> str:
+    """sha256 of what a record says, equal where two runs are: without clocks, without what names code, versions and
+    machine, and without reasons of what is unavailable, which name folders."""
+    left_out = ("timing", "folder", "provenance", "schema", *(["reason"] if record["status"] in ("unavailable", "failed") else []))
+    knowledge = {k: v for k, v in record["knowledge"].items() if k != "opened"}  # files of one machine
+    plain = {k: v for k, v in record.items() if k not in left_out} | {"knowledge": knowledge} | {"unavailable": sorted(record["unavailable"])}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 

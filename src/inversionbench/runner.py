@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,8 +219,8 @@ def attack(params: Params, group: Group) -> int:
                 except NotYet:
                     raise
                 except Exception as error:
-                    failed += 1
                     result = {"status": "failed", "reason": _failure(key, "attack", error)}
+            failed += result["status"] == "failed"
             _save(out / "reconstruction.pt", result)
             _timing(params, clock, group.key, text(strength), str(seed))
     return failed
@@ -242,12 +243,9 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
     scenario, track = _scenario(params, group.scenario)
     entry = params.attacks[group.attack]
     method, level = entry.build(group.scenario), entry.level(group.scenario)
-    path = _target_folder(params, group, strength) / "released" / _target_file(scenario, seed)
     states = {role: _load(file) for role, file in _prior_files(params, group, strength, seed).items()}
-    defense = _defense(params, group.defense, strength, group.scenario)
-    draw = seed_of(params, group.scenario, "release", seed)
-    with _oracle(level, lambda: track.oracle(scenario, _load(path), method, level, defense, draw)) as oracle:
-        knowledge = _knowledge(params, group, _load(path), states)
+    knowledge = _knowledge(params, group, strength, seed, states)
+    with _oracle(level, partial(_oracle_of, params, group, strength, seed)) as oracle:
         rng = torch.Generator().manual_seed(seed_of(params, group.scenario, group.attack, seed))
         with watched([params.results, *_data_roots(params)]) as seen:
             status, reason, answer = _answer(method, oracle, knowledge, rng)
@@ -278,9 +276,23 @@ def _oracle(level: str, make: Callable[[], Oracle]) -> AbstractContextManager[Or
     return served(make) if level in BLACK_BOX else nullcontext(make())
 
 
-def _knowledge(params: Params, group: Group, released: dict[str, Any], states: Mapping[str, Any]) -> Knowledge:
+def _oracle_of(params: Params, group: Group, strength: float, seed: int) -> Oracle:
+    """The oracle of a cell, from the files; a function of the module, because another process may have to call it."""
+    scenario, track = _scenario(params, group.scenario)
+    entry, defense = params.attacks[group.attack], _defense(params, group.defense, strength, group.scenario)
+    released, draw = _released(params, group, strength, seed), seed_of(params, group.scenario, "release", seed)
+    return track.oracle(scenario, released, entry.build(group.scenario), entry.level(group.scenario), defense, draw)
+
+
+def _released(params: Params, group: Group, strength: float, seed: int) -> dict[str, Any]:
+    file = _target_file(params.scenarios[group.scenario], seed)
+    return _load(_target_folder(params, group, strength) / "released" / file)
+
+
+def _knowledge(params: Params, group: Group, strength: float, seed: int, states: Mapping[str, Any]) -> Knowledge:
     """What the scenario grants, with the priors that the attack names. states: the trained priors, by role."""
     scenario, track = _scenario(params, group.scenario)
+    released = _released(params, group, strength, seed)
     entries = params.attacks[group.attack].roles(group.scenario)
     public, meta = _public(params, scenario.dataset)
     priors = {role: params.priors[entries[role]].build().load(state) for role, state in states.items()}
@@ -309,7 +321,7 @@ def _answer(method: Any, oracle: Oracle, knowledge: Knowledge, rng: Any) -> tupl
         return "denied" if isinstance(error, AccessDenied) else "budget", str(error), None
     kind = type(answer).__name__
     wrong = answer.problem() if isinstance(answer, Reconstruction) else f"{kind} is no Reconstruction"
-    return ("failed", f"the attack's answer is invalid: {wrong}", None) if wrong else ("ok", "", answer)
+    return ("failed", f"attack: the answer is invalid: {wrong}", None) if wrong else ("ok", "", answer)
 
 
 def _doubts(used: frozenset[str], public: int, states: Mapping[str, Any]) -> list[str]:
@@ -372,7 +384,7 @@ def _judge(
     scenario, track = _scenario(params, group.scenario)
     result = _load(params.folder / "reconstructions" / group.key / text(strength) / str(seed) / "reconstruction.pt")
     if result["status"] == "failed":
-        return result
+        return {name: result[name] for name in ("status", "reason")}
     target = _target(params, group, strength, scenario, seed)
     defense = _defense(params, group.defense, strength, group.scenario)
     inputs = _inputs(params, group, strength, scenario, seed, data.digest)
@@ -391,7 +403,7 @@ def _judge(
         answer = _reconstruction(result["answer"])
         judge_seed = seed_of(params, group.scenario, "evaluate", seed)
         done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
-        warnings = [*result.get("warnings", ()), *answer.notes.get("warnings", ()), *done.facts.get("warnings", ())]
+        warnings = [*result["warnings"], *answer.notes.get("warnings", ()), *done.facts.get("warnings", ())]
         found |= _measured(done, {**answer.notes, **done.facts, **({"warnings": warnings} if warnings else {})})
         _save_gallery(out, done)
     return found

@@ -165,10 +165,6 @@ def test_evaluators_are_compared_photograph_by_photograph():
     assert "is less accurate than the target of faces" in weakness("plain", target, nested, "faces")
 
 
-def test_the_option_of_earlier_versions_is_accepted():
-    assert "allow_weaker" not in check_options({"allow_weaker": True})
-
-
 def test_without_known_attributes_the_score_is_unavailable_with_its_reason():
     state = {k: v for k, v in evaluators().items() if k != "attributes"}
     answer = Reconstruction(data().heldout.images(slice(0, len(Y))), Y)

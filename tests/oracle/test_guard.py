@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 
 from inversionbench import registry
 from inversionbench.attacks.base import Knowledge
+from inversionbench.errors import UserError
 from inversionbench.oracle.base import AccessDenied, InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
 from inversionbench.oracle.guard import watched
@@ -124,18 +126,33 @@ def test_what_was_read_stays_read():
 
 
 def test_the_process_of_a_label_attack_does_not_hold_the_target():
-    marker = nn.Linear(3, 4).requires_grad_(False)
-
     def make():
         torch.manual_seed(1)
         secret = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).eval()
         return classifier_oracle(secret, "LO", SPEC, 4)
 
+    def held():
+        return [o for o in gc.get_objects() if isinstance(o, nn.Tanh)]
+
+    inside = make()
+    assert held()  # it would be found
+    del inside
     with served(make) as asked:
         assert asked.labels(X).shape == (2,)
-        held = [o for o in gc.get_objects() if isinstance(o, nn.Tanh)]
-    assert held == []
-    assert marker is not None
+        assert held() == []
+
+
+def test_what_goes_wrong_in_the_other_process_is_said_here():
+    def missing():
+        raise UserError("0.pt is not there")
+
+    with pytest.raises(UserError, match=r"0\.pt is not there"), served(missing):
+        pass
+    with served(lambda: oracle("LO")) as asked:
+        for child in multiprocessing.active_children():
+            child.kill()
+        with pytest.raises((RuntimeError, OSError), match=r"has ended|pipe|reset"):
+            asked.labels(X)
 
 
 # --- what a method's file may import and call -----------------------------------------------------------------------

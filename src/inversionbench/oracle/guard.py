@@ -31,7 +31,8 @@ from inversionbench.oracle.base import AccessDenied
 
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = tuple({os.path.realpath(sysconfig.get_path(p)) for p in ("stdlib", "platstdlib", "purelib", "platlib")})
-SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/")
+KNOWN = (*(f"{folder}{os.sep}" for folder in (*LIBRARIES, str(PACKAGE))), "/proc/", "/sys/", "/dev/", "/etc/", "/usr/",
+         "/lib")  # fmt: skip
 FILES = ("open", "os.listdir", "os.scandir", "os.rename", "os.remove")
 OUTSIDE = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "socket.connect")
 INSIDE = ("gc.get_objects", "gc.get_referrers", "gc.get_referents", "sys._getframe", "sys._current_frames",
@@ -96,11 +97,13 @@ def _judge(event: str, args: tuple[Any, ...], frame: FrameType, seen: Seen, clos
         if not isinstance(args[0], (str, bytes, os.PathLike)):
             return ""  # an open file, or the working folder
         path = os.path.realpath(os.fsdecode(os.fspath(args[0])))
+        if path.startswith(KNOWN):  # first: a closed folder may lie above them
+            return ""
         for folder in closed:
             if path == folder or path.startswith(folder + os.sep):
                 return f"open {os.path.relpath(path, os.path.dirname(folder))}"
-        ours = path.startswith((*LIBRARIES, str(PACKAGE), *SYSTEM, os.path.realpath(tempfile.gettempdir())))
-        if event == "open" and not ours and path not in seen.opened:
+        passing = path.startswith(os.path.realpath(tempfile.gettempdir()))
+        if event == "open" and not passing and path not in seen.opened:
             seen.opened.append(path)
         return ""
     if event in OUTSIDE:

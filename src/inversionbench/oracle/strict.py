@@ -22,29 +22,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inversionbench.errors import UserError
 from inversionbench.oracle.base import LEVELS, AccessDenied, BudgetExceeded, InputSpec, Ledger, Oracle, Row
 
 BLACK_BOX = frozenset(level for level, calls in LEVELS.items() if calls <= {"labels", "scores", "logits"})
 ERRORS: dict[str, type[Exception]] = {
-    e.__name__: e for e in (AccessDenied, BudgetExceeded, ValueError, TypeError)
+    e.__name__: e for e in (AccessDenied, BudgetExceeded, UserError, ValueError, TypeError)
 }
-PATIENCE = 120.0  # seconds for the child to start or to answer
 
 
 @contextmanager
 def served(make: Callable[[], Oracle]) -> Iterator[Oracle]:
     """An oracle whose target lives in a child process, where `make` reads and builds it.
 
-    The child is forked, which costs hundredths of a second; once CUDA has started a process cannot be forked, and
-    `make` must then be importable.
+    The child is forked, which costs hundredths of a second; where there is CUDA, which no fork survives, it is started
+    anew, and `make` must be a function of a module with arguments that can be pickled.
     """
-    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
+    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     here, there = context.Pipe()
     child = context.Process(target=_serve, args=(there, make, here), daemon=True)
     child.start()
     there.close()
     try:
-        yield _remote(here, _receive(here)[0])
+        yield _remote(here, _answer(here)[0])
     finally:
         here.close()
         child.join(timeout=10)
@@ -58,9 +58,9 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
     if about["level"] not in BLACK_BOX:
         raise ValueError(f"level {about['level']} cannot be served from another process: it is no black box; "
                          f"expected one of {', '.join(sorted(BLACK_BOX))}")
-    ledger = Ledger(about["budget"])
     from inversionbench.oracle.tabular import RecordSpec
 
+    ledger = Ledger(about["budget"])
     known: dict[str, type[InputSpec]] = {kind.__name__: kind for kind in (InputSpec, RecordSpec)}
     spec = known[about["kind"]](**{name: _tuples(value) for name, value in about["spec"].items()})
 
@@ -68,10 +68,7 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
         def ask(x: Tensor, phase: str = "search") -> Tensor:
             spec.check(x)
             _send(pipe, {"call": call, "phase": phase}, x.cpu().numpy())
-            header, answer = _receive(pipe)
-            ledger.copy_from(Row(*row) for row in header["rows"])
-            if "error" in header:
-                raise ERRORS.get(header["error"], RuntimeError)(header["message"])
+            _, answer = _answer(pipe, lambda rows: ledger.copy_from(Row(*row) for row in rows))
             assert answer is not None
             return torch.from_numpy(answer.copy()).to(x.device)
 
@@ -84,7 +81,10 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
 def _serve(pipe: Connection, make: Callable[[], Oracle], other: Connection) -> None:
     """The child: answer until the parent hangs up, whose end a forked child holds too."""
     other.close()
-    oracle = make()
+    try:
+        oracle = make()
+    except Exception as error:
+        return _send(pipe, {"error": type(error).__name__, "message": str(error)})
     about = {
         "kind": type(oracle.input_spec).__name__, "spec": asdict(oracle.input_spec),  # type: ignore[arg-type]
         "level": oracle.level, "classes": oracle.num_classes,
@@ -95,7 +95,7 @@ def _serve(pipe: Connection, make: Callable[[], Oracle], other: Connection) -> N
         try:
             header, x = _receive(pipe)
         except EOFError:
-            return
+            return None
         out: dict[str, Any] = {}
         answer = None
         try:
@@ -105,6 +105,18 @@ def _serve(pipe: Connection, make: Callable[[], Oracle], other: Connection) -> N
             out = {"error": type(error).__name__, "message": str(error)}
         out["rows"] = [[r.phase, r.call, r.inputs, r.cumulative] for r in oracle.ledger.rows]
         _send(pipe, out, answer)
+
+
+def _answer(pipe: Connection, charge: Callable[[Any], None] = lambda rows: None) -> tuple[Any, np.ndarray | None]:
+    """What the child says; its errors are raised here, after `charge` got the lines of its ledger."""
+    try:
+        header, array = _receive(pipe)
+    except EOFError:
+        raise RuntimeError("the process that holds the target has ended") from None
+    charge(header.get("rows", ()))
+    if "error" in header:
+        raise ERRORS.get(header["error"], RuntimeError)(header["message"])
+    return header, array
 
 
 def _tuples(value: Any) -> Any:
@@ -120,8 +132,6 @@ def _send(pipe: Connection, header: Mapping[str, Any], array: np.ndarray | None 
 
 
 def _receive(pipe: Connection) -> tuple[dict[str, Any], np.ndarray | None]:
-    if not pipe.poll(PATIENCE):
-        raise TimeoutError(f"the process that holds the target has not answered for {PATIENCE:.0f} s")
     header = json.loads(pipe.recv_bytes())
     kind = header.pop("array", None)
     if kind is None:

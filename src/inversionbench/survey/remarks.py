@@ -107,7 +107,7 @@ def place(record: Record) -> Cell:
 def sentences(record: Record) -> list[str]:
     """All that a record warns of, and how many of its answers do not exist."""
     facts, n = record["facts"], len(record["groups"])
-    out = [*facts.get("warnings", ()), *([facts["warning"]] if "warning" in facts else [])]
+    out = list(facts.get("warnings", ()))
     unstarted = n - facts["initialised"] if "initialised" in facts else 0
     if unstarted > 0:
         out.append(f"{unstarted} of {n} answers never started, because nothing was found to begin with; they score as "

@@ -77,7 +77,7 @@ def _verdict(line: Mapping[str, Any], comparisons: int, met: bool) -> str:
     change = difference(line["rows"], line["reference_rows"], corrected(comparisons))
     if change.units < UNITS or change.targets < MODELS or math.isnan(change.low):
         return FEW
-    return {_more(line): RAISES, -_more(line): LOWERS}.get(change.sign(), UNCLEAR) if change.sign() else UNCLEAR
+    return {1: RAISES, -1: LOWERS}.get(change.sign() * _more(line), UNCLEAR)
 
 
 def compare(rows: Mapping[str, Sequence[Row]], guess: str) -> dict[str, dict[str, Any]]:

@@ -87,7 +87,7 @@ class Evaluation:
     metrics: name -> values per subject, float (n,); NaN never: a metric that could not be computed is in
     `unavailable` with its reason. groups: (n,) the target (class, client, record) of each value, for intervals.
     controls: control name -> metric name -> values. curves: metric name -> [(budget, values)].
-    facts: further numbers and strings for the record. pictures: name -> uint8 image (h, w, 3).
+    facts: further numbers and strings for the record.
     gallery: triples for the report, each float (k, c, h, w) in [0, 1]: original, reconstruction, nearest.
     """
 

@@ -1,8 +1,7 @@
 """Options of the evaluators (of `evaluators:` in params.yaml), checked without importing torch.
 
 `first`, `second`, `attributes`, each {"model": {...}, "training": {...}}; attributes also takes "people" and
-"photos" per person, or is null. An evaluator that is not more accurate than a target is marked in the records;
-`allow_weaker`, which earlier versions asked for then, is accepted and changes nothing.
+"photos" per person, or is null. An evaluator that is not more accurate than a target is marked in the records.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 def check_options(options: Mapping[str, Any], where: str = "options") -> dict[str, Any]:
     """Options with defaults filled in; anything unknown is a `UserError`."""
     for name in options:
-        if name not in (*DEFAULTS, "allow_weaker"):
-            raise UserError(f"{where}: unknown '{name}': {suggest(name, [*DEFAULTS, 'allow_weaker'])}")
+        if name not in DEFAULTS:
+            raise UserError(f"{where}: unknown '{name}': {suggest(name, DEFAULTS)}")
     out: dict[str, Any] = {}
     for name, default in DEFAULTS.items():
         given = options.get(name, default)
