@@ -165,15 +165,6 @@ def content(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-def content(record: Mapping[str, Any]) -> str:
-    """sha256 of what a record says, equal where two runs are: without clocks, without what names code, versions and
-    machine, and without reasons of what is unavailable, which name folders."""
-    left_out = ("timing", "folder", "provenance", "schema", *(["reason"] if record["status"] in ("unavailable", "failed") else []))
-    knowledge = {k: v for k, v in record["knowledge"].items() if k != "opened"}  # files of one machine
-    plain = {k: v for k, v in record.items() if k not in left_out} | {"knowledge": knowledge} | {"unavailable": sorted(record["unavailable"])}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
 def load(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """Records with `timing` (empty where a run was restored without it) and `folder` joined to them."""
     for folder in folders:
