@@ -111,9 +111,13 @@ class Reconstruction:
             return f"budgets of checkpoints must be whole and rise, got {budgets}"
         if wrong := [name for name, value in self.cost.items() if not isinstance(value, int) or value < 0]:
             return f"cost must be counted in whole numbers: {', '.join(wrong)}"
-        plain = {name: value for name, value in self.notes.items() if not isinstance(value, torch.Tensor)}
+
+        def tensor(value: Any) -> None:  # tensors are for the track's evaluation
+            if not isinstance(value, torch.Tensor):
+                raise TypeError(f"{type(value).__name__} is neither plain nor a tensor")
+
         try:
-            json.dumps(plain, allow_nan=False)  # tensors are for the track's evaluation
+            json.dumps(self.notes, allow_nan=False, default=tensor)
         except (TypeError, ValueError) as error:
             return f"notes cannot stand in a record: {error}"
         return ""
