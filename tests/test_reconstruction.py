@@ -13,7 +13,8 @@ GOOD = Reconstruction(torch.rand(2, 1, 3, 4, 4), torch.zeros(2, 1, dtype=torch.i
 def test_a_good_answer_has_no_problem():
     images = GOOD.data
     full = replace(GOOD, failed=torch.tensor([True, False]), checkpoints=[(1, images), (5, images)],
-                   cost={"gradient_evaluations": 3}, notes={"form": "loop", "curve": [1.0, 2.0], "rows": [{"x": torch.ones(1)}]})  # fmt: skip
+                   cost={"gradient_evaluations": 3},
+                   notes={"form": "loop", "curve": [1.0, 2.0], "rows": [{"x": torch.ones(1)}]})  # fmt: skip
     assert GOOD.problem() == ""
     assert full.problem() == ""
     one_bad = images.clone()
