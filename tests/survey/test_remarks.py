@@ -92,7 +92,7 @@ class TestWarnings:
     def test_they_stand_at_the_row_and_once_below_it(self) -> None:
         found = [cell("portraits", "gmi", warnings=[WEAK.format(4), "few images"]),
                  cell("portraits", "gmi", seed=1, warnings=[WEAK.format(4)]),
-                 cell("portraits", "plg_mi", warning=WEAK.format(4)),  # as older records hold it
+                 cell("portraits", "plg_mi", warnings=[WEAK.format(4)]),
                  cell("portraits", "brep_mi"),
                  cell("portraits", "gmi", "bido", 0.1, warnings=["did not converge"])]
         said = remarks.of(found)
