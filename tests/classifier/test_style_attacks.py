@@ -222,15 +222,6 @@ def test_genetic_search_stops_class_by_class_and_asks_for_scores_only():
         early.run(labels_only, knowledge(prior=style_prior()), generator())
 
 
-def test_gradients_beat_the_genetic_search_at_equal_cost():
-    """Both have 15 evaluations for each class and step: 5 rows of 36 steps, 12 generations of 15."""
-    rows = attack_style(replace(ATTACKS["mirror"], restarts=5, steps=36))[0]
-    net = network(target().released)
-    with torch.no_grad():
-        own = net(rows.data).softmax(1).gather(1, rows.labels[:, None]).view(SUBJECTS, 5).max(1).values
-    assert own.mean() > result("mirror_scores")[1].scores.mean() - 0.15
-
-
 # ---- dmmia
 
 
