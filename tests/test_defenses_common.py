@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from inversionbench import registry
-from inversionbench.defenses.base import HOOKS, NONE, Client, Defense, Step, acted
+from inversionbench.core import registry
+from inversionbench.core.defense import HOOKS, NONE, Client, Defense, Step, acted
 from inversionbench.models.base import Trace
 from inversionbench.tracks import TRACKS
 

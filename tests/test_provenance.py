@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from inversionbench import provenance
+from inversionbench.core import provenance
 
-PACKAGE = Path(provenance.__file__).parent
+PACKAGE = Path(provenance.__file__).parents[1]
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
-from inversionbench.provenance import code_digest
-print(code_digest("inversionbench.attacks.tabular.mi_attribute"),
-      code_digest("inversionbench.tracks.tabular:train_target"),
-      code_digest("inversionbench.tracks.tabular:evaluate"))
+from inversionbench.core.provenance import code_digest
+print(code_digest("inversionbench.tracks.tabular.attacks.mi_attribute"),
+      code_digest("inversionbench.tracks.tabular.track:train_target"),
+      code_digest("inversionbench.tracks.tabular.track:evaluate"))
 """
 
 
@@ -35,11 +35,11 @@ def digests(copy: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("module", "moves"),
     [
-        ("attacks/tabular/_posterior.py", (True, False, False)),  # imported by the attack only
-        ("training/tabular.py", (False, True, False)),  # imported inside train_target
-        ("evaluation/tabular.py", (False, False, True)),
+        ("tracks/tabular/attacks/_posterior.py", (True, False, False)),  # imported by the attack only
+        ("tracks/tabular/target.py", (False, True, False)),  # imported inside train_target
+        ("tracks/tabular/evaluate.py", (False, False, True)),
         ("oracle/base.py", (True, None, None)),
-        ("attacks/federated/__init__.py", (False, False, False)),
+        ("tracks/federated/attacks/__init__.py", (False, False, False)),
         ("survey/words.py", (False, False, False)),
     ],
 )
@@ -60,7 +60,7 @@ def test_digest_of_a_configuration_ignores_the_order_of_keys():
 
 def test_unknown_function_is_an_error():
     with pytest.raises(ValueError, match="no function 'nothing'"):
-        provenance.code_digest("inversionbench.tracks.tabular:nothing")
+        provenance.code_digest("inversionbench.tracks.tabular.track:nothing")
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_unknown_function_is_an_error():
 )
 def test_of_a_module_that_holds_many_steps_counts_what_a_step_uses(monkeypatch, tmp_path, old, new, moves):
     steps = ("train_target", "oracle", "evaluate", "load_evaluator")
-    text = (PACKAGE / "tracks" / "classifier.py").read_text()
+    text = (PACKAGE / "tracks" / "classifier" / "track.py").read_text()
     assert text.count(old) == 1
     found = []
     for name, source in (("before.py", text), ("after.py", text.replace(old, new))):
         (tmp_path / name).write_text(source)
         monkeypatch.setattr(provenance, "_path", lambda module, path=tmp_path / name: path)
-        found.append({step: provenance._function("inversionbench.tracks.classifier", step)[0] for step in steps})
+        found.append({step: provenance._function("inversionbench.tracks.classifier.track", step)[0] for step in steps})
     assert {step for step in steps if found[0][step] != found[1][step]} == moves

@@ -10,20 +10,21 @@ import torch
 from classifier_cells import TRACK, TRAINING, data, generator, knowledge, oracle, prior, run, scenario, target
 from torch.nn import functional as F
 
-from inversionbench import registry
-from inversionbench.attacks.classifier.brep_mi import BrepMi
-from inversionbench.attacks.classifier.gmi import Gmi
-from inversionbench.attacks.classifier.mi_face import MiFace
-from inversionbench.attacks.classifier.random_search import RandomSearch
-from inversionbench.defenses.base import NONE, Step, acted, inert
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE, Step, acted, inert
+from inversionbench.core.recipe import Recipe
 from inversionbench.defenses.miscellaneous.bido import Bido, coco, gaussian, hsic
 from inversionbench.defenses.miscellaneous.confidence_rounding import ConfidenceRounding
 from inversionbench.defenses.miscellaneous.label_smoothing import LabelSmoothing
 from inversionbench.defenses.miscellaneous.negative_label_smoothing import NegativeLabelSmoothing, smoothed
 from inversionbench.models.classifiers import build
-from inversionbench.tracks.classifier import network
+from inversionbench.tracks.classifier.attacks.brep_mi import BrepMi
+from inversionbench.tracks.classifier.attacks.gmi import Gmi
+from inversionbench.tracks.classifier.attacks.mi_face import MiFace
+from inversionbench.tracks.classifier.attacks.random_search import RandomSearch
+from inversionbench.tracks.classifier.track import network
 from inversionbench.training.effects import effects
-from inversionbench.training.loop import Recipe, fit
+from inversionbench.training.loop import fit
 
 DEFENSES = (Bido, NegativeLabelSmoothing, ConfidenceRounding)
 

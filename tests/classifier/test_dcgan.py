@@ -10,10 +10,10 @@ import torch
 import yaml
 from classifier_cells import data, generator, quiet
 
-from inversionbench import runner
-from inversionbench.params import check
-from inversionbench.training.priors._quality import COMPONENTS, FEWEST, Yardstick, blurred, doubts, frechet
-from inversionbench.training.priors.dcgan import Dcgan
+from inversionbench.plan.params import check
+from inversionbench.priors._quality import COMPONENTS, FEWEST, Yardstick, blurred, doubts, frechet
+from inversionbench.priors.dcgan import Dcgan
+from inversionbench.workflow import runner
 
 TINY = Dcgan(z_dim=12, width=4, upsample="nearest", loss="hinge", steps=24, batch=16, rate=1e-3, critic_rate=2e-3,
              critic_steps=1, ema=0.8, measure=8, patience=5)

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from inversionbench.attacks.classifier._candidates import best_for, robustness
-from inversionbench.attacks.classifier._crops import Crop, Cropped
-from inversionbench.attacks.classifier._genetic import Genetic
-from inversionbench.attacks.classifier._prototypes import Memory, log_inter, log_intra
-from inversionbench.attacks.classifier._styles import Code, Features, Painter, box, p_space, w_space
-from inversionbench.attacks.classifier.mirror import RampedAdam
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
+from inversionbench.latent.candidates import best_for, robustness
+from inversionbench.latent.crops import Crop, Cropped
+from inversionbench.latent.genetic import Genetic
+from inversionbench.latent.prototypes import Memory, log_inter, log_intra
+from inversionbench.latent.styles import Code, Features, Painter, box, p_space, w_space
 from inversionbench.models.base import Trace
 from inversionbench.models.style import StyleGenerator, to_pixels
+from inversionbench.models.style_prior import StylePrior
 from inversionbench.oracle.base import Ledger
 from inversionbench.oracle.classifier import WhiteBox
-from inversionbench.training.priors.style import StylePrior
+from inversionbench.tracks.classifier.attacks.mirror import RampedAdam
 
 
 def gen(seed=0):

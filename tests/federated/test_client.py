@@ -8,10 +8,9 @@ import torch
 from federated_cells import CONVNET, LENET, TRACK, data, generator, oracle, scenario, target, through_a_file
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import NONE, Client, Defense
-from inversionbench.errors import UserError
+from inversionbench.core.defense import NONE, Client, Defense
+from inversionbench.core.errors import AccessDenied, UserError
 from inversionbench.models.federated import build
-from inversionbench.oracle import AccessDenied
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.client import local_update, observe, send
 

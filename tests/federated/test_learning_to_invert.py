@@ -9,10 +9,10 @@ from inversion_cells import TRACK, data, oracle_of, scenario, target
 from prior_cells import noisy, oracle_with, psnr, run
 from scipy.optimize import linear_sum_assignment
 
-from inversionbench import registry
-from inversionbench.attacks.federated._inverter import Disguise, Hash, assign, set_loss
-from inversionbench.attacks.federated._layout import layout_of
-from inversionbench.defenses.base import NONE, Client
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE, Client
+from inversionbench.gradients.inverter import Disguise, Hash, assign, set_loss
+from inversionbench.gradients.layout import layout_of
 from inversionbench.training._protocol import read_protocol
 from inversionbench.training.client import observe, send
 from inversionbench.training.federated_target import new_model

@@ -8,8 +8,7 @@ import torch
 from defended_cells import attack, client, cosine, learn, network
 from federated_cells import generator, scenario, target
 
-from inversionbench.attacks.federated._labels import Head, recover_labels
-from inversionbench.defenses.base import NONE
+from inversionbench.core.defense import NONE
 from inversionbench.defenses.feature_perturbation.soteria import Soteria
 from inversionbench.defenses.gradient_perturbation.gradprivacy import GradPrivacy
 from inversionbench.defenses.gradient_pruning._dct import dct, idct
@@ -17,6 +16,7 @@ from inversionbench.defenses.gradient_pruning.dgc import Dgc, select
 from inversionbench.defenses.gradient_pruning.dgp import Dgp
 from inversionbench.defenses.gradient_pruning.guardian import Guardian
 from inversionbench.defenses.gradient_pruning.pfgd import Pfgd, forward
+from inversionbench.gradients.labels import Head, recover_labels
 
 
 def plain(defense):

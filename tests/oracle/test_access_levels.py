@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from inversionbench.oracle.base import LEVELS, AccessDenied, BudgetExceeded, InputSpec, Ledger, Oracle
+from inversionbench.core.errors import AccessDenied, BudgetExceeded
+from inversionbench.oracle.base import LEVELS, InputSpec, Ledger, Oracle
 from inversionbench.oracle.classifier import classifier_oracle
 
 CALLS = sorted(frozenset().union(*LEVELS.values()))

@@ -10,10 +10,10 @@ import pytest
 import torch
 from rows_cells import TRACK, Noise, data, scenario, schema, target
 
-from inversionbench.attacks.base import Reconstruction
-from inversionbench.defenses.base import NONE, Defense
-from inversionbench.errors import UserError
-from inversionbench.evaluation.tabular_rows import evaluate_rows
+from inversionbench.core.attack import Reconstruction
+from inversionbench.core.defense import NONE, Defense
+from inversionbench.core.errors import UserError
+from inversionbench.tracks.tabular.evaluate_rows import evaluate_rows
 from inversionbench.training.tabular_client import batches_of, choose, publish_rows
 
 

@@ -71,8 +71,9 @@ def test_another_seed_and_other_numerics_run_everything_again(finished, old, new
 @pytest.mark.parametrize(
     ("module", "again"),
     [
-        ("attacks/tabular/_posterior.py", {"attack": 3, "evaluate": 2, "sync": 1}),  # two of dosing, one of adult
-        ("evaluation/federated.py", {"evaluate": 1, "sync": 1}),
+        # two of dosing, one of adult
+        ("tracks/tabular/attacks/_posterior.py", {"attack": 3, "evaluate": 2, "sync": 1}),
+        ("tracks/federated/evaluate.py", {"evaluate": 1, "sync": 1}),
         ("survey/words.py", {}),
     ],
 )

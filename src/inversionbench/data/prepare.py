@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.errors import UserError
 from inversionbench.data import _combine, sources
 from inversionbench.data._writer import Writer
 from inversionbench.data.base import Dataset, DatasetSource, load
 from inversionbench.data.sources import ROOT_VARIABLE, MissingData
-from inversionbench.errors import UserError
 
 __all__ = ["ROOT_VARIABLE", "MissingData", "Writer", "combine", "generator", "make", "prepare"]
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from inversionbench.core.errors import AccessDenied, BudgetExceeded
+
 PHASES = ("init", "train", "search", "select", "log")
 
 # level -> the calls that it grants
@@ -39,14 +41,6 @@ LEVELS: dict[str, frozenset[str]] = {
     "GR-D": frozenset({"observe_update", "global_model", "protocol"}),
     "GR-U": frozenset({"observe_update", "architecture", "initial_model", "protocol"}),
 }
-
-
-class AccessDenied(Exception):
-    """The access level does not grant this."""
-
-
-class BudgetExceeded(Exception):
-    """The query budget does not cover this call; no answer was computed."""
 
 
 @dataclass(frozen=True)

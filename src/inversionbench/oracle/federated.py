@@ -23,8 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inversionbench.core.errors import AccessDenied
 from inversionbench.models.federated import Victim
-from inversionbench.oracle.base import LEVELS, AccessDenied, Ledger, Oracle
+from inversionbench.oracle.base import LEVELS, Ledger, Oracle
 from inversionbench.training._protocol import Protocol
 
 VIEWS = ("client", "decoy")

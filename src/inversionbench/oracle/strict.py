@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
-from inversionbench.oracle.base import LEVELS, AccessDenied, BudgetExceeded, InputSpec, Ledger, Oracle, Row
+from inversionbench.core.errors import AccessDenied, BudgetExceeded, UserError
+from inversionbench.oracle.base import LEVELS, InputSpec, Ledger, Oracle, Row
 
 BLACK_BOX = frozenset(level for level, calls in LEVELS.items() if calls <= {"labels", "scores", "logits"})
 ERRORS: dict[str, type[Exception]] = {

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from inversionbench import records, registry
-from inversionbench.errors import UserError
-from inversionbench.files import atomic
+from inversionbench.core import records, registry
+from inversionbench.core.errors import UserError
+from inversionbench.core.files import atomic
 from inversionbench.survey import words
 
 CELL = ("key", "track", "scenario", "dataset", "model", "attack", "method", "attacker", "kind", "level", "aware",

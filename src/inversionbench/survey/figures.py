@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter, NullFormatter, StrMethodFormatter, SymmetricalLogLocator
 
-from inversionbench.files import atomic
+from inversionbench.core.files import atomic
 from inversionbench.survey import words
 from inversionbench.survey.words import Quantity
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from inversionbench import catalogue
-from inversionbench.errors import UserError
+from inversionbench.core import catalogue
+from inversionbench.core.errors import UserError
 
 MINUS = "\N{MINUS SIGN}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-from inversionbench.errors import UserError, suggest
-from inversionbench.tracks.base import Evaluation, Scenario, Target, Track
+from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.scenario import Evaluation, Scenario, Target
+from inversionbench.tracks.base import Track
 
 TRACKS = {"federated": "Federated", "classifier": "Classifier", "tabular": "Tabular", "text": "Text"}
 
@@ -16,4 +17,4 @@ def get_track(name: str) -> Track:
     """The track of that name. Importing its module is cheap; it imports torch only in its methods."""
     if name not in TRACKS:
         raise UserError(f"unknown track '{name}': {suggest(name, TRACKS)}")
-    return getattr(importlib.import_module(f"inversionbench.tracks.{name}"), TRACKS[name])()
+    return getattr(importlib.import_module(f"inversionbench.tracks.{name}.track"), TRACKS[name])()
