@@ -91,11 +91,11 @@ def method(tmp_path, monkeypatch, text, **more):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(source)
     monkeypatch.setattr(registry, "PACKAGE", root)
-    registry.methods.cache_clear()
+    registry.methods.cache_clear(), registry.module_path.cache_clear()
     try:
         return registry.describe("attack", "probe")
     finally:
-        registry.methods.cache_clear()
+        registry.methods.cache_clear(), registry.module_path.cache_clear()
 
 
 def test_inherited_fields_and_attributes(tmp_path, monkeypatch):

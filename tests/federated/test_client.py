@@ -223,7 +223,8 @@ def test_scenarios_are_checked(change, message):
 
 def test_checking_needs_no_torch():
     code = (
-        "import sys; from inversionbench.tracks import Scenario, get_track;"
+        "import sys; from inversionbench.core.scenario import Scenario;"
+        "from inversionbench.tracks import get_track;"
         "get_track('federated').check(Scenario('s', 'federated', 'photos', {'name': 'lenet'}, {}, {'batch_size': 2}));"
         "assert 'torch' not in sys.modules"
     )

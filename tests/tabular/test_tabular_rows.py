@@ -19,7 +19,8 @@ from inversionbench.training.tabular_client import batches_of, choose, publish_r
 
 def test_no_torch_for_checking():
     code = (
-        "import sys\nfrom inversionbench.tracks import Scenario, get_track\n"
+        "import sys\nfrom inversionbench.core.scenario import Scenario\n"
+        "from inversionbench.tracks import get_track\n"
         "get_track('tabular').check(Scenario('s', 'tabular', 'census', {'name': 'mlp'}, {'rounds': 3},"
         " {'ask': 'rows', 'batch_size': [1, 8]}))\nassert 'torch' not in sys.modules"
     )

@@ -35,7 +35,8 @@ def released_bytes(value):
 
 def test_no_torch_for_checking():
     code = (
-        "import sys\nfrom inversionbench.tracks import Scenario, get_track\n"
+        "import sys\nfrom inversionbench.core.scenario import Scenario\n"
+        "from inversionbench.tracks import get_track\n"
         "get_track('tabular').check(Scenario('s', 'tabular', 'dosing', {'name': 'mlp'}, subjects=100))\n"
         "assert 'torch' not in sys.modules"
     )

@@ -21,7 +21,8 @@ from inversionbench.training.text_client import batches_of, distinct
 
 def test_no_torch_for_checking():
     code = (
-        "import sys\nfrom inversionbench.tracks import Scenario, get_track\n"
+        "import sys\nfrom inversionbench.core.scenario import Scenario\n"
+        "from inversionbench.tracks import get_track\n"
         "get_track('text').check(Scenario('s', 'text', 'clinical_notes', {'name': 'decoder'}, {'epochs': 1},"
         " {'batch_size': [1, 8]}))\nassert 'torch' not in sys.modules"
     )

@@ -235,26 +235,3 @@ def acted(effect: tuple[str, str, float] | None, own: Mapping[str, float], plain
         return None
     name, direction, ratio = effect
     return own[name] >= ratio * plain[name] if direction == "higher" else own[name] <= ratio * plain[name]
-
-
-def inert(hooks: frozenset[str], level: str, keeps_labels: bool = False) -> bool:
-    """Whether a defense with these hooks cannot change what an attack at this level sees.
-
-    Such a pair runs once, as a control: it must equal the undefended result bit for bit
-    (the applicability matrix of the hooks against the access levels).
-
-    >>> inert(frozenset({"release"}), "WB"), inert(frozenset({"release"}), "BB-S")
-    (True, False)
-    >>> inert(frozenset({"client_update"}), "GR"), inert(frozenset({"loss", "release"}), "WB")
-    (False, False)
-    """
-    reach = {
-        "GR": frozenset(HOOKS) - {"release"},
-        "GR-D": frozenset(HOOKS) - {"release"},
-        "GR-U": frozenset(HOOKS) - {"release"},
-        "WB": frozenset(HOOKS) - {"release"},
-        "WB-noBN": frozenset(HOOKS) - {"release"},
-    }.get(level, frozenset(HOOKS))
-    if level in ("LO", "GB-LO") and keeps_labels:
-        reach -= {"release"}
-    return not hooks & reach

@@ -18,8 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from inversionbench.core import registry
+
 PACKAGE = "inversionbench"
-ROOT = Path(__file__).parents[1]
 
 
 @cache
@@ -75,16 +76,8 @@ def _reach(name: str, seen: set[str]) -> None:
         _reach(imported, seen)
 
 
-@cache
 def _path(name: str) -> Path | None:
-    parts = name.split(".")
-    if parts[0] != PACKAGE:
-        return None
-    base = ROOT.joinpath(*parts[1:])
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
+    return registry.module_path(name)
 
 
 @cache

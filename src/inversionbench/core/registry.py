@@ -1,5 +1,7 @@
 """From the name of a method to its code, and to what can be said about it without importing it.
 
+Methods live here and in plug-ins: folders or packages laid out as this one (`use`).
+
 A method is a file: `tracks/<track>/attacks/<id>.py`, `defenses/<family>/<id>.py`, `data/<id>.py`,
 `metrics/<id>.py`, `priors/<id>.py`. Files whose name begins with an underscore, and those of
 `SHARED`, are shared parts. The file defines one public class that carries the method (for metrics:
@@ -11,9 +13,12 @@ from __future__ import annotations
 
 import ast
 import importlib
-from collections.abc import Mapping
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,75 @@ PATTERNS = {
 }
 SHARED = {"base", "prepare", "sources", "cli"}  # public modules of these folders that are no method
 REQUIRED = object()
+GROUP = "inversionbench.plugins"  # of entry points
+
+
+_plugins: dict[str, Path] = {}  # package -> its folder
+
+
+def use(plugins: Sequence[str]) -> None:
+    """Look for methods and tracks in these too: folders (relative to where the run starts), or names of packages that
+    can be imported; and in packages that are installed with an entry point of the group `inversionbench.plugins`.
+
+    Each is laid out as this package: `defenses/<family>/<id>.py`, `tracks/<id>/track.py`, ... `UserError` for what is
+    neither.
+    """
+    found = dict(_found(name) for name in (*(point.value for point in entry_points(group=GROUP)), *plugins))
+    if found == _plugins:
+        return
+    _plugins.clear()
+    _plugins.update(found)
+    methods.cache_clear()
+    module_path.cache_clear()
+
+
+def _found(plugin: str) -> tuple[str, Path]:
+    folder = Path(plugin).expanduser().resolve()
+    if folder.is_dir():
+        if not folder.name.isidentifier():
+            raise UserError(f"plugins: '{folder.name}' is imported by its name, which can be no package's")
+        if str(folder.parent) not in sys.path:
+            sys.path.append(str(folder.parent))
+        importlib.invalidate_caches()
+        plugin = folder.name
+    try:
+        spec = importlib.util.find_spec(plugin)
+    except (ImportError, ValueError):
+        spec = None
+    places = [Path(place).resolve() for place in (spec and spec.submodule_search_locations) or ()]
+    if not places:
+        raise UserError(f"plugins: '{plugin}' is neither a folder nor a package that can be imported")
+    if folder.is_dir() and folder not in places:
+        raise UserError(f"plugins: {folder} cannot be imported, because '{plugin}' is {places[0]}; rename the folder")
+    return plugin, places[0]
+
+
+def homes() -> dict[str, Path]:
+    """Every package that holds methods, and its folder: this one first."""
+    return {PACKAGE.name: PACKAGE, **_plugins}
+
+
+def files(pattern: str) -> Iterator[Path]:
+    """The files of all homes that match."""
+    for home in homes().values():
+        yield from sorted(home.glob(pattern))
+
+
+def module_of(path: Path) -> str:
+    """The dotted name of a file of a home."""
+    name, home = next((n, h) for n, h in homes().items() if path.is_relative_to(h))
+    return ".".join((name, *path.relative_to(home).with_suffix("").parts))
+
+
+@cache
+def module_path(name: str) -> Path | None:
+    """The file of a module of a home; None for other modules."""
+    package, _, rest = name.partition(".")
+    home = homes().get(package)
+    if home is None:
+        return None
+    base = home.joinpath(*rest.split(".")) if rest else home
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 @dataclass(frozen=True)
@@ -57,7 +131,7 @@ class Method:
 def methods(kind: str) -> dict[str, Method]:
     """All methods of a kind ('attack', 'defense', 'dataset', 'metric'), by id."""
     found: dict[str, Method] = {}
-    for path in sorted(PACKAGE.glob(PATTERNS[kind])):
+    for path in files(PATTERNS[kind]):
         if path.stem.startswith(("_", ".")) or path.stem in SHARED:
             continue
         method = _read(kind, path)
@@ -132,7 +206,7 @@ def _sequence(value: Any) -> bool:
 
 def _read(kind: str, path: Path) -> Method:
     tree = _parse(path)
-    relative = path.relative_to(PACKAGE).with_suffix("")
+    parts = module_of(path).split(".")
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     carriers = [c for c in classes if _attributes(c).get("id") == path.stem] or (
         [c for c in classes if kind == "dataset"][:1]
@@ -153,9 +227,9 @@ def _read(kind: str, path: Path) -> Method:
     return Method(
         id=path.stem,
         kind=kind,
-        group=relative.parts[1] if len(relative.parts) > 2 else "",
+        group=parts[2] if len(parts) > 3 else "",
         path=path,
-        module=".".join(("inversionbench", *relative.parts)),
+        module=".".join(parts),
         class_name=carriers[0].name if carriers else path.stem,
         doc=ast.get_docstring(tree) or "",
         fields=fields,
@@ -184,12 +258,10 @@ def _find_class(name: str, path: Path) -> tuple[ast.ClassDef, Path] | None:
     for node in _parse(path).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return node, path
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE.name:
+        if isinstance(node, ast.ImportFrom) and (home := module_path(node.module or "")):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
-                    base = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
-                    home = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-                    return _find_class(alias.name, home) if home.is_file() else None
+                    return _find_class(alias.name, home)
     return None
 
 

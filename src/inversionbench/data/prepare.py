@@ -117,17 +117,18 @@ def _key(source: DatasetSource, name: str, seed: int, found: sources.Found | Non
 
 def _modules(name: str) -> list[Path]:
     """The source files a data set is made by: its own, this one, and what they import of this folder."""
-    folder, found, todo = Path(__file__).parent, set(), {name, "prepare"}
+    folder, found = Path(__file__).parent, set[Path]()
+    todo = {registry.describe("dataset", name).path, Path(__file__)}
     while todo:
-        path = folder / f"{todo.pop()}.py"
+        path = todo.pop()
         if path in found or not path.exists():
             continue
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "inversionbench.data":
-                todo |= {alias.name for alias in node.names}
+                todo |= {folder / f"{alias.name}.py" for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("inversionbench.data."):
-                todo.add(str(node.module).rsplit(".", 1)[1])
+                todo.add(folder / f"{str(node.module).rsplit('.', 1)[1]}.py")
     return sorted(found)
 
 

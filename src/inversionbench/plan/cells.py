@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from inversionbench.core.defense import inert
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.levels import inert
 from inversionbench.plan.params import Entry, Params
 from inversionbench.tracks import get_track
 

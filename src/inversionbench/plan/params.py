@@ -5,6 +5,7 @@
     data: {root: null}               # folder of downloaded data; null: INVERSIONBENCH_DATA
     tracking: {uri: null}            # null: sqlite:///<results>/mlflow.db
     compute: {numerics: portable}    # portable: the same bits on every x86-64 processor; native: this processor's own
+    plugins: []                      # folders or packages with methods and tracks of your own
     seed: 0                          # another number: data, targets, attacks and evaluations all drawn anew
     resources:  RULE: {mem_mb, runtime, gpu, cpus_per_task}    # what its jobs ask of a cluster
     only: [SCENARIO, ...]            # run these scenarios and forget the others
@@ -37,7 +38,7 @@ from inversionbench.core import registry
 from inversionbench.core import safe_yaml as _yaml
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.scenario import Scenario
-from inversionbench.tracks import TRACKS, get_track
+from inversionbench.tracks import get_track, track_names
 
 SECTIONS = (
     "scale",
@@ -45,6 +46,7 @@ SECTIONS = (
     "data",
     "tracking",
     "compute",
+    "plugins",
     "seed",
     "resources",
     "only",
@@ -186,6 +188,7 @@ def check(raw: Mapping[str, Any], source: str = "params.yaml") -> Params:
     if problems:
         raise UserError(f"{source}:\n  " + "\n  ".join(problems))
 
+    registry.use(raw.get("plugins") or ())
     entries_of = SECTIONS[SECTIONS.index("datasets") :]
     sections = {s: {k: v for k, v in (raw.get(s) or {}).items() if v is not None} for s in entries_of}
     if raw.get("only"):
@@ -294,7 +297,7 @@ def _described(kind: str, method: str, where: str) -> registry.Method:
 
 def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) -> Scenario:
     where = f"scenarios.{name}"
-    _known(given["track"], f"{where}.track", "track", TRACKS)
+    _known(given["track"], f"{where}.track", "track", track_names())
     _known(given["dataset"], f"{where}.dataset", "entry of datasets", sections["datasets"])
     if given.get("judges"):
         _known(given["judges"], f"{where}.judges", "entry of evaluators", sections["evaluators"])
@@ -380,7 +383,7 @@ def _check_base(entry: Entry, priors: Mapping[str, Entry]) -> None:
 
 def _check_evaluator(name: str, options: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
     _known(options["dataset"], f"evaluators.{name}.dataset", "entry of datasets", sections["datasets"])
-    _known(options["track"], f"evaluators.{name}.track", "track", TRACKS)
+    _known(options["track"], f"evaluators.{name}.track", "track", track_names())
     try:
         get_track(options["track"]).check_evaluator(options.get("options") or {})
     except UserError as error:

@@ -1,7 +1,8 @@
 """What a track must provide, and how the seven tracks map on it.
 
-A track is one module `tracks/<id>.py` with one class. Everything that runs jobs (workflow, command line)
-knows only this interface; everything that is specific to a kind of leak stands behind it.
+A track is one folder `tracks/<id>/` whose `track.py` has one class derived from `Track` with `id = "<id>"`; its
+attacks are the files of `tracks/<id>/attacks/`. It is found by looking. Everything that runs jobs (workflow, command
+line) knows only this interface; everything that is specific to a kind of leak stands behind it.
 
 | track | target | oracle level | truth | evaluator | reconstruction |
 | --- | --- | --- | --- | --- | --- |
@@ -25,9 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from inversionbench.core.errors import UserError
 
 if TYPE_CHECKING:
-
     from inversionbench.core.attack import Attack, Knowledge, Reconstruction
     from inversionbench.core.defense import Defense
+    from inversionbench.core.levels import Level
     from inversionbench.core.registry import Method
     from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
     from inversionbench.data.base import Dataset, Part
@@ -37,6 +38,13 @@ class Track:
     """Base of the tracks; every method gets all it needs as arguments and keeps no state."""
 
     id: ClassVar[str]
+    order: ClassVar[int] = 100  # among tracks, in tables
+    title: ClassVar[str]
+    about: ClassVar[str] = ""  # what is attacked, by whom, what for; in one to three sentences
+    nearest: ClassVar[str] = "nearest"  # what galleries show beside a reconstruction
+    levels: ClassVar[Mapping[str, Level]] = {}  # access levels that no other track has
+    # controls that no other track has: name -> {"label", "note", "reach": "guess", "ceiling" or neither}
+    controls: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     headline: ClassVar[str]  # the metric that the table sorts by
     metrics: ClassVar[Mapping[str, str]]  # metric -> "higher" or "lower" means more leakage
     optional: ClassVar[tuple[str, ...]] = ()  # metrics that a scenario must ask for

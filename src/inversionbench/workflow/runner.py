@@ -262,7 +262,10 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
             "opened": seen.opened,
             "device": str(device()) if track.on_device and method.on_device else "cpu",
             "level": level,
-            "warnings": _doubts(knowledge.used, len(_public(params, scenario.dataset)[0]), states),
+            "warnings": [
+                *_looks(entry.described.path),
+                *_doubts(knowledge.used, len(_public(params, scenario.dataset)[0]), states),
+            ],
             "cost": {
                 **(answer.cost if answer else {}),
                 **_prior_passes(states),
@@ -325,6 +328,14 @@ def _answer(method: Any, oracle: Oracle, knowledge: Knowledge, rng: Any) -> tupl
     kind = type(answer).__name__
     wrong = answer.problem() if isinstance(answer, Reconstruction) else f"{kind} is no Reconstruction"
     return ("failed", f"attack: the answer is invalid: {wrong}", None) if wrong else ("ok", "", answer)
+
+
+def _looks(path: Path) -> list[str]:
+    """What the file of an attack holds that no attack needs, as a warning."""
+    from inversionbench.oracle.inspection import faults
+
+    found = faults(path)
+    return [f"the attack's file {', '.join(found)}: it may have gone past the oracle"] if found else []
 
 
 def _doubts(used: frozenset[str], public: int, states: Mapping[str, Any]) -> list[str]:

@@ -41,6 +41,12 @@ SERVICE = ("budget", "decimals", "top_k")  # what the oracle is built with
 
 class Classifier(Track):
     id: ClassVar[str] = "classifier"
+    order = 2
+    title = "Classifiers"
+    about = """A classifier of private people or classes is published, or answers queries. The attacker looks for images
+        of a chosen class, with a generator trained on public data of other people. Two independent evaluators
+        judge the result; the target's own opinion is shown beside them and proves nothing."""
+    nearest = "nearest private"
     on_device: ClassVar[bool] = True
     headline: ClassVar[str] = "agreement"
     metrics: ClassVar[Mapping[str, str]] = {

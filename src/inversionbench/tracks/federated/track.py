@@ -33,6 +33,11 @@ class Federated(Track):
     """Gradient and update inversion in federated learning."""
 
     id = "federated"
+    order = 1
+    title = "Federated learning"
+    about = """A client trains on a small batch and sends its update. The attacker is the honest but curious server: it
+        sees the update and the global model, and tries to rebuild the batch."""
+    nearest = "nearest public"
     headline = "psnr"
     metrics = {
         "psnr": "higher",

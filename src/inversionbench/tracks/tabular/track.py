@@ -42,6 +42,11 @@ class Tabular(Track):
     """Attribute inference and row recovery; module docstring."""
 
     id: ClassVar[str] = "tabular"
+    order = 4
+    title = "Tables"
+    about = """A model of personal records answers queries or trains in a federation. The attacker infers a sensitive
+        column, or rebuilds rows from an update. Correlation in the population is not a leak: the imputation
+        control shows what is known without the model."""
     headline: ClassVar[str] = "member_gap"
     metrics: ClassVar[Mapping[str, str]] = {
         "member_gap": "higher", "auroc_gap": "higher",

@@ -37,6 +37,9 @@ class Text(Track):
     """Sentences from updates; module docstring."""
 
     id: ClassVar[str] = "text"
+    order = 5
+    title = "Text"
+    about = "A language model, or an update of one. The attacker tries to recover private sentences."
     headline: ClassVar[str] = "exact_match"
     metrics: ClassVar[Mapping[str, str]] = {
         "exact_match": "higher", "verbatim": "higher", "token_accuracy": "higher", "token_recall": "higher",
