@@ -5,12 +5,13 @@ from __future__ import annotations
 from inversionbench.core import provenance
 from inversionbench.plan.cells import Group
 from inversionbench.plan.params import Params
+from inversionbench.tracks import track_names
 
 
 def attack_code(params: Params, group: Group) -> str:
     """Digest of the code behind a reconstruction."""
     scenario = params.scenarios[group.scenario]
-    track = f"inversionbench.tracks.{scenario.track}.track"
+    track = track_names()[scenario.track]
     return provenance.code_digest(
         params.attacks[group.attack].described.module,
         *defense_modules(params, group.defense),

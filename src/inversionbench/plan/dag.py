@@ -21,7 +21,7 @@ from inversionbench.plan import cells
 from inversionbench.plan.cells import Group, text
 from inversionbench.plan.code import attack_code, defense_modules
 from inversionbench.plan.params import Params, check
-from inversionbench.tracks import get_track
+from inversionbench.tracks import get_track, track_names
 
 DATA_FILES = ("dataset.json", "private", "public", "evaluation", "heldout")
 
@@ -194,7 +194,7 @@ class Plan:
 
     def train_evaluator(self, judge: str) -> dict[str, str]:
         given = self.params.evaluators[judge]
-        track = f"inversionbench.tracks.{given['track']}.track:train_evaluator"
+        track = f"{track_names()[given['track']]}:train_evaluator"
         return self._param(given, track, "inversionbench.workflow.runner:train_evaluator")
 
     def train_prior(self, prior: str) -> dict[str, str]:
@@ -234,8 +234,9 @@ class Plan:
     def survey(self) -> dict[str, str]:
         others = [p for p in sorted(registry.PACKAGE.rglob("*")) if p.suffix in (".j2", ".csv", ".yaml")]
         config = {"groups": sorted(self.groups), "templates": [file_digest(p) for p in others]}
-        tracks = sorted({f"inversionbench.tracks.{s.track}.track" for s in self.params.scenarios.values()})
-        return self._param({**config, "tracks": [file_digest(_path(t)) for t in tracks]}, "inversionbench.survey.build")
+        tracks = sorted({track_names()[s.track] for s in self.params.scenarios.values()})
+        files = [file_digest(path) for path in map(registry.module_path, tracks) if path]
+        return self._param({**config, "tracks": files}, "inversionbench.survey.build")
 
     def _param(self, config: Any, *modules: str) -> dict[str, str]:
         """What a rule depends on, short: its part of the parameters with what every number hangs on, and its code."""
@@ -253,8 +254,4 @@ class Plan:
 def _steps(track: str, *names: str) -> list[str]:
     """The methods of a track, by name, that it does not only inherit."""
     own = vars(type(get_track(track)))
-    return [f"inversionbench.tracks.{track}.track:{name}" for name in names if name in own]
-
-
-def _path(module: str) -> Path:
-    return registry.PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+    return [f"{track_names()[track]}:{name}" for name in names if name in own]

@@ -136,9 +136,16 @@ def _params(args: argparse.Namespace) -> Params:
     return params
 
 
+def _with_plugins(args: argparse.Namespace) -> None:
+    """Let the registry know the methods of one's own, where there are parameters that name them."""
+    if Path(args.params).is_file():
+        _params(args)
+
+
 def _list(args: argparse.Namespace) -> None:
     from inversionbench.core import catalogue, registry
 
+    _with_plugins(args)
     listed = {(row.kind, row.id) for row in catalogue.rows()}
     lines = [(row.kind, row.id, row.name, row.id in registry.methods(row.kind)) for row in catalogue.rows()]
     lines += [
@@ -162,6 +169,7 @@ def _said(value: Any) -> str:
 def _show(args: argparse.Namespace) -> None:
     from inversionbench.core import registry
 
+    _with_plugins(args)
     _known("method", args.method, {name for kind in KINDS for name in registry.methods(kind)})
     found = [m for kind in KINDS if (m := registry.methods(kind).get(args.method))]
     for method in found:
