@@ -203,6 +203,9 @@ def test_numbers_to_compute_with(value):
 
 
 def test_strengths_that_agree_in_six_digits_have_their_own_folders():
-    from inversionbench.plan.cells import text
+    from inversionbench.plan.cells import format_strength
 
-    assert len({text(0.9999991), text(0.9999992), text(0.9999999), text(1.0)}) == 4
+    assert (
+        len({format_strength(0.9999991), format_strength(0.9999992), format_strength(0.9999999), format_strength(1.0)})
+        == 4
+    )

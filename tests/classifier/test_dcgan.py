@@ -11,7 +11,7 @@ import yaml
 from classifier_cells import data, generator, quiet
 
 from inversionbench.plan.params import check
-from inversionbench.priors._quality import COMPONENTS, FEWEST, Yardstick, blurred, doubts, frechet
+from inversionbench.priors._quality import COMPONENTS, FEWEST, FrechetProxy, blurred, doubts, frechet
 from inversionbench.priors.dcgan import Dcgan
 from inversionbench.workflow import runner
 
@@ -124,7 +124,7 @@ def test_the_distance_orders_what_it_must():
     x = data().public.images()
     order = torch.randperm(len(x), generator=generator())
     held, other = x[order[:300]], x[order[300:600]]
-    yardstick = Yardstick.of(held)
+    yardstick = FrechetProxy.of(held)
     noise = torch.rand(other.shape, generator=generator())
     grey = (other + noise) / 2
     distances = [yardstick.distance(v) for v in (held, other, blurred(other), grey, noise)]

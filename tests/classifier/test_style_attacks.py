@@ -15,7 +15,7 @@ from inversionbench.core.errors import AccessDenied, UserError
 from inversionbench.latent.rows import first_of_class
 from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
-from inversionbench.priors._quality import Yardstick
+from inversionbench.priors._quality import FrechetProxy
 from inversionbench.tracks.classifier.attacks.dmmia import Dmmia
 from inversionbench.tracks.classifier.attacks.if_gmi import IfGmi
 from inversionbench.tracks.classifier.attacks.mirror import Mirror
@@ -188,7 +188,7 @@ def test_codes_stay_where_the_prior_has_them():
 
 def test_the_clip_keeps_images_like_the_public_ones():
     """Distances of features over seeds: 0.6 to 0.8 with it, 1.5 to 4.7 without."""
-    yardstick, found = Yardstick.of(data().public.images()[:400]), []
+    yardstick, found = FrechetProxy.of(data().public.images()[:400]), []
     for clip in (True, False):
         answer = attack_style(replace(ATTACKS["mirror"], clip=clip, rate=0.2, steps=60))[0]
         found.append(yardstick.distance(answer.data))

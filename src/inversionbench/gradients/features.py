@@ -33,7 +33,7 @@ class Packed:
         return torch.cat([p.flatten(1) for p in parts], dim=1)
 
 
-class Walk:
+class FeatureSpaceSearch:
     """All stages for the trials of one run. `history`: the matching loss of every trial after each stage."""
 
     def __init__(self, attack: Gifd, prior: StylePrior, matcher: Matcher, part: slice):
@@ -67,12 +67,12 @@ class Walk:
             return self.matcher.normalised(self.style.synthesis(styles(flat)))
 
         start = v.flatten(2)
-        found = adam(start, lambda x: self._judge(images(x)), self.a.steps, self.a.latent_rate, signed=False,
+        found = adam(start, lambda x: self._objective(images(x)), self.a.steps, self.a.latent_rate, signed=False,
                      schedule="ramp", after=sphere(start))  # fmt: skip
         with torch.no_grad():
             ws = styles(found.x)
             found.x = images(found.x)
-        return ws, self._noted(found)
+        return ws, self._log_stage(found)
 
     def _features(
         self, stage: int, x: Tensor, img: Tensor | None, ws: Tensor, maps: list[Tensor], shape: torch.Size
@@ -97,27 +97,27 @@ class Walk:
             moved = packed.split(flat.flatten(0, 1) - start)
             held = [l1_ball(m.flatten(1), r * m[0].numel()) for m, r in zip(moved, radii)]
             flat.copy_((start + torch.cat(held, dim=1)).view_as(flat))
-            self._watch(packed.split(flat.flatten(0, 1) - start), radii)
+            self._check_projection(packed.split(flat.flatten(0, 1) - start), radii)
 
-        found = adam(start.unflatten(0, shape), lambda x: self._judge(images(x)), self.a.steps, self.a.rate,
+        found = adam(start.unflatten(0, shape), lambda x: self._objective(images(x)), self.a.steps, self.a.rate,
                      signed=False, schedule="ramp", after=project)  # fmt: skip
         with torch.no_grad():
             f, ws, maps = split(found.x.flatten(0, 1))
             found.x = images(found.x)
-        return (f, img), ws, maps, self._noted(found)
+        return (f, img), ws, maps, self._log_stage(found)
 
-    def _judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _objective(self, x: Tensor) -> tuple[Tensor, Tensor]:
         total, match = self.compare(x)
         size = x.shape[-1] * x.shape[-2]
         return total + self.a.norm * x.flatten(1).norm(dim=1) / size, match
 
-    def _watch(self, moved: Sequence[Tensor], radii: Sequence[float]) -> None:
+    def _check_projection(self, moved: Sequence[Tensor], radii: Sequence[float]) -> None:
         for m, r in zip(moved, radii):
             limit = r * m[0].numel()
             if limit not in (0, float("inf")):
                 self.overrun = max(self.overrun, float(m.flatten(1).abs().sum(1).max()) / limit - 1)
 
-    def _noted(self, found: Found) -> Found:
+    def _log_stage(self, found: Found) -> Found:
         self.history.append(found.match.clone())
         return found
 

@@ -18,7 +18,7 @@ RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # tried on the validation pairs, relativ
 
 
 @dataclass(frozen=True)
-class Disguise:
+class InferredCompression:
     """What the client has removed from its gradient, as the update shows: the same is removed from the pairs.
 
     density: per tensor, the largest share of entries that any client sent; less than 1: the largest entries
@@ -29,7 +29,7 @@ class Disguise:
     sign: tuple[bool, ...]
 
     @classmethod
-    def seen(cls, observed: Tensor, layout: Layout, plain: Tensor) -> Disguise:
+    def seen(cls, observed: Tensor, layout: Layout, plain: Tensor) -> InferredCompression:
         """observed: (clients, size). plain: (n, size), gradients of public images of which nothing was removed; they
         have zeros of their own where units are dead.
         """

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from inversionbench.core.errors import UserError
 from inversionbench.latent.crops import Crop
-from inversionbench.latent.search import fitting
-from inversionbench.latent.styles import Painter
+from inversionbench.latent.search import images_per_chunk
+from inversionbench.latent.styles import SynthesisFromW
 from inversionbench.models.style_prior import StylePrior
 from inversionbench.oracle.classifier import WhiteBox
 
@@ -35,10 +35,10 @@ def by_passes(target: WhiteBox) -> Ask:
 
 
 @torch.no_grad()
-def scores_of(paint: Painter, w: Tensor, ask: Ask, mirrored: bool) -> Tensor:
+def scores_of(paint: SynthesisFromW, w: Tensor, ask: Ask, mirrored: bool) -> Tensor:
     """Scores (n, classes) of the images of codes, clamped; `mirrored`: mean of those and of their mirror images."""
     out = []
-    for part in w.split(fitting(paint.style.resolution)):
+    for part in w.split(images_per_chunk(paint.style.resolution)):
         x = paint(part).clamp(0, 1)
         got = ask(x)
         out.append((got + ask(x.flip(-1))) / 2 if mirrored else got)

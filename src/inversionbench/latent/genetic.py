@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from inversionbench.latent.candidates import Ask, scores_of
-from inversionbench.latent.search import fitting
-from inversionbench.latent.styles import Painter, p_space, w_space
+from inversionbench.latent.search import images_per_chunk
+from inversionbench.latent.styles import SynthesisFromW, p_space, w_space
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Genetic:
     mutation: its probability. goal: a class whose best score reaches it asks no more (0: never).
     """
 
-    paint: Painter
+    paint: SynthesisFromW
     ask: Ask
     limits: tuple[Tensor, Tensor]
     spread: Tensor
@@ -88,5 +88,5 @@ class Genetic:
     @torch.no_grad()
     def image(self, w: Tensor) -> Tensor:
         """Images of the best of each class, in [0, 1], on the CPU."""
-        best = w[:, 0].split(fitting(self.paint.style.resolution))
+        best = w[:, 0].split(images_per_chunk(self.paint.style.resolution))
         return torch.cat([self.paint(part).clamp(0, 1).cpu() for part in best])

@@ -20,10 +20,10 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def doubt(logits: Tensor, y: Tensor) -> Tensor:
+def one_minus_confidence(logits: Tensor, y: Tensor) -> Tensor:
     """1 - softmax(o)_y (MI-Face).
 
-    >>> doubt(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    >>> one_minus_confidence(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
     tensor([0.5000])
     """
     return 1 - logits.softmax(1).gather(1, y[:, None])[:, 0]
@@ -53,5 +53,9 @@ def poincare(logits: Tensor, y: Tensor, slack: float = 1e-4) -> Tensor:
 
 
 IDENTITY: dict[str, IdentityLoss] = {
-    "cross_entropy": cross_entropy, "doubt": doubt, "margin": margin, "logit": logit, "poincare": poincare,
+    "cross_entropy": cross_entropy,
+    "doubt": one_minus_confidence,
+    "margin": margin,
+    "logit": logit,
+    "poincare": poincare,
 }

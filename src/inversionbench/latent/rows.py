@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.core.prior import Prior
-from inversionbench.latent.search import fitting
+from inversionbench.latent.search import images_per_chunk
 
 if TYPE_CHECKING:
     from inversionbench.oracle.base import Oracle
@@ -25,20 +25,20 @@ def rows(targets: Tensor, restarts: int) -> Tensor:
     return targets.repeat_interleave(restarts)
 
 
-def spent(oracle: Oracle, answers: int) -> int:
+def passes_per_answer(oracle: Oracle, answers: int) -> int:
     """What has been asked of the target so far, queries and passes, for each answer: where a curve stands."""
     return -(-(oracle.ledger.queries + oracle.ledger.passes) // answers)
 
 
-def home(prior: Prior) -> torch.device:
+def device_of(prior: Prior) -> torch.device:
     """Where a prior's networks are."""
     return next(prior.generator.parameters()).device
 
 
 @torch.no_grad()
-def picture(prior: Prior, z: Tensor) -> Tensor:
+def generate(prior: Prior, z: Tensor) -> Tensor:
     """Images (n, c, h, w) of latents (n, z_dim), on the CPU."""
-    where, block = home(prior), fitting(getattr(prior.generator, "resolution", 1))
+    where, block = device_of(prior), images_per_chunk(getattr(prior.generator, "resolution", 1))
     return torch.cat([prior.generator(part.to(where)).cpu() for part in z.split(block)])
 
 

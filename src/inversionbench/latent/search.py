@@ -129,7 +129,7 @@ class Search:
     def run(self, latent: Latent, y: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Optimise one block. y: (rows,). Returns final images (rows, c, h, w) and those at `keep_at`."""
         optimiser = self.optimiser(latent.parameters)
-        board = _Board(self.stop, self.best, y)
+        active = _ActiveRows(self.stop, self.best, y)
         kept = {}
         for step in range(1, self.iterations + 1):
             x = self.generator(latent.draw())
@@ -137,17 +137,17 @@ class Search:
             gradients = torch.autograd.grad(rows.sum() / self.reference, latent.parameters)
             for parameter, gradient in zip(latent.parameters, gradients, strict=True):
                 parameter.grad = gradient
-            board.see(x, rows)
-            finished = board.finished(x, rows, seen[0].logits, y) if seen else None
+            active.update_best(x, rows)
+            finished = active.finished(x, rows, seen[0].logits, y) if seen else None
             optimiser.step()
             latent.project()
-            y = board.retire(finished, y, latent, optimiser)
+            y = active.drop_finished(finished, y, latent, optimiser)
             self.after()
             if step in self.keep_at:
-                kept[step] = board.all(lambda: self.images(latent))
+                kept[step] = active.collect(lambda: self.images(latent))
             if not len(y):
                 break
-        final = board.all(lambda: self.images(latent))
+        final = active.collect(lambda: self.images(latent))
         return final, {step: kept.get(step, final) for step in self.keep_at if step <= self.iterations}
 
     def judge(self, x: Tensor, y: Tensor) -> tuple[Tensor, list[Trace]]:
@@ -167,7 +167,7 @@ class Search:
         return self.generator(latent.draw()).cpu()
 
 
-class _Board:
+class _ActiveRows:
     """Which rows are still searched, and the images of those that have left, or of all at their best. y: (rows,)."""
 
     def __init__(self, stop: Stop, best: bool, y: Tensor):
@@ -176,7 +176,7 @@ class _Board:
         self.lowest = torch.full((len(y),), torch.inf) if best else None
         self.done: Tensor | None = None  # (rows, c, h, w), filled as classes leave, or as losses fall
 
-    def see(self, x: Tensor, loss: Tensor) -> None:
+    def update_best(self, x: Tensor, loss: Tensor) -> None:
         """Where the best images are wanted, note those whose loss (rows,) is the lowest so far."""
         if self.lowest is None:
             return
@@ -199,7 +199,7 @@ class _Board:
             self.done[self.left[out.cpu()]] = x.detach()[out].cpu()
         return out
 
-    def retire(self, finished: Tensor | None, y: Tensor, latent: Latent, optimiser: Optimiser) -> Tensor:
+    def drop_finished(self, finished: Tensor | None, y: Tensor, latent: Latent, optimiser: Optimiser) -> Tensor:
         """Take finished rows out of latent and optimiser; the classes of those that remain."""
         if finished is None:
             return y
@@ -210,7 +210,7 @@ class _Board:
         follow(optimiser, old, latent.parameters, keep)
         return y[keep]
 
-    def all(self, images: Callable[[], Tensor]) -> Tensor:
+    def collect(self, images: Callable[[], Tensor]) -> Tensor:
         """Images of all rows; `images` makes the current ones of the rows still searched."""
         if self.done is None:
             return images()
@@ -234,19 +234,19 @@ def in_blocks(
     return torch.cat(images), checkpoints
 
 
-def fitting(side: int) -> int:
+def images_per_chunk(side: int) -> int:
     """Images of `side` pixels that are made at once.
 
-    >>> fitting(64), fitting(1024)
+    >>> images_per_chunk(64), images_per_chunk(1024)
     (256, 8)
     """
     return max(1, min(CHUNK, PIXELS // side**2))
 
 
-def whole(each: int, side: int) -> int:
+def rows_per_block(each: int, side: int) -> int:
     """Rows of a block: whole classes of `each` rows, or as many rows as fit where a class does not.
 
-    >>> whole(50, 64), whole(50, 1024)
+    >>> rows_per_block(50, 64), rows_per_block(50, 1024)
     (250, 8)
     """
-    return fitting(side) // each * each or fitting(side)
+    return images_per_chunk(side) // each * each or images_per_chunk(side)

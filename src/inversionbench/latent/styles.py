@@ -30,7 +30,7 @@ def style_prior(prior: Prior) -> StylePrior:
 
 
 @dataclass(frozen=True)
-class Painter:
+class SynthesisFromW:
     """Codes (n, w_dim) to images (n, c, h, w), about [0, 1]; with psi < 1 the layers before `cutoff` see the
     truncated code, at every call."""
 
@@ -61,7 +61,7 @@ def box(prior: StylePrior, kappa: float) -> tuple[Tensor, Tensor]:
     return w_space(prior.p_mean - reach), w_space(prior.p_mean + reach)
 
 
-class Code:
+class SharedW:
     """One code for all layers. w: (rows, w_dim). limits: lowest and highest code (w_dim,). radius: the l1 ball
     around the start that w may not leave.
     """

@@ -46,15 +46,15 @@ class Group:
         """(key, strength, seed) of each cell."""
         for strength in self.strengths:
             for seed in self.seeds:
-                yield f"{self.key}/{text(strength)}/{seed}", strength, seed
+                yield f"{self.key}/{format_strength(strength)}/{seed}", strength, seed
 
 
-def text(strength: float) -> str:
+def format_strength(strength: float) -> str:
     """A strength as it stands in paths.
 
     Different strengths have different texts.
 
-    >>> text(0.0), text(0.999), text(3), text(0.9999991)
+    >>> format_strength(0.0), format_strength(0.999), format_strength(3), format_strength(0.9999991)
     ('0', '0.999', '3', '0.9999991')
     """
     short = f"{strength:g}"
@@ -133,7 +133,7 @@ def prior_folder(params: Params, prior: str, scenario: str, defense: str, streng
     if not params.priors[prior].described.attributes.get("target_aware"):
         return f"priors/{params.scenarios[scenario].dataset}/{prior}"
     trained, at = target_of(params, defense, strength)
-    return f"priors/targets/{scenario}/{trained}/{text(at)}/{prior}"
+    return f"priors/targets/{scenario}/{trained}/{format_strength(at)}/{prior}"
 
 
 def _group(params: Params, scenario: str, attack: Entry, defense: Entry) -> Group:

@@ -18,7 +18,7 @@ from inversionbench.core.errors import UserError
 from inversionbench.core.files import write_json
 from inversionbench.core.provenance import code_digest, config_digest, file_digest
 from inversionbench.plan import cells
-from inversionbench.plan.cells import Group, text
+from inversionbench.plan.cells import Group, format_strength
 from inversionbench.plan.code import attack_code, defense_modules
 from inversionbench.plan.params import Params, check
 from inversionbench.tracks import get_track, track_names
@@ -123,7 +123,7 @@ class Plan:
 
     def _target(self, group: Group, strength: float) -> str:
         defense, at = cells.target_of(self.params, group.defense, strength)
-        return f"{self.folder}/targets/{group.scenario}/{defense}/{text(at)}"
+        return f"{self.folder}/targets/{group.scenario}/{defense}/{format_strength(at)}"
 
     def attack_inputs(self, key: str) -> list[str]:
         """The public part, what the targets released, and the prior: nothing else may enter an attack."""
@@ -157,7 +157,7 @@ class Plan:
         return [path for d in self.datasets for path in self.data(d, *DATA_FILES[1:])]
 
     def model_outputs(self) -> list[str]:
-        targets = [f"{self.folder}/targets/{s}/{d}/{text(x)}" for s, d, x in self.targets]
+        targets = [f"{self.folder}/targets/{s}/{d}/{format_strength(x)}" for s, d, x in self.targets]
         return [
             *(f"{t}/{part}" for t in targets for part in ("released", "truth")),
             *(f"{self.folder}/evaluators/{j}" for j in self.judges),

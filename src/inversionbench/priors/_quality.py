@@ -42,7 +42,7 @@ def blurred(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class FrechetProxy:
     """Fixed features of one set of real images, and the distance of other images to it."""
 
     banks: tuple[tuple[Tensor, Tensor], ...]
@@ -51,7 +51,7 @@ class Yardstick:
     real: Tensor
 
     @classmethod
-    def of(cls, real: Tensor, seed: int = 0) -> Yardstick:
+    def of(cls, real: Tensor, seed: int = 0) -> FrechetProxy:
         """real: held-out images (n, channels, height, width) in [0, 1], n > 64."""
         rng = torch.Generator().manual_seed(seed)
         channels = real.shape[1]

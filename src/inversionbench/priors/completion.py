@@ -34,7 +34,7 @@ from inversionbench.models.classifiers import freeze
 from inversionbench.models.completion import Completion as Net
 from inversionbench.models.completion import hole
 from inversionbench.models.generators import Critic
-from inversionbench.priors._quality import Yardstick, doubts
+from inversionbench.priors._quality import FrechetProxy, doubts
 from inversionbench.priors.dcgan import _copy, go
 from inversionbench.training.loop import as_float
 
@@ -227,7 +227,7 @@ class _Run:
         x = held[:half].to(self.where)
         z = torch.randn(2, len(x), self.recipe.z_dim, generator=self.rng).clamp(-1, 1).to(self.where)
         made, other = (self.net(x, self.mask, part, self.fill) for part in z)
-        yardstick = Yardstick.of(held[half:])
+        yardstick = FrechetProxy.of(held[half:])
         inside = float(self.mask.mean())
         return {
             "fid_like": yardstick.distance(made.cpu()),

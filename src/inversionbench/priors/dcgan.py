@@ -36,7 +36,7 @@ from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.models.base import channels_last
 from inversionbench.models.classifiers import freeze
 from inversionbench.models.generators import Critic, Generator
-from inversionbench.priors._quality import Yardstick, blurred, doubts
+from inversionbench.priors._quality import FrechetProxy, blurred, doubts
 from inversionbench.training.loop import as_float
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def learn(
     """
     held_out, real = hold_out(public, rng)
     held = len(held_out)
-    yardstick = Yardstick.of(as_float(held_out))
+    yardstick = FrechetProxy.of(as_float(held_out))
     run = kind(recipe, real, tuple(real.shape[1:]), spawn(rng))
     if checkpoint and checkpoint.exists():
         run.restore(torch.load(checkpoint, weights_only=True))
@@ -211,7 +211,7 @@ class _Run:
             for kept, new in zip(self.mean.state_dict().values(), self.generator.state_dict().values(), strict=True):
                 kept.copy_(torch.lerp(new, kept, self.recipe.ema) if kept.is_floating_point() else new)
 
-    def assess(self, yardstick: Yardstick, z: Tensor) -> None:
+    def assess(self, yardstick: FrechetProxy, z: Tensor) -> None:
         """Measure the kept generator; remember the state if it is the best so far."""
         with torch.no_grad():
             made = torch.cat([self.mean(part.to(self.where)).cpu() for part in z.split(256)])

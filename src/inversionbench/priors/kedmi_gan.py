@@ -44,7 +44,7 @@ from inversionbench.models.classifiers import freeze
 from inversionbench.models.generators import Generator
 from inversionbench.models.soft_critic import SoftCritic, soft_critic
 from inversionbench.priors._distil import agreement, answers, distil
-from inversionbench.priors._quality import Yardstick, doubts
+from inversionbench.priors._quality import FrechetProxy, doubts
 from inversionbench.priors.dcgan import _copy, _Run, go, hold_out
 from inversionbench.training.loop import as_float
 
@@ -93,7 +93,7 @@ class KedmiGan(PriorRecipe):
         teacher = target.module().to(device())
         teacher.phase = "train"
         held, real = hold_out(public, rng)
-        yardstick = Yardstick.of(as_float(held))
+        yardstick = FrechetProxy.of(as_float(held))
         z = torch.randn(len(held), generator_of(base).z_dim, generator=spawn(rng))
         truth = answers(teacher, held)
         soft = torch.stack([answers(teacher, x) for x in ((real, real.flip(-1)) if self.flip else (real,))])
@@ -205,7 +205,7 @@ class _KedmiRun(_Run):
         return x.to(self.where), self.soft[turn, index].to(self.where)
 
     @torch.no_grad()
-    def quality(self, yardstick: Yardstick, z: Tensor) -> float:
+    def quality(self, yardstick: FrechetProxy, z: Tensor) -> float:
         """`fid_like` of the kept generator."""
         return yardstick.distance(torch.cat([self.mean(part.to(self.where)).cpu() for part in z.split(256)]))
 

@@ -47,7 +47,7 @@ from inversionbench.models.conditional import (
 )
 from inversionbench.models.generators import Critic, Generator
 from inversionbench.priors._distil import answers
-from inversionbench.priors._quality import Yardstick, doubts
+from inversionbench.priors._quality import FrechetProxy, doubts
 from inversionbench.priors.dcgan import _copy, _Run, go, hold_out
 from inversionbench.priors.kedmi_gan import generator_of
 from inversionbench.training.loop import as_float
@@ -128,7 +128,7 @@ class PlgGan(PriorRecipe):
         chosen = top_of_class(scores, self.top)
         if self.shuffle:
             chosen = chosen.flatten()[torch.randperm(chosen.numel(), generator=rng)].view_as(chosen)
-        yardstick = Yardstick.of(as_float(held))
+        yardstick = FrechetProxy.of(as_float(held))
         run = _PlgRun(self, rest, chosen, teacher, base, spawn(rng))
         z = torch.randn(len(held), run.z_dim, generator=spawn(rng))
         go(run, self.steps, progress, checkpoint, teacher)
@@ -234,7 +234,7 @@ class _PlgRun(_Run):
         return torch.randn(self.recipe.batch, self.z_dim, generator=self.rng).to(self.where)
 
     @torch.no_grad()
-    def quality(self, yardstick: Yardstick, z: Tensor) -> float:
+    def quality(self, yardstick: FrechetProxy, z: Tensor) -> float:
         """`fid_like` of samples of all classes in turn to held-out public images."""
         return yardstick.distance(self._samples(z))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from inversionbench.core import records
 from inversionbench.plan import cells
-from inversionbench.plan.cells import Group, text
+from inversionbench.plan.cells import Group, format_strength
 from inversionbench.plan.dag import DATA_FILES, Plan
 
 LINES = 4  # of a log, at most
@@ -148,9 +148,9 @@ def _steps(plan: Plan) -> Iterator[Step]:
     for d in plan.datasets:
         yield step("prepare", (d,), plan.data(d, *DATA_FILES[1:]), plan.prepare_inputs(d))
     for s, d, x in plan.targets:
-        made = f"{folder}/targets/{s}/{d}/{text(x)}"
+        made = f"{folder}/targets/{s}/{d}/{format_strength(x)}"
         needs = _all(plan, plan.dataset_of(s))
-        yield step("train-target", (s, d, text(x)), [f"{made}/released", f"{made}/truth"], needs)
+        yield step("train-target", (s, d, format_strength(x)), [f"{made}/released", f"{made}/truth"], needs)
     for judge in plan.judges:
         needs = _all(plan, plan.params.evaluators[judge]["dataset"])
         yield step("train-evaluator", (judge,), [f"{folder}/evaluators/{judge}"], needs)

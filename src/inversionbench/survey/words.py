@@ -181,7 +181,7 @@ def _said(kind: str, name: str) -> Any:
     return words()[kind].get(name)
 
 
-def reach(control: str) -> str:
+def baseline_kind(control: str) -> str:
     """Which end of the scale a control marks: "guess", "ceiling", or "" for neither."""
     said = _said("controls", control)
     return said.get("reach", "") if isinstance(said, dict) else ""

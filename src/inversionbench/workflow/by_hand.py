@@ -22,13 +22,13 @@ from inversionbench.core.errors import UserError
 from inversionbench.core.files import read_json, write_json
 from inversionbench.core.scenario import Scenario
 from inversionbench.plan import cells
-from inversionbench.plan.cells import text
+from inversionbench.plan.cells import format_strength
 from inversionbench.plan.dag import Plan
 from inversionbench.plan.params import Params
 from inversionbench.workflow import runner
 
 PARTS = ("SCENARIO", "ATTACK", "DEFENSE", "STRENGTH", "SEED")  # of a cell's key
-TOLD = {True: "yes", False: "NO", None: "gone, not compared"}
+UNCHANGED_LABELS = {True: "yes", False: "NO", None: "gone, not compared"}
 
 
 def run(params: Params, key: str) -> str:
@@ -43,7 +43,7 @@ def run(params: Params, key: str) -> str:
     data = _data(do, plan, scenario.dataset)
     target = [data, plan.train_target(scenario.name, defense)]
     do(
-        f"train-target {scenario.name}/{defense}/{text(at)}",
+        f"train-target {scenario.name}/{defense}/{format_strength(at)}",
         target,
         lambda: runner.train_target(here, scenario.name, defense, at),
     )
@@ -78,7 +78,7 @@ def _prior(
     needs.append([data, plan.train_prior(prior), target if aware else None])
     if aware:
         defense, at = where
-        do(f"train-target-prior {scenario.name}/{defense}/{text(at)}/{prior}", needs,
+        do(f"train-target-prior {scenario.name}/{defense}/{format_strength(at)}/{prior}", needs,
            lambda: runner.train_target_prior(plan.params, scenario.name, defense, at, prior))  # fmt: skip
     else:
         do(f"train-prior {scenario.dataset}/{prior}", needs,
@@ -171,7 +171,7 @@ def explain(params: Params, key: str) -> str:
             lines.append(f"    versions: {_shown(digest)}")
         else:
             same = found["same_code"] if name == "code" else found["same_inputs"].get(name)
-            lines.append(f"    {name}: {digest[:16]} ({TOLD[same]})")
+            lines.append(f"    {name}: {digest[:16]} ({UNCHANGED_LABELS[same]})")
     lines.append(f"  again by hand: inversionbench {scale}run {key}")
     return "\n".join(lines)
 

@@ -28,7 +28,7 @@ from inversionbench.core.errors import UserError
 from inversionbench.core.files import atomic, atomic_folder, read_json, write_json
 from inversionbench.core.scenario import Evaluation, Scenario, Target
 from inversionbench.plan import cells
-from inversionbench.plan.cells import Group, text
+from inversionbench.plan.cells import Group, format_strength
 from inversionbench.plan.code import attack_code
 from inversionbench.plan.params import Params
 from inversionbench.tracks import get_track
@@ -65,7 +65,7 @@ def prepare(params: Params, dataset: str, download: bool = False) -> None:
 def train_target(params: Params, scenario_name: str, defense_name: str, strength: float) -> None:
     """Write targets/<scenario>/<defense>/<strength>/{released,truth}/<seed>.pt, one for each target seed."""
     scenario, track = _scenario(params, scenario_name)
-    folder = params.folder / "targets" / scenario_name / defense_name / text(strength)
+    folder = params.folder / "targets" / scenario_name / defense_name / format_strength(strength)
     reason = _missing(params, scenario.dataset)
     data = None if reason else _data(params, scenario.dataset)
     defense = _defense(params, defense_name, strength, scenario_name)
@@ -77,7 +77,7 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
         with _Clock() as clock:
             utility, trials = track.price(scenario, defense, data, seed_of(params, scenario.dataset, "price"), progress)
         if trials:
-            _timing(params, clock, "prices", scenario_name, defense_name, text(strength))
+            _timing(params, clock, "prices", scenario_name, defense_name, format_strength(strength))
         for seed in range(scenario.target_seeds):
             with _Clock() as clock:
                 # by the data set, not the scenario: what differs in one thing is measured on the same images
@@ -86,7 +86,8 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
             _save(released / f"{seed}.pt", target.released)
             hidden = {"truth": target.truth, "utility": target.utility | utility, "trials": trials}
             _save(truth / f"{seed}.pt", hidden)
-            _timing(params, clock, "targets", scenario_name, defense_name, text(strength), str(seed), **target.seconds)
+            where = ("targets", scenario_name, defense_name, format_strength(strength), str(seed))
+            _timing(params, clock, *where, **target.seconds)
 
 
 def train_evaluator(params: Params, entry: str) -> None:
@@ -133,7 +134,7 @@ def train_target_prior(params: Params, scenario_name: str, defense: str, strengt
     scenario, track = _scenario(params, scenario_name)
     recipe = params.priors[entry].build()
     hidden = _defense(params, defense, strength, scenario_name)
-    targets = params.folder / "targets" / scenario_name / defense / text(strength) / "released"
+    targets = params.folder / "targets" / scenario_name / defense / format_strength(strength) / "released"
     with atomic_folder(params.folder / cells.prior_folder(params, entry, scenario_name, defense, strength)) as folder:
         if reason := _missing(params, scenario.dataset):
             write_json(folder / UNAVAILABLE, reason)
@@ -145,7 +146,8 @@ def train_target_prior(params: Params, scenario_name: str, defense: str, strengt
             released, draw = _load(targets / f"{seed}.pt"), seed_of(params, scenario_name, "release", seed)
             oracle = track.oracle(scenario, released, recipe, recipe.level, hidden, draw)
             target = provenance.file_digest(targets / f"{seed}.pt")
-            unfinished = _unfinished(params, entry, public, scenario_name, defense, text(strength), str(seed), target)
+            of = (scenario_name, defense, format_strength(strength))
+            unfinished = _unfinished(params, entry, public, *of, str(seed), target)
             with _Clock() as clock:
                 state = recipe.train(public, rng, progress, target=oracle, base=base, checkpoint=unfinished)
             state["facts"] = {**state.get("facts", {}), **_passes(oracle)}
@@ -154,7 +156,7 @@ def train_target_prior(params: Params, scenario_name: str, defense: str, strengt
             if seed == 0:
                 write_json(folder / "facts.json", state["facts"])
                 _save_sheet(folder / "sheet.png", recipe.load(state), rng)
-            _timing(params, clock, "priors", "targets", scenario_name, defense, text(strength), entry, str(seed))
+            _timing(params, clock, "priors", "targets", *of, entry, str(seed))
 
 
 def _unfinished(params: Params, entry: str, public: Any, *key: str) -> Path:
@@ -214,7 +216,7 @@ def attack(params: Params, group: Group) -> int:
             write_json(folder / UNAVAILABLE, reason)
             return 0
         for key, strength, seed in progress(list(group.cells()), desc=group.key):
-            out = folder / text(strength) / str(seed)
+            out = folder / format_strength(strength) / str(seed)
             out.mkdir(parents=True)
             with _Clock() as clock:
                 try:
@@ -225,7 +227,7 @@ def attack(params: Params, group: Group) -> int:
                     result = {"status": "failed", "reason": _failure(key, "attack", error)}
             failed += result["status"] == "failed"
             _save(out / "reconstruction.pt", result)
-            _timing(params, clock, group.key, text(strength), str(seed))
+            _timing(params, clock, group.key, format_strength(strength), str(seed))
     return failed
 
 
@@ -373,7 +375,7 @@ def evaluate(params: Params, groups: Sequence[Group]) -> int:
     todo = [(group, *cell) for group in groups for cell in group.cells()]
     with atomic_folder(params.folder / "cells" / first.scenario / first.attack) as folder:
         for group, key, strength, seed in progress(todo, desc=f"{first.scenario}/{first.attack}"):
-            out = folder / group.defense / text(strength) / str(seed)
+            out = folder / group.defense / format_strength(strength) / str(seed)
             out.mkdir(parents=True)
             base = _base_record(params, group, key, strength, seed)
             if data is None:
@@ -396,7 +398,7 @@ def _judge(
 ) -> dict[str, Any]:
     """What the evaluation adds to the record of one cell; writes its gallery to `out`."""
     scenario, track = _scenario(params, group.scenario)
-    result = _load(params.folder / "reconstructions" / group.key / text(strength) / str(seed) / "reconstruction.pt")
+    result = _load(_answer_file(params, group, strength, seed))
     if result["status"] == "failed":
         return {name: result[name] for name in ("status", "reason")}
     target = _target(params, group, strength, scenario, seed)
@@ -535,9 +537,14 @@ def _inputs(params: Params, group: Group, strength: float, scenario: Scenario, s
     files = _prior_files(params, group, strength, seed)
     for index, path in enumerate(files.values()):
         found["prior" + (f"_{index}" if index else "")] = provenance.file_digest(path)
-    reconstruction = params.folder / "reconstructions" / group.key / text(strength) / str(seed) / "reconstruction.pt"
-    found["reconstruction"] = provenance.file_digest(reconstruction)
+    found["reconstruction"] = provenance.file_digest(_answer_file(params, group, strength, seed))
     return found
+
+
+def _answer_file(params: Params, group: Group, strength: float, seed: int) -> Path:
+    """Where the answer of one attack lies."""
+    folder = params.folder / "reconstructions" / group.key / format_strength(strength) / str(seed)
+    return folder / "reconstruction.pt"
 
 
 def seed_of(params: Params, *parts: Any) -> int:
@@ -619,7 +626,7 @@ def _public(params: Params, dataset: str) -> tuple[Any, dict[str, Any]]:
 
 def _target_folder(params: Params, group: Group, strength: float) -> Path:
     defense, at = cells.target_of(params, group.defense, strength)
-    return params.folder / "targets" / group.scenario / defense / text(at)
+    return params.folder / "targets" / group.scenario / defense / format_strength(at)
 
 
 def _target_file(scenario: Scenario, seed: int) -> str:

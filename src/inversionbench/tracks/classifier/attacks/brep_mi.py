@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
-from inversionbench.latent.rows import picture, rows, spent
+from inversionbench.latent.rows import generate, passes_per_answer, rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,12 +64,12 @@ class BrepMi(Attack):
         prior = knowledge.prior
         y = rows(knowledge.targets, self.restarts)
         z, found = self.starts(oracle, prior, y, rng)
-        shared = spent(oracle, len(y))  # every draw served all rows
-        first = picture(prior, z)
+        shared = passes_per_answer(oracle, len(y))  # every draw served all rows
+        first = generate(prior, z)
         answer, radius, kept = self.repel(oracle, prior, z, y, found, rng)
         return Reconstruction(
-            picture(prior, answer), y, scores=radius[:, None], failed=~found,
-            checkpoints=[(shared, first), *((shared + n, picture(prior, a)) for n, a in kept)],
+            generate(prior, answer), y, scores=radius[:, None], failed=~found,
+            checkpoints=[(shared, first), *((shared + n, generate(prior, a)) for n, a in kept)],
             notes={"initialised": int(found.sum()), "mean_radius": float(radius[found].mean()) if found.any() else 0.0},
         )
 
@@ -82,7 +82,7 @@ class BrepMi(Attack):
         asked, cap = 0, self.start_cap * len(y.unique())
         while not found.all() and asked < cap:
             draw = prior.sample(min(self.start_batch, cap - asked), rng).clamp(-self.box, self.box)
-            labels = oracle.labels(picture(prior, draw), phase="init")
+            labels = oracle.labels(generate(prior, draw), phase="init")
             asked += len(draw)
             for i, label in enumerate(labels.tolist()):
                 open_rows = ((y == label) & ~found).nonzero()[:, 0]
@@ -107,7 +107,7 @@ class BrepMi(Attack):
             answer[going[grown]] = z[going[grown]]
             size = (radius[going] / 3).clamp_max(self.step)[:, None]
             moved = (z[going] + size * direction).clamp(-self.box, self.box)
-            stays = oracle.labels(picture(prior, moved)) == y[going]
+            stays = oracle.labels(generate(prior, moved)) == y[going]
             z[going[stays]] = moved[stays]
             radius[going[grown]] *= self.growth
             idle[going] += 1
@@ -124,6 +124,6 @@ class BrepMi(Attack):
         u = torch.randn(len(z), self.sphere, z.shape[1], generator=rng)
         u = u / u.norm(dim=2, keepdim=True)
         points = (z[:, None] + radius[:, None, None] * u).flatten(0, 1)
-        labels = torch.cat([oracle.labels(picture(prior, part)) for part in points.split(BLOCK)])
+        labels = torch.cat([oracle.labels(generate(prior, part)) for part in points.split(BLOCK)])
         outside = (labels.view(len(z), self.sphere) != y[:, None]).float()
         return -(outside[:, :, None] * u).mean(1), 1 - outside.mean(1)

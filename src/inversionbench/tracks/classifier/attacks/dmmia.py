@@ -32,7 +32,7 @@ from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.latent.prototypes import Memory
 from inversionbench.latent.rows import rows
 from inversionbench.latent.search import in_blocks
-from inversionbench.latent.styles import Code, style_prior
+from inversionbench.latent.styles import SharedW, style_prior
 from inversionbench.tracks.classifier.attacks.ppa import Ppa, choose, start
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Dmmia(Attack):
             search = Ppa(steps=self.steps, rate=self.rate, crop=self.crop).search(prior, target, seed)
             if memory:
                 search = replace(search, terms=(memory,), after=memory.update)
-            return search.run(Code(w[part]), labels)
+            return search.run(SharedW(w[part]), labels)
 
         return in_blocks(y, block, self.batch)[0]
 

@@ -30,7 +30,7 @@ import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.latent.dependence import normalised_hsic
-from inversionbench.latent.rows import home
+from inversionbench.latent.rows import device_of
 from inversionbench.tracks.classifier.attacks.gmi import Gmi
 from inversionbench.tracks.classifier.attacks.kedmi import Kedmi
 from inversionbench.tracks.classifier.attacks.vmi import Vmi
@@ -96,7 +96,7 @@ class FedInverse(Attack):
         if isinstance(host, Vmi):
             answer = host.run(oracle, knowledge, rng)
         else:
-            search = host.search(prior, oracle.module().to(home(prior)))
+            search = host.search(prior, oracle.module().to(device_of(prior)))
             answer = host.solve(self.changed(search), prior, knowledge.targets, rng)
         answer.notes |= {"spread": spread(answer.data)}
         if len(answer.data) > 3:

@@ -28,7 +28,7 @@ import torch
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.latent.losses import IDENTITY
-from inversionbench.latent.rows import best_of_class, home, rows
+from inversionbench.latent.rows import best_of_class, device_of, rows
 from inversionbench.latent.search import Momentum, Point, Search, in_blocks
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ class Gmi(Attack):
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior
-        target = oracle.module().to(home(prior))
+        target = oracle.module().to(device_of(prior))
         return self.solve(self.search(prior, target), prior, knowledge.targets, rng)
 
     def solve(self, search: Search, prior: Prior, targets: Tensor, rng: torch.Generator) -> Reconstruction:
         """Search from random latents for every class of targets (n,), by this attack's setting or a changed one."""
-        where, target = home(prior), search.target
+        where, target = device_of(prior), search.target
         y = rows(targets, self.restarts)
         z = prior.sample(len(y), rng)
 

@@ -39,9 +39,9 @@ from inversionbench.core.errors import UserError
 from inversionbench.core.seeds import draw_seed
 from inversionbench.latent.crops import Crop, Cropped
 from inversionbench.latent.losses import IDENTITY
-from inversionbench.latent.rows import rows, spent
-from inversionbench.latent.search import Search, in_blocks, whole
-from inversionbench.latent.styles import Code, Features, Painter, style_prior
+from inversionbench.latent.rows import passes_per_answer, rows
+from inversionbench.latent.search import Search, in_blocks, rows_per_block
+from inversionbench.latent.styles import Features, SharedW, SynthesisFromW, style_prior
 from inversionbench.tracks.classifier.attacks.ppa import BETAS, choose, curve, start
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ class IfGmi(Attack):
         w, begun = start(prior, target, knowledge.targets, self.samples, self.psi, each, rng)
         y = rows(knowledge.targets, each)
         walk = _Walk(self, prior, target, draw_seed(rng))
-        classes, block = len(knowledge.targets), whole(each, prior.style.resolution)
-        shared = spent(oracle, classes * self.restarts)
+        classes, block = len(knowledge.targets), rows_per_block(each, prior.style.resolution)
+        shared = passes_per_answer(oracle, classes * self.restarts)
         images, stages = in_blocks(y, lambda part, labels: walk.run(w[part], labels.to(w.device)), block)
-        path = curve(stages, shared, spent(oracle, classes * self.restarts), classes, each, self.restarts)
+        path = curve(stages, shared, passes_per_answer(oracle, classes * self.restarts), classes, each, self.restarts)
         if not self.candidates:
             return Reconstruction(images, y, checkpoints=path, notes={**begun, **walk.notes()})
         answer = choose(oracle, target, images, y, each, self.restarts, self.transforms, rng)
@@ -120,9 +120,9 @@ class _Walk:
     def run(self, w: Tensor, y: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Images (rows, c, h, w) of the last stage, and of every stage by the steps done so far."""
         a, style = self.attack, self.prior.style
-        code = Code(w, radius=a.style_radii[0] * w.shape[1])
+        code = SharedW(w, radius=a.style_radii[0] * w.shape[1])
         views, track, kept = Cropped(Crop(a.crop), self.seed), [], {}
-        image, losses = self._search(code, Painter(style), a.steps[0], y, views, a.rate)
+        image, losses = self._search(code, SynthesisFromW(style), a.steps[0], y, views, a.rate)
         w, x, img, done = code.w.detach(), None, None, a.steps[0]
         track.append((*losses, 0.0))
         kept[done] = image

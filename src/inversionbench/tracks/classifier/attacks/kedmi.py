@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
-from inversionbench.latent.rows import home, rows
+from inversionbench.latent.rows import device_of, rows
 from inversionbench.latent.search import Latent, Search, in_blocks
 from inversionbench.tracks.classifier.attacks.gmi import Gmi
 
@@ -109,7 +109,7 @@ class Kedmi(Attack):
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior
-        target = oracle.module().to(home(prior))
+        target = oracle.module().to(device_of(prior))
         return self.solve(self.search(prior, target), prior, knowledge.targets, rng)
 
     def search(self, prior: Prior, target: torch.nn.Module) -> Search:
@@ -129,7 +129,7 @@ class Kedmi(Attack):
         """Search for every class of targets (n,), by this attack's setting or a changed one."""
         if self.latent == "point":
             return self.point.solve(search, prior, targets, rng)
-        where, sigma = home(prior), []
+        where, sigma = device_of(prior), []
 
         def block(part: slice, labels: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
             start = torch.zeros(len(labels), prior.z_dim, device=where)

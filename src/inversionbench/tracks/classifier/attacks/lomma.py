@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.latent.losses import IDENTITY
-from inversionbench.latent.rows import home
+from inversionbench.latent.rows import device_of
 from inversionbench.latent.search import Search
 from inversionbench.models.base import Trace
 from inversionbench.tracks.classifier.attacks.gmi import Gmi
@@ -96,7 +96,7 @@ class Lomma(Attack):
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior
-        target = oracle.module().to(home(prior))
+        target = oracle.module().to(device_of(prior))
         students = knowledge.priors["students"].nets if self.augment else ()
         ensemble = Ensemble(target, students)
         search = self.changed(self.host.search(prior, target), ensemble, self.mean_features(target, knowledge, rng))

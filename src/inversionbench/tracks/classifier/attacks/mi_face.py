@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.core.device import device
-from inversionbench.latent.losses import doubt
+from inversionbench.latent.losses import one_minus_confidence
 from inversionbench.latent.rows import rows
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _by_passes(oracle: Oracle) -> Slope:
 
     def slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().to(where, copy=True).requires_grad_(True)
-        cost = doubt(target(x), y.to(where))
+        cost = one_minus_confidence(target(x), y.to(where))
         (gradient,) = torch.autograd.grad(cost.sum(), x)
         return cost.detach().cpu(), gradient.cpu()
 

@@ -40,10 +40,10 @@ from inversionbench.core.seeds import draw_seed
 from inversionbench.latent.candidates import Ask, best_for, by_passes, codes, scores_of
 from inversionbench.latent.genetic import Genetic
 from inversionbench.latent.losses import cross_entropy
-from inversionbench.latent.rows import rows, spent
-from inversionbench.latent.search import Search, in_blocks, whole
+from inversionbench.latent.rows import passes_per_answer, rows
+from inversionbench.latent.search import Search, in_blocks, rows_per_block
 from inversionbench.latent.stop import Stop
-from inversionbench.latent.styles import Code, Painter, box, style_prior
+from inversionbench.latent.styles import SharedW, SynthesisFromW, box, style_prior
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,24 +101,24 @@ class Mirror(Attack):
         w, score = self._starts(prior, w, by_passes(target), targets, self.restarts)
         target.phase = "search"
         y, seed = rows(targets, self.restarts), draw_seed(rng)
-        begun = spent(oracle, len(y))
+        begun = passes_per_answer(oracle, len(y))
         limits = box(prior, self.kappa if self.clip else inf)
         outside = []
 
         def block(part: slice, labels: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
             search = Search(
-                generator=Painter(prior.style, self.psi, self.cutoff), target=target, identity=cross_entropy,
+                generator=SynthesisFromW(prior.style, self.psi, self.cutoff), target=target, identity=cross_entropy,
                 optimiser=partial(RampedAdam, rate=self.rate, steps=self.steps), iterations=self.steps,
                 weight=self.weight, views=_Mirrored(seed), stop=Stop(goal=self.goal), best=True,
                 keep_at=[i for i in self.keep_at if i < self.steps],
             )  # fmt: skip
-            code = Code(w[part], limits)
+            code = SharedW(w[part], limits)
             out = search.run(code, labels.to(w.device))
             outside.append(_outside(code.w.detach(), prior, self.kappa))
             return out
 
-        images, kept = in_blocks(y, block, whole(self.restarts, prior.style.resolution))
-        end = spent(oracle, len(y))  # less than all steps where classes reached the goal
+        images, kept = in_blocks(y, block, rows_per_block(self.restarts, prior.style.resolution))
+        end = passes_per_answer(oracle, len(y))  # less than all steps where classes reached the goal
         checkpoints = [(min(begun + step, end), x.clamp(0, 1)) for step, x in [*kept, (self.steps, images)]]
         notes = {"score_of_starts": float(score.mean()), "outside_share": float(torch.cat(outside).mean())}
         return Reconstruction(images.clamp(0, 1), y, checkpoints=checkpoints, notes=notes)
@@ -132,9 +132,9 @@ class Mirror(Attack):
         limits = box(prior, self.kappa if self.clip else inf)
         w = w.clamp(*limits)  # before they are scored: a score belongs to the code that stays
         start, fitness = self._starts(prior, w, partial(ask, phase="init"), targets, self.population)
-        begun = spent(oracle, len(targets))
+        begun = passes_per_answer(oracle, len(targets))
         search = Genetic(
-            paint=Painter(prior.style, self.psi, self.cutoff), ask=ask, limits=limits,
+            paint=SynthesisFromW(prior.style, self.psi, self.cutoff), ask=ask, limits=limits,
             spread=self.mutation_size * prior.p_std, mutation=self.mutation, goal=self.goal, rng=rng,
         )  # fmt: skip
         shape = len(targets), self.population
@@ -153,7 +153,7 @@ class Mirror(Attack):
         self, prior: StylePrior, w: Tensor, ask: Ask, targets: Tensor, each: int
     ) -> tuple[Tensor, Tensor]:
         """Codes (classes * each, w_dim) of the best samples, class by class, and their scores."""
-        scores = scores_of(Painter(prior.style, self.psi, self.cutoff), w, ask, mirrored=False)
+        scores = scores_of(SynthesisFromW(prior.style, self.psi, self.cutoff), w, ask, mirrored=False)
         chosen = best_for(scores, targets, each)
         return w[chosen.flatten()], scores.T[targets.to(w.device)].gather(1, chosen).flatten()
 

@@ -25,7 +25,7 @@ import torch
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.latent.losses import IDENTITY
-from inversionbench.latent.rows import home, rows
+from inversionbench.latent.rows import device_of, rows
 from inversionbench.latent.search import Point, Search, in_blocks
 from inversionbench.latent.views import Views
 
@@ -59,7 +59,7 @@ class PlgMi(Attack):
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior
-        target = oracle.module().to(home(prior))
+        target = oracle.module().to(device_of(prior))
         return self.solve(self.search(prior, target), prior, knowledge.targets, rng)
 
     def search(self, prior: ConditionalPrior, target: torch.nn.Module) -> Search:
@@ -74,7 +74,7 @@ class PlgMi(Attack):
         self, search: Search, prior: ConditionalPrior, targets: Tensor, rng: torch.Generator
     ) -> Reconstruction:
         """Search for every class of targets (n,), by this attack's setting or a changed one."""
-        where = home(prior)
+        where = device_of(prior)
         y = rows(targets, self.restarts)
         z = prior.sample(len(y), rng)
 
@@ -92,7 +92,7 @@ class PlgMi(Attack):
     @torch.no_grad()
     def _start(self, prior: ConditionalPrior, z: Tensor, y: Tensor) -> Tensor:
         """Images of random latents of the right classes: what the prior gives away without a search."""
-        where = home(prior)
+        where = device_of(prior)
         z = z.clamp(-self.box, self.box) if self.box else z
         pairs = zip(z.split(256), y.split(256))
         return torch.cat([prior.of(b.to(where))(a.to(where)).cpu() for a, b in pairs])

@@ -35,10 +35,10 @@ from inversionbench.core.seeds import draw_seed
 from inversionbench.latent.candidates import best_for, best_rows, by_passes, codes, robustness, scores_of
 from inversionbench.latent.crops import Crop, Cropped
 from inversionbench.latent.losses import IDENTITY
-from inversionbench.latent.rows import first_of_class, rows, spent
-from inversionbench.latent.search import Search, in_blocks, whole
+from inversionbench.latent.rows import first_of_class, passes_per_answer, rows
+from inversionbench.latent.search import Search, in_blocks, rows_per_block
 from inversionbench.latent.stop import Stop
-from inversionbench.latent.styles import Code, Painter, style_prior
+from inversionbench.latent.styles import SharedW, SynthesisFromW, style_prior
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,13 +83,13 @@ class Ppa(Attack):
         w, notes = start(prior, target, knowledge.targets, self.samples, self.psi, self.candidates, rng)
         y = rows(knowledge.targets, self.candidates)
         keep = self.candidates if self.select == "all" else self.restarts
-        begun, seed = spent(oracle, len(knowledge.targets) * keep), draw_seed(rng)
+        begun, seed = passes_per_answer(oracle, len(knowledge.targets) * keep), draw_seed(rng)
 
         def block(part: slice, labels: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-            return self.search(prior, target, seed).run(Code(w[part]), labels.to(w.device))
+            return self.search(prior, target, seed).run(SharedW(w[part]), labels.to(w.device))
 
-        images, kept = in_blocks(y, block, whole(self.candidates, prior.style.resolution))
-        end = spent(oracle, len(knowledge.targets) * keep)
+        images, kept = in_blocks(y, block, rows_per_block(self.candidates, prior.style.resolution))
+        end = passes_per_answer(oracle, len(knowledge.targets) * keep)
         path = curve(kept, begun, end, len(knowledge.targets), self.candidates, keep)
         if self.select == "all":
             images = images.clamp(0, 1)
@@ -109,7 +109,7 @@ class Ppa(Attack):
             return self.realism * F.softplus(-prior.critic(x))
 
         return Search(
-            generator=Painter(prior.style), target=target, identity=IDENTITY[self.identity],
+            generator=SynthesisFromW(prior.style), target=target, identity=IDENTITY[self.identity],
             optimiser=partial(torch.optim.Adam, lr=self.rate, betas=BETAS), iterations=self.steps,
             terms=(realism,) if self.realism else (), views=Cropped(Crop(self.crop), seed),
             keep_at=[i for i in self.keep_at if i < self.steps], stop=Stop(goal=self.goal),
@@ -123,7 +123,7 @@ def start(
     target.phase = "init"
     with torch.no_grad():
         w = codes(prior, samples, rng, psi)
-    scores = scores_of(Painter(prior.style), w, by_passes(target), mirrored=True)
+    scores = scores_of(SynthesisFromW(prior.style), w, by_passes(target), mirrored=True)
     target.phase = "search"
     chosen = best_for(scores, targets, each)
     own = scores.T[targets.to(scores.device)].gather(1, chosen)
@@ -148,5 +148,5 @@ def choose(
     score = robustness(target, x, y, STRONG, times, rng)
     best = best_rows(score, each, keep)
     notes = {"score_of_all": float(score.mean()), "score_of_kept": float(score[best].mean())}
-    path = [(spent(oracle, len(best)), x[best])]
+    path = [(passes_per_answer(oracle, len(best)), x[best])]
     return Reconstruction(x[best], y[best], scores=score[best][:, None], checkpoints=path, notes=notes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
-from inversionbench.latent.rows import home, picture, rows
+from inversionbench.latent.rows import device_of, generate, rows
 
 if TYPE_CHECKING:
     from inversionbench.oracle.base import Oracle
@@ -39,8 +39,8 @@ class RandomPrior(Attack):
         prior = knowledge.prior
         z = prior.sample(len(y), rng)
         if self.base != "plg_gan":
-            return Reconstruction(picture(prior, z), y)
-        where = home(prior)
+            return Reconstruction(generate(prior, z), y)
+        where = device_of(prior)
         parts = zip(z.split(BLOCK), y.split(BLOCK))
         with torch.no_grad():
             return Reconstruction(torch.cat([prior.of(c.to(where))(v.to(where)).cpu() for v, c in parts]), y)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
-from inversionbench.latent.rows import picture, rows
+from inversionbench.latent.rows import generate, rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,9 +51,9 @@ class RandomSearch(Attack):
             while done < stop:
                 n = min(max(BLOCK // len(y), 1), stop - done)
                 z = prior.sample(n * len(y), rng)
-                best.offer(z, oracle.scores(picture(prior, z)))
+                best.offer(z, oracle.scores(generate(prior, z)))
                 done += n
-            kept.append((stop, picture(prior, best.z)))
+            kept.append((stop, generate(prior, best.z)))
         return Reconstruction(kept[-1][1], y, scores=best.score[:, None], checkpoints=kept)
 
 

@@ -34,7 +34,7 @@ import torch
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.latent.flows import Distribution, Flow, Normal, divergence
 from inversionbench.latent.losses import cross_entropy
-from inversionbench.latent.rows import home, rows
+from inversionbench.latent.rows import device_of, rows
 from inversionbench.latent.search import CHUNK, Latent, in_blocks
 from inversionbench.tracks.classifier.attacks.kedmi import Drawn
 
@@ -100,7 +100,7 @@ class Vmi(Attack):
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior, targets = knowledge.prior, knowledge.targets
-        where = home(prior)
+        where = device_of(prior)
         target = oracle.module().to(where)
         layers = self.layers(prior)
         ends: list[Tensor] = []

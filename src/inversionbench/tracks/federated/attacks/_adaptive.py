@@ -54,7 +54,7 @@ class Adapted:
         return view(self.match, layout, self.public)
 
     def model(self, model: Victim) -> Victim:
-        return quiet(model) if self.match == "skip_vb" else model
+        return disable_sampling_(model) if self.match == "skip_vb" else model
 
 
 def compared(match: str, observed: Tensor, layout: Layout, public: Mapping[str, Any]) -> Tensor | None:
@@ -138,7 +138,7 @@ def guarded(
     return g + layout.flatten({name: t.unflatten(1, shape) for (name, shape), t in zip(shapes.items(), pieces)})
 
 
-def quiet(model: Victim) -> Victim:
+def disable_sampling_(model: Victim) -> Victim:
     """The model, whose sampling layers from now on give their mean."""
     for layer in model.modules():
         if isinstance(layer, Sample):

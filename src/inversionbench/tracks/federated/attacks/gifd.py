@@ -66,7 +66,7 @@ class Gifd(Attack):
         import torch
 
         from inversionbench.core.errors import UserError
-        from inversionbench.gradients.features import Walk
+        from inversionbench.gradients.features import FeatureSpaceSearch
         from inversionbench.gradients.latent import Matcher, prior_of
         from inversionbench.gradients.problem import labels_of, read
         from inversionbench.gradients.search import Found
@@ -83,7 +83,7 @@ class Gifd(Attack):
         v = torch.randn(count, prior.style.num_ws, prior.style.w_dim, generator=rng).to(labels.device)
         v = v.unflatten(0, (matcher.trials, -1))
         parts = matcher.parts(prior.style)
-        walks = [Walk(self, prior, matcher, part) for part in parts]
+        walks = [FeatureSpaceSearch(self, prior, matcher, part) for part in parts]
         found = Found.join([walk.run(v[part]) for walk, part in zip(walks, parts)])
         by_stage = [torch.cat(m).view(self.restarts, -1).min(0).values for m in zip(*(w.history for w in walks))]
         notes = {

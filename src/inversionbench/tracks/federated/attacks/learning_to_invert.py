@@ -116,7 +116,7 @@ class LearningToInvert(Attack):
         import torch
 
         from inversionbench.core.recipe import Recipe
-        from inversionbench.gradients.inverter import CHUNK, Disguise, Hash, Pairs
+        from inversionbench.gradients.inverter import CHUNK, Hash, InferredCompression, Pairs
         from inversionbench.gradients.posterior import Channel
         from inversionbench.gradients.simulate import simulator
         from inversionbench.tracks.federated.attacks._adaptive import guarded, quantised
@@ -127,7 +127,7 @@ class LearningToInvert(Attack):
         observed, channel = layout.flatten(problem.update), Channel.of(knowledge.defense, problem.protocol)
         hashing = Hash(layout.size, self.features, rng)
         public, look = knowledge.public, Recipe(flip=True, shift=self.shift)
-        disguise: Disguise | None = None
+        disguise: InferredCompression | None = None
         fs, xs = [], []
         for index in self.drawn(len(public), batch, rng).split(CHUNK * batch):
             n = len(index) // batch
@@ -138,7 +138,7 @@ class LearningToInvert(Attack):
                 g = channel.mean(client, problem.model.front(x), problem.one_hot(y))
             g = guarded(g, layout, problem.model, x, y.to(problem.where), knowledge.defense, rng)
             g = quantised(g, layout, knowledge.defense, rng)
-            disguise = disguise or Disguise.seen(observed, layout, g)
+            disguise = disguise or InferredCompression.seen(observed, layout, g)
             fs.append(hashing(disguise(g, layout)))
             xs.append(x.flatten(2))
         assert disguise is not None
