@@ -80,6 +80,8 @@ def test_another_seed_and_other_numerics_run_everything_again(finished, old, new
 def test_an_edited_module_runs_again_the_cells_that_use_it(finished, module, again):
     path = finished.folder / "src/inversionbench" / module
     path.write_text(path.read_text() + "\n# edited\n")
+    assert finished.planned() == {}
+    path.write_text(path.read_text() + "EDITED = True\n")
     assert finished.planned() == {**again, "survey": 1}
 
 

@@ -4,7 +4,8 @@ Snakemake sees a changed rule but not changed package code, and a git commit wou
 every rule gets the digest of exactly the modules that it runs: the import closure of its entry points,
 read from the source text without importing anything. For an entry point `module:function` only that function
 and what it uses of its module count, with their imports (and those at the top of the module); everything reached
-from there counts whole.
+from there counts whole. What counts is the syntax without comments and docstrings, of modules that compute: those of
+`BOOKKEEPING` say where things are, how they are called and what is wrong with them, and no number hangs on them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ from typing import Any
 from inversionbench.core import registry
 
 PACKAGE = "inversionbench"
+# Packages and modules that are not followed. Parameters and the schema of records count by what they hold (the
+# configuration of a step), `survey` counts for its own step, and `galleries` makes what an evaluation writes.
+BOOKKEEPING = tuple(f"{PACKAGE}.{name}" for name in (
+    "core.catalogue", "core.errors", "core.files", "core.provenance", "core.records", "core.registry",
+    "core.safe_yaml", "plan", "survey", "workflow",
+))  # fmt: skip
+COUNTED = (f"{PACKAGE}.survey.galleries",)
 
 
 @cache
@@ -33,17 +41,17 @@ def code_digest(*entries: str) -> str:
     parts: list[str] = []
     for entry in entries:
         module, _, function = entry.partition(":")
+        imports, home = {module}, _within(module)
         if function:
             source, imports = _function(module, function)
             parts.append(source)
-        else:
-            imports = {module}
+            home = None
         for name in imports:
-            _reach(name, closure)
+            _reach(name, closure, home)
     digest = hashlib.sha256("".join(sorted(parts)).encode())
     for name in sorted(closure):
         digest.update(name.encode())
-        digest.update(_path(name).read_bytes())  # type: ignore[union-attr]
+        digest.update(syntax(_path(name)).encode())  # type: ignore[arg-type]
     return digest.hexdigest()
 
 
@@ -63,17 +71,41 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in (PACKAGE, "torch", "numpy", "scipy", "scikit-learn")}
 
 
-def _reach(name: str, seen: set[str]) -> None:
-    """Add `name` and all that it imports, unless it is no module of the package."""
+@cache
+def syntax(path: Path) -> str:
+    """sha256 of what a file says to Python: its syntax tree, without comments and docstrings."""
+    return hashlib.sha256(ast.dump(_tree(path)).encode()).hexdigest()
+
+
+def _bare(tree: ast.Module) -> ast.Module:
+    """The tree, whose docstrings are gone."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                node.body = node.body[1:]
+    return tree
+
+
+def _within(name: str) -> str | None:
+    """The entry of `BOOKKEEPING` that a module belongs to, if any."""
+    if name in COUNTED:
+        return None
+    return next((kept for kept in BOOKKEEPING if name == kept or name.startswith(f"{kept}.")), None)
+
+
+def _reach(name: str, seen: set[str], home: str | None) -> None:
+    """Add `name` and all that it imports, unless it is no module of the package, or of bookkeeping elsewhere than at
+    the step's own `home`."""
     path = _path(name)
-    if path is None or name in seen:
+    if path is None or name in seen or _within(name) not in (None, home):
         return
     seen.add(name)
     parent = name.rpartition(".")[0]
     if parent:
-        _reach(parent, seen)  # importing a module runs the __init__ of its package
+        _reach(parent, seen, home)  # importing a module runs the __init__ of its package
     for imported in _imports(path, name):
-        _reach(imported, seen)
+        _reach(imported, seen, home)
 
 
 def _path(name: str) -> Path | None:
@@ -82,7 +114,7 @@ def _path(name: str) -> Path | None:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), filename=str(path))
+    return _bare(ast.parse(path.read_text(), filename=str(path)))
 
 
 @cache

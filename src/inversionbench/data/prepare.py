@@ -22,6 +22,7 @@ import numpy as np
 
 from inversionbench.core import registry
 from inversionbench.core.errors import UserError
+from inversionbench.core.provenance import syntax
 from inversionbench.data import _combine, sources
 from inversionbench.data._writer import Writer
 from inversionbench.data.base import Dataset, DatasetSource, load
@@ -109,7 +110,7 @@ def _key(source: DatasetSource, name: str, seed: int, found: sources.Found | Non
     """What a prepared folder depends on: options, seed, the files as they lie there, and the code."""
     code = hashlib.sha256()
     for path in _modules(name):
-        code.update(path.name.encode() + path.read_bytes())
+        code.update(path.name.encode() + syntax(path).encode())
     state = {"options": _plain(source), "name": name, "seed": seed, "code": code.hexdigest()}
     state["files"] = found.fingerprint() if found else []
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]

@@ -17,6 +17,7 @@ from inversionbench.core import registry
 from inversionbench.core.errors import UserError
 from inversionbench.core.files import write_json
 from inversionbench.core.provenance import code_digest, config_digest, file_digest
+from inversionbench.core.records import SCHEMA
 from inversionbench.plan import cells
 from inversionbench.plan.cells import Group, format_strength
 from inversionbench.plan.code import attack_code, defense_modules
@@ -228,6 +229,7 @@ class Plan:
             "training": scenario.training,
             "metrics": scenario.metrics,
             "groups": [group.key for group in groups],
+            "schema": SCHEMA,
         }
         return self._param(config, *steps, *modules, "inversionbench.workflow.runner:evaluate")
 
