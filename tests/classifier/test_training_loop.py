@@ -212,7 +212,7 @@ def test_recipes_are_checked_with_the_nearest_name():
         ({"epoch": 3}, "did you mean 'epochs'"),
         ({"epochs": 2.5}, "training.epochs: expected a whole number of at least 0, got 2.5"),
         ({"flip": 1}, "training.flip: expected true or false"),
-        ({"rate": "fast"}, "training.rate: expected float"),
+        ({"rate": "fast"}, "training.rate: expected a number above 0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
         ({"batch": 0}, "batch >= 1"),
     ):

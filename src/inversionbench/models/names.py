@@ -31,7 +31,7 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
 
 
 KINDS = {"hidden": "Count", "width": "Count", "features": "Count", "side": "Count",
-         "activation": 'Literal["sigmoid", "tanh", "relu"]'}  # fmt: skip
+         "activation": 'Literal["sigmoid", "relu"]'}  # fmt: skip
 
 
 def check_model(model: Mapping[str, Any], where: str) -> None:
