@@ -214,7 +214,7 @@ def test_recipes_are_checked_with_the_nearest_name():
         ({"flip": 1}, "training.flip: expected true or false"),
         ({"rate": "fast"}, "training.rate: expected a number above 0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"batch": 0}, "batch >= 1"),
+        ({"batch": 0}, "batch: expected a whole number of at least 1"),
     ):
         with pytest.raises(UserError, match=words):
             check_recipe(wrong, "training")
