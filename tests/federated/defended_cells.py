@@ -1,5 +1,7 @@
 """What the tests of client-side defenses share: a client and its gradient, a quick attack, a quick training."""
 
+import functools
+
 import torch
 from federated_cells import CONVNET, data, evaluate, generator, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
@@ -53,12 +55,14 @@ def client(count=1, state=None, round=0, seed=0, model=None, first=0):
     return ctx, dict(zip(names, gradient))
 
 
+@functools.cache
 def attack(defense=NONE, steps=120, subjects=4, **params):
     where = scenario(subjects=subjects)
     made = target(where, defense)
     return psnr(where, made, reconstruct(where, made, "inverting_gradients", defense=defense, steps=steps, **params))
 
 
+@functools.cache
 def learn(defense, rounds=60):
     """Mean loss on unchanged images after some federated rounds."""
     net = network()

@@ -92,57 +92,66 @@ def where():
 STEPS = {"steps": 120}
 
 
-def test_soteria_protects_one_layer_only(where):
+@pytest.fixture(scope="module")
+def many():
+    """Enough clients for a difference of a few dB."""
+    return scenario(subjects=12)
+
+
+@pytest.fixture(scope="module")
+def undefended(many):
+    return run(many, NONE, **STEPS)[0]
+
+
+def test_soteria_protects_one_layer_only(many, undefended):
+    """DOC"""
     defense = defended("soteria", 60.0)
-    plain, _ = run(where, defense, **STEPS)
-    dropped, answer = run(where, defense, match="drop_layer", **STEPS)
-    columns, _ = run(where, defense, match="columns", **STEPS)
-    undefended, _ = run(where, NONE, **STEPS)
+    plain, _ = run(many, defense, **STEPS)
+    dropped, answer = run(many, defense, match="drop_layer", **STEPS)
+    columns, _ = run(many, defense, match="columns", **STEPS)
     assert answer.notes["adaptive"] is True
     assert min(dropped, columns) > plain + 2
     assert max(dropped, columns) > undefended - 2
-    harder, _ = run(where, defended("soteria", 10.0), match="drop_layer", **STEPS)
+    harder, _ = run(many, defended("soteria", 10.0), match="drop_layer", **STEPS)
     assert harder == pytest.approx(dropped, abs=1e-6)  # the layer is out: its pruning cannot matter
 
 
-def test_gradprivacy_changes_two_layers_only(where):
-    """PSNR over seeds: 12.9 naive, 15.6 to 16.4 without the two layers, 17.9 to 18.7 undefended."""
+def test_gradprivacy_changes_two_layers_only(many, undefended):
+    """DOC"""
     defense = defended("gradprivacy", 0.8)
-    plain, _ = run(where, defense, **STEPS)
-    dropped, answer = run(where, defense, match="drop_layer", **STEPS)
-    undefended, _ = run(where, NONE, **STEPS)
+    plain, _ = run(many, defense, **STEPS)
+    dropped, answer = run(many, defense, match="drop_layer", **STEPS)
     assert answer.notes["adaptive"] is True
     assert plain < undefended - 2
     assert dropped > plain + 1
 
 
-@pytest.mark.parametrize(("name", "strength", "params", "gain"), [("dgc", 0.99, {}, 0.4), ("dgp", 0.5, {}, 2.0)])
-def test_pruned_entries_are_known(where, name, strength, params, gain):
-    """Gains over seeds: 1.1 to 1.8 dB on DGC, 5.4 to 8.4 on DGP; without the mask 0."""
-    defense = defended(name, strength, **params)
+def test_pruned_entries_are_known(where):
+    """The mask gains 6.8 dB (sd 1.2 over four seeds) on DGP, without it 0; 2 are asked for."""
+    defense = defended("dgp", 0.5)
     plain, naive = run(where, defense, **STEPS)
     masked, _ = run(where, defense, match="mask", **STEPS)
-    assert masked > plain + gain
+    assert masked > plain + 2
     assert "adaptive" not in naive.notes
 
 
-def test_pruned_frequencies_are_known(where):
+def test_pruned_frequencies_are_known(many, undefended):
+    """DOC"""
     defense = defended("pfgd", 0.9)
-    plain, _ = run(where, defense, **STEPS)
-    known, answer = run(where, defense, match="coefficients", **STEPS)
-    undefended, _ = run(where, NONE, **STEPS)
-    same, _ = run(where, NONE, match="coefficients", **STEPS)
+    plain, _ = run(many, defense, **STEPS)
+    known, answer = run(many, defense, match="coefficients", **STEPS)
+    same, _ = run(many, NONE, match="coefficients", **STEPS)
     assert plain < undefended - 4
     assert known > plain + 3
     assert answer.notes["adaptive"] is True
     assert same == undefended  # nothing to know
 
 
-def test_precode_protects_what_is_behind_its_bottleneck(where):
+def test_precode_protects_what_is_behind_its_bottleneck(many, undefended):
+    """DOC"""
     defense = defended("precode", 16.0)
-    plain, _ = run(where, defense, **STEPS)
-    skipped, _ = run(where, defense, match="skip_vb", **STEPS)
-    undefended, _ = run(where, NONE, **STEPS)
+    plain, _ = run(many, defense, **STEPS)
+    skipped, _ = run(many, defense, match="skip_vb", **STEPS)
     assert plain < undefended - 4
     assert skipped > plain + 3
 
@@ -176,7 +185,8 @@ def test_the_likelihood_of_a_clipped_gaussian_is_the_cosine():
 
 @pytest.mark.parametrize(("name", "strength", "gain"), [("local_dp", 3.0, 0.5), ("dp_sgd", 0.03, 0.5)])
 def test_noise_of_known_scale(where, name, strength, gain):
-    """Gains over seeds: 0.9 to 1.3 dB under local DP, 1.3 to 1.4 under DP-SGD."""
+    """Gains over four seeds: 1.15 dB (sd 0.20) under local DP, 1.26 (sd 0.20) under DP-SGD; who does not know the noise
+    gains 0."""
     defense = defended(name, strength)
     plain, _ = run(where, defense, **STEPS)
     known, answer = run(where, defense, "bayes", draws=2, weights=(0.01, 0.03), **STEPS)

@@ -148,18 +148,21 @@ class Isotropic(Defense):
 
 
 def test_guardian_spends_its_budget_inside_the_range():
-    ctx, g = client()
-    errors = []
-    for steps in (0, 2, 8):
-        sent = Guardian(strength=0.1, steps=steps).client_update(g, ctx)
-        change = flat(sent) - flat(g)
-        assert float(change.square().sum() / flat(g).square().sum()) == pytest.approx(0.1, rel=1e-4)
-        errors.append(ctx.state["public"]["predicted_error"])
-    assert errors == sorted(errors)
-    assert errors[2] > 1.5 * errors[0]
-    other, h = client(first=1)
-    again = Guardian(strength=0.1, steps=8).client_update(h, other)
-    assert abs(cosine({"w": flat(again) - flat(h)}, {"w": change})) < 0.9  # it depends on the image
+    """DOC"""
+    gains, changes = [], []
+    for i in range(4):
+        ctx, g = client(first=i)
+        errors = []
+        for steps in (0, 2, 8):
+            sent = Guardian(strength=0.1, steps=steps).client_update(g, ctx)
+            change = flat(sent) - flat(g)
+            assert float(change.square().sum() / flat(g).square().sum()) == pytest.approx(0.1, rel=1e-4)
+            errors.append(ctx.state["public"]["predicted_error"])
+        assert errors == sorted(errors)
+        gains.append(errors[2] / errors[0])
+        changes.append({"w": change})
+    assert sum(gains) / 4 > 1.5
+    assert abs(cosine(*changes[:2])) < 0.5  # it depends on the image
 
 
 def test_guardian_beats_noise_of_the_same_norm():
@@ -167,7 +170,8 @@ def test_guardian_beats_noise_of_the_same_norm():
 
 
 def test_guardian_predicts_the_error():
-    """Rank correlation of the predicted and the measured error of an attacker who starts at the truth."""
+    """Rank correlation of the predicted and the measured error of an attacker who starts at the truth: 0.99 to 1.00
+    over four seeds; of ten errors in any order 0 (sd 0.33). 0.9 is asked for: four deviations from both, of its arctanh."""
     net = build({"name": "mlp", "widths": [12], "activation": "tanh"}, (1, 6, 6), 4, generator()).double()
     predicted, measured = [], []
     for i in range(10):
@@ -195,7 +199,7 @@ def test_guardian_predicts_the_error():
 
         optimiser.step(closure)
         measured.append(float((guess.detach() - x).norm()))
-    assert spearmanr(predicted, measured).statistic > 0.6
+    assert spearmanr(predicted, measured).statistic > 0.9
 
 
 def test_guardian_keeps_training():

@@ -17,7 +17,8 @@ from inversionbench.training._protocol import read_protocol
 from inversionbench.training.client import observe, send
 from inversionbench.training.federated_target import new_model
 
-CELL = scenario(batch_size=1)
+SUBJECTS = 16
+CELL = scenario(batch_size=1, subjects=SUBJECTS)
 SMALL = {"pairs": 800, "features": 512, "hidden": 128, "epochs": 8, "rate": 1e-3, "size": 32}
 MORE = {**SMALL, "pairs": 2400, "epochs": 12}
 
@@ -33,12 +34,12 @@ def found():
 
 @pytest.fixture(scope="module")
 def mean_image():
-    return psnr(CELL, data().public.images().mean(0).expand(4, 1, 3, 16, 16))
+    return psnr(CELL, data().public.images().mean(0).expand(SUBJECTS, 1, 3, 16, 16))
 
 
 def test_beats_the_mean_image_and_reports_what_it_did(found, mean_image):
-    """By 2.0 to 4.7 dB over seeds; pairs that do not belong together stay within 0.3 dB of it."""
-    assert psnr(CELL, found.data) > mean_image + 1
+    """DOC"""
+    assert psnr(CELL, found.data) > mean_image + 1.5
     assert found.cost["gradient_evaluations"] == 2400
     assert found.notes["features"] == 512
     assert found.notes["pruned_tensors"] == found.notes["sign_tensors"] == 0
@@ -72,10 +73,10 @@ def _of_other_weights():
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     sent = [
         send(model, x[i : i + 1], t.truth["labels"][i], protocol, NONE,
-             Client(0, 1, i, 4, 1, parameters, torch.Generator()), data().classes)
-        for i in range(4)
+             Client(0, 1, i, SUBJECTS, 1, parameters, torch.Generator()), data().classes)
+        for i in range(SUBJECTS)
     ]  # fmt: skip
-    view = observe(NONE, sent, [1.0] * 4)[1]
+    view = observe(NONE, sent, [1.0] * SUBJECTS)[1]
     return {**t.released, "updates": {"client": view, "decoy": view}}
 
 

@@ -65,7 +65,7 @@ def length_and_direction(
 def normalised(value: Any, same: float, other: float) -> Tensor:
     """(d - same) / (other - same): 0 is as near as held-out private images of the class, 1 as other classes.
 
-    NaN where other classes are no farther than the same one: features that do not tell classes apart have no such scale.
+    NaN where other classes are no farther than the same one: features that do not tell classes apart have no scale.
 
     >>> normalised([4.0], same=2.0, other=6.0)
     tensor([0.5000], dtype=torch.float64)
