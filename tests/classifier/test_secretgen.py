@@ -96,12 +96,13 @@ def test_diversity_in_the_targets_features_is_paid_for_and_acts():
 
 def test_pseudo_labels_name_the_person():
     """Card check 1, its second half, from completions alone. DOC"""
-    attack = SecretGen(**SETTING | {"access": "BB-S", "latents": 24})
-    made = TRACK.train_target(EVERYBODY, NONE, data(), 0, quiet)
-    known = TRACK.knowledge(EVERYBODY, made.released, data().public, data().meta, completer()[0])
-    asked = TRACK.oracle(EVERYBODY, made.released, attack, attack.access, NONE, 0)
-    named = attack.run(asked, known, generator()).labels
-    assert (named == made.truth["hint_labels"]).float().mean().item() > 0.18
+    attack, right = SecretGen(**SETTING | {"access": "BB-S", "latents": 24}), []
+    for seed in range(2):
+        made = TRACK.train_target(EVERYBODY, NONE, data(), seed, quiet)
+        known = TRACK.knowledge(EVERYBODY, made.released, data().public, data().meta, completer()[0])
+        asked = TRACK.oracle(EVERYBODY, made.released, attack, attack.access, NONE, 0)
+        right += (attack.run(asked, known, generator()).labels == made.truth["hint_labels"]).tolist()
+    assert sum(right) / len(right) > 0.18
 
 
 def test_the_target_helps_beyond_the_critics():

@@ -100,12 +100,12 @@ def test_wrong_settings(wrong):
 def test_what_is_lost_protects_more_than_rounding_at_the_same_upload():
     """DOC"""
     values, losses, where = [], [], scenario(subjects=8)
-    for defense in (*(AutoencoderCompression(strength=s, first_steps=150) for s in (0, 1, 8)),
+    for defense in (*(AutoencoderCompression(strength=s, first_steps=150) for s in (0, 8)),
                     MixedQuantization(strength=2, table="uniform")):  # fmt: skip
         made = target(where, defense)
         losses.append(made.utility.get("loss_ratio", 0.0))
         values.append(psnr(where, made, reconstruct(where, made, "inverting_gradients", steps=150)))
-    assert losses[0] < losses[1] < losses[2] - 0.15
-    assert values[2] < min(values[0], values[3]) - 1.5
+    assert losses[1] > losses[0] + 0.2
+    assert values[1] < min(values[0], values[2]) - 1.5
     sizes = [d.bytes_sent(gradient()) for d in (AutoencoderCompression(strength=8), defense)]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.15)

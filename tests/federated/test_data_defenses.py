@@ -74,9 +74,9 @@ def test_vrm_shares_stay_under_the_cap():
 
 def test_vrm_hides_the_image_and_not_the_mix():
     """DOC"""
-    to_x, to_mix = zip(*(scores(Vrm(strength=s, a=0.0), subjects=12) for s in (0.1, 0.5)))
+    to_x, to_mix = zip(*(scores(Vrm(strength=s, a=0.0), seeds=3) for s in (0.1, 0.5)))
     assert to_x[1] < to_x[0] - 1
-    assert to_x[1] < attack(subjects=12) - 2
+    assert to_x[1] < attack(seeds=3) - 2
     assert to_mix[1] > to_x[1] + 1.5
     assert learn(Vrm(strength=0.3)) < learn(NONE, rounds=1) - 0.4
 
@@ -149,7 +149,7 @@ def test_dcs2_mixes_by_its_strength():
 
 def test_dcs2_hides_more_than_nothing():
     """DOC"""
-    assert attack(Dcs2(strength=0.7, iterations=40), subjects=12) < attack(subjects=12) - 2
+    assert attack(Dcs2(strength=0.7, iterations=40), seeds=3) < attack(seeds=3) - 2
     assert learn(Dcs2(strength=0.7, iterations=3), rounds=25) < learn(NONE, rounds=25) + 0.3
 
 

@@ -22,14 +22,16 @@ TABLE = [
 @pytest.mark.parametrize(("name", "params", "net", "protocol", "baseline", "margin"), TABLE)
 def test_attacks_beat_their_baselines(name, params, net, protocol, baseline, margin):
     """DOC"""
-    where = scenario(net, subjects=12, **protocol)
-    made = target(where)
-    done = evaluate(where, made, reconstruct(where, made, name, **params))
-    if baseline in done.controls:
-        floor = float(done.controls[baseline]["psnr"].mean())
-    else:
-        floor = psnr(where, made, reconstruct(where, made, baseline, **params))
-    assert float(done.metrics["psnr"].mean()) > floor + margin
+    where, gains = scenario(net, subjects=6, **protocol), []
+    for seed in range(3):
+        made = target(where, seed=seed)
+        done = evaluate(where, made, reconstruct(where, made, name, **params))
+        if baseline in done.controls:
+            floor = float(done.controls[baseline]["psnr"].mean())
+        else:
+            floor = psnr(where, made, reconstruct(where, made, baseline, **params))
+        gains.append(float(done.metrics["psnr"].mean()) - floor)
+    assert sum(gains) / 3 > margin
 
 
 def test_the_table_is_able_to_fail():
@@ -82,13 +84,14 @@ def test_the_scale_of_the_update_matters_only_to_squared_distances(name):
 def test_larger_batches_are_harder():
     """DOC"""
     gains = []
-    for batch in (1, 4, 12):
-        where = scenario(CONVNET, subjects=8, batch_size=batch)
-        made = target(where)
-        done = evaluate(where, made, reconstruct(where, made, "inverting_gradients", steps=100))
-        gains.append(float(done.metrics["psnr"].mean() - done.controls["mean_image"]["psnr"].mean()))
-    assert gains[0] > gains[1] + 0.6
-    assert gains[1] > gains[2] + 0.6
+    for batch in (1, 7):
+        where, over = scenario(CONVNET, subjects=5, batch_size=batch), []
+        for seed in range(3):
+            made = target(where, seed=seed)
+            done = evaluate(where, made, reconstruct(where, made, "inverting_gradients", steps=100))
+            over.append(float(done.metrics["psnr"].mean() - done.controls["mean_image"]["psnr"].mean()))
+        gains.append(sum(over) / 3)
+    assert gains[0] > gains[1] + 1.4
 
 
 def test_the_same_seed_gives_the_same_bytes():

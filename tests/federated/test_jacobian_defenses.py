@@ -161,7 +161,7 @@ def test_guardian_spends_its_budget_inside_the_range():
         assert errors == sorted(errors)
         gains.append(errors[2] / errors[0])
         changes.append({"w": change})
-    assert sum(gains) / 4 > 1.5
+    assert sum(gains) / 4 > 2
     assert abs(cosine(*changes[:2])) < 0.5  # it depends on the image
 
 
@@ -171,7 +171,8 @@ def test_guardian_beats_noise_of_the_same_norm():
 
 def test_guardian_predicts_the_error():
     """Rank correlation of the predicted and the measured error of an attacker who starts at the truth: 0.99 to 1.00
-    over four seeds; of ten errors in any order 0 (sd 0.33). 0.9 is asked for: four deviations from both, of its arctanh."""
+    over four seeds; of ten errors in any order 0 (sd 0.33). 0.9 is asked for: four deviations from both, in
+    arctanh."""
     net = build({"name": "mlp", "widths": [12], "activation": "tanh"}, (1, 6, 6), 4, generator()).double()
     predicted, measured = [], []
     for i in range(10):

@@ -103,6 +103,11 @@ class TestBestDefense:
         assert cell.text == "none at this price"
         assert said in cell.interval
 
+    def test_a_target_that_learnt_hardly_anything_is_near_chance(self) -> None:
+        poor = cells("dlg", "dgc", 0.9, -3.0, utility={"accuracy": 0.15, "chance": 0.1})
+        cell, _ = best([*cells("dlg", utility={"accuracy": 0.16, "chance": 0.1}), *poor])
+        assert (cell.text, "near chance" in cell.interval) == ("none at this price", True)
+
     def test_a_weaker_attack_names_no_defense(self) -> None:
         found = [*cells("dlg"), *cells("dlg", "dgc", 0.9, -3.0), *cells("inverting_gradients", change=2.0)]
         assert best(found)[0] == Cell("none shown", "strongest attack not run", style="absent")
