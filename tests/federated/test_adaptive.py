@@ -104,7 +104,8 @@ def undefended(where):
 
 
 def test_soteria_protects_one_layer_only(where, undefended):
-    """DOC"""
+    """Over four seeds 5.6 dB (sd 0.8) more without the layer, the same against itself 0; 2 are asked for. Of
+    undefended that misses 0.1 (sd 0.2), the naive attack 5.6."""
     defense = defended("soteria", 60.0)
     plain, _ = over_networks(where, defense)
     dropped, answer = over_networks(where, defense, match="drop_layer")
@@ -117,7 +118,7 @@ def test_soteria_protects_one_layer_only(where, undefended):
 
 
 def test_gradprivacy_changes_two_layers_only(where, undefended):
-    """DOC"""
+    """Over four seeds 5.7 dB (sd 0.6) less than undefended, and 3.7 (sd 0.8) more without the two layers."""
     defense = defended("gradprivacy", 0.8)
     plain, _ = over_networks(where, defense)
     dropped, answer = over_networks(where, defense, match="drop_layer")
@@ -136,7 +137,7 @@ def test_pruned_entries_are_known(where):
 
 
 def test_pruned_frequencies_are_known(where, undefended):
-    """DOC"""
+    """Over four seeds 9.5 dB (sd 1.2) less than undefended, and 7.5 (sd 0.6) more by who knows the frequencies."""
     defense = defended("pfgd", 0.9)
     plain, _ = over_networks(where, defense)
     known, answer = over_networks(where, defense, match="coefficients")
@@ -148,7 +149,7 @@ def test_pruned_frequencies_are_known(where, undefended):
 
 
 def test_precode_protects_what_is_behind_its_bottleneck(where, undefended):
-    """DOC"""
+    """Over four seeds 10.4 dB (sd 0.9) less than undefended, and 6.9 (sd 0.8) more from what is before it."""
     defense = defended("precode", 16.0)
     plain, _ = over_networks(where, defense)
     skipped, _ = over_networks(where, defense, match="skip_vb")

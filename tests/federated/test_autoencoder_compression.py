@@ -98,7 +98,8 @@ def test_wrong_settings(wrong):
 
 
 def test_what_is_lost_protects_more_than_rounding_at_the_same_upload():
-    """DOC"""
+    """Over four seeds 4.6 dB (sd 1.0) less than undefended and rounded, which differ by 0; 1.5 are asked for. Lost are
+    0.46 (sd 0.01) of the update."""
     values, losses, where = [], [], scenario(subjects=8)
     for defense in (*(AutoencoderCompression(strength=s, first_steps=150) for s in (0, 8)),
                     MixedQuantization(strength=2, table="uniform")):  # fmt: skip

