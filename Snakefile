@@ -8,8 +8,8 @@ import shlex
 import subprocess
 import sys
 
-from inversionbench.errors import UserError
-from inversionbench.plan import Plan
+from inversionbench.core.errors import UserError
+from inversionbench.plan.dag import Plan
 from snakemake.exceptions import WorkflowError
 
 try:

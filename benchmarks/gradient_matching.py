@@ -11,7 +11,7 @@ Gradients; rates are per CPU second, best of the repeats, the forms taking turns
 the same work. Peak memory is that of the tensors alive at once (of a compiled form it is not seen). For L-BFGS
 (DLG) the plain loop is one torch.optim.LBFGS per trial.
 
---device: by default that of `training.device`. On a GPU rates are per second of wall time, after waiting for the
+--device: by default that of `core.device`. On a GPU rates are per second of wall time, after waiting for the
 device, and at the end the number of trials is doubled until it runs out of memory: one more line per victim and
 batch says how many fit ("trials", beside "stopped": what ended the doubling) and how fast these are.
 
@@ -38,16 +38,16 @@ from measuring import clock, hardware, memory, take_turns
 from torch import Tensor
 from torch.nn import functional as F
 
-from inversionbench.attacks.federated._lbfgs import LBFGS
-from inversionbench.attacks.federated._matching import objective
-from inversionbench.attacks.federated._objectives import Matching
-from inversionbench.attacks.federated._schedules import factor
-from inversionbench.attacks.federated._search import adam
-from inversionbench.attacks.federated._simulate import simulator
+from inversionbench.core.device import device
 from inversionbench.data.prepare import prepare
+from inversionbench.gradients.lbfgs import LBFGS
+from inversionbench.gradients.matching import objective
+from inversionbench.gradients.objectives import Matching
+from inversionbench.gradients.schedules import factor
+from inversionbench.gradients.search import adam
+from inversionbench.gradients.simulate import simulator
 from inversionbench.models.federated import Victim, build
 from inversionbench.training._protocol import Protocol
-from inversionbench.training.device import device
 
 VICTIMS = {  # model, rate, weight of the total variation
     "lenet": ({"name": "lenet", "activation": "sigmoid", "init": "uniform"}, 0.3, 0.05),

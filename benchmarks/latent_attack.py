@@ -27,13 +27,13 @@ from measuring import hardware
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inversionbench.attacks.classifier._search import Point
-from inversionbench.attacks.classifier.gmi import Gmi
+from inversionbench.core.prior import Prior
+from inversionbench.latent.search import Point
 from inversionbench.models.classifiers import build, freeze
 from inversionbench.models.generators import Critic, Generator
 from inversionbench.oracle.base import Ledger
 from inversionbench.oracle.classifier import WhiteBox
-from inversionbench.training.priors.base import Prior
+from inversionbench.tracks.classifier.attacks.gmi import Gmi
 
 WANTED = 1.4
 

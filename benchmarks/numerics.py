@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from inversionbench import numerics
+from inversionbench.core import numerics
 
 
 def works() -> dict[str, Callable[[], object]]:
@@ -26,17 +26,17 @@ def works() -> dict[str, Callable[[], object]]:
     import torch
     from torch.nn import functional as F
 
-    from inversionbench.attacks.federated._matching import objective
-    from inversionbench.attacks.federated._objectives import Matching
-    from inversionbench.attacks.federated._search import adam
-    from inversionbench.attacks.federated._simulate import simulator
+    from inversionbench.core.recipe import Recipe
     from inversionbench.data.base import Part
+    from inversionbench.gradients.matching import objective
+    from inversionbench.gradients.objectives import Matching
+    from inversionbench.gradients.search import adam
+    from inversionbench.gradients.simulate import simulator
     from inversionbench.models import federated
     from inversionbench.models.classifiers import build
+    from inversionbench.priors.dcgan import Dcgan
     from inversionbench.training._protocol import Protocol
     from inversionbench.training.loop import fit
-    from inversionbench.training.priors.dcgan import Dcgan
-    from inversionbench.training.recipe import Recipe
 
     g = torch.Generator().manual_seed(0)
     x = torch.randint(256, (1500, 3, 32, 32), dtype=torch.uint8, generator=g)

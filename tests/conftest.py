@@ -16,8 +16,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Expected numbers are those of the processor; a GPU rounds otherwise.
 os.environ.setdefault("INVERSIONBENCH_DEVICE", "cpu")
 
-from inversionbench import numerics
-from inversionbench.numerics import PORTABLE
+from inversionbench.core import numerics
+from inversionbench.core.numerics import PORTABLE
 
 NUMERICS = MappingProxyType({
     "portable": PORTABLE,

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from inversionbench import catalogue, registry
-from inversionbench.errors import UserError
+from inversionbench.core import catalogue, registry
+from inversionbench.core.errors import UserError
 
 
 def row(method: str) -> catalogue.Row:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.test_params import GOOD, changed
 
-from inversionbench import cells
-from inversionbench.errors import UserError
-from inversionbench.params import check
+from inversionbench.core.errors import UserError
+from inversionbench.plan import cells
+from inversionbench.plan.params import check
 
 
 def test_every_attack_meets_every_defense_of_its_track():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inversionbench import cli
+from inversionbench.workflow import cli
 
 ROOT = Path(__file__).parents[1]
 

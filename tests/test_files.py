@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from inversionbench.files import atomic, atomic_folder, read_json, visible, write_json, write_text
+from inversionbench.core.files import atomic, atomic_folder, read_json, visible, write_json, write_text
 
 
 def everything(folder):
@@ -74,7 +74,7 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from inversionbench.files import {how}
+from inversionbench.core.files import {how}
 with {how}(sys.argv[1]) as part:
     {write}
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench import numerics, runner
-from inversionbench.errors import UserError
-from inversionbench.params import check, read
-from inversionbench.plan import Plan
+from inversionbench.core import numerics
+from inversionbench.core.errors import UserError
+from inversionbench.plan.dag import Plan
+from inversionbench.plan.params import check, read
+from inversionbench.workflow import runner
 
 ROOT = Path(__file__).parents[1]
 MINI = ROOT / "tests" / "workflow" / "mini.yaml"
@@ -46,21 +47,21 @@ def test_this_machine_computes_the_published_bits() -> None:
 
 def test_commands_choose_before_numpy_is_loaded() -> None:
     """Nothing that the command line imports before it has read the parameters may load NumPy or torch."""
-    code = ("import json, sys; from inversionbench import cli, numerics; "
+    code = ("import json, sys; from inversionbench.core import numerics; from inversionbench.workflow import cli; "
             "cli._params(cli._parser().parse_args(['--params', '{}', 'check'])); "
             "print(json.dumps([numerics.active(), 'numpy' in sys.modules, 'torch' in sys.modules]))")
     assert prints(code.format(MINI)) == ["portable", False, False]
 
 
 def test_native_leaves_the_environment_alone_but_for_an_inherited_choice() -> None:
-    code = ("import json, os; from inversionbench import numerics as n; n.apply('native'); "
+    code = ("import json, os; from inversionbench.core import numerics as n; n.apply('native'); "
             "print(json.dumps([n.active(), {k: os.environ[k] for k in n.PORTABLE if k in os.environ}]))")
     assert prints(code, MKL_CBWR="AVX2") == ["native", {"MKL_CBWR": "AVX2"}]
     assert prints(code, **numerics.PORTABLE) == ["native", {}]
 
 
 def test_too_late_is_said() -> None:
-    done = run("-c", "import numpy; from inversionbench import numerics as n; n.apply('portable')", check=False)
+    done = run("-c", "import numpy; from inversionbench.core import numerics as n; n.apply('portable')", check=False)
     assert "must be chosen before the import of numpy" in done.stderr
 
 
@@ -69,7 +70,7 @@ def test_square_roots_are_correctly_rounded_in_every_form() -> None:
     maker; gradients, vmap and foreach must come to the same."""
     code = """
 import json
-from inversionbench import numerics
+from inversionbench.core import numerics
 numerics.apply("portable")
 import numpy as np, torch
 x = torch.rand(9000, generator=torch.Generator().manual_seed(0)) + 0.5
@@ -93,7 +94,8 @@ print(json.dumps([same, bool(odd[0].isnan() and odd[1] == 0), [str(k) for k in k
 
 
 def test_a_record_says_which_it_was() -> None:
-    code = "import json; from inversionbench import numerics as n; n.apply('{}'); print(json.dumps(n.provenance()))"
+    code = ("import json; from inversionbench.core import numerics as n; n.apply('{}'); "
+            "print(json.dumps(n.provenance()))")
     assert prints(code.format("portable")) == {"numerics": "portable"}
     native = prints(code.format("native"))
     assert native["numerics"] == "native"

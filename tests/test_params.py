@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from inversionbench import _yaml
-from inversionbench._yaml import NODES
-from inversionbench.errors import UserError
-from inversionbench.params import check, merge, read
+from inversionbench.core import safe_yaml as _yaml
+from inversionbench.core.errors import UserError
+from inversionbench.core.safe_yaml import NODES
+from inversionbench.plan.params import check, merge, read
 
 ROOT = Path(__file__).parents[1]
 
@@ -203,6 +203,9 @@ def test_numbers_to_compute_with(value):
 
 
 def test_strengths_that_agree_in_six_digits_have_their_own_folders():
-    from inversionbench.cells import text
+    from inversionbench.plan.cells import format_strength
 
-    assert len({text(0.9999991), text(0.9999992), text(0.9999999), text(1.0)}) == 4
+    assert (
+        len({format_strength(0.9999991), format_strength(0.9999992), format_strength(0.9999999), format_strength(1.0)})
+        == 4
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import shutil
 import subprocess
 import sys
@@ -9,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from inversionbench import provenance
+from inversionbench.core import provenance
+from inversionbench.plan.dag import Plan
+from inversionbench.plan.params import read as parameters
 
-PACKAGE = Path(provenance.__file__).parent
+PACKAGE = Path(provenance.__file__).parents[1]
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
-from inversionbench.provenance import code_digest
-print(code_digest("inversionbench.attacks.tabular.mi_attribute"),
-      code_digest("inversionbench.tracks.tabular:train_target"),
-      code_digest("inversionbench.tracks.tabular:evaluate"))
+from inversionbench.core.provenance import code_digest
+print(code_digest("inversionbench.tracks.tabular.attacks.mi_attribute"),
+      code_digest("inversionbench.tracks.tabular.track:train_target"),
+      code_digest("inversionbench.tracks.tabular.track:evaluate"))
 """
 
 
@@ -35,18 +39,18 @@ def digests(copy: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("module", "moves"),
     [
-        ("attacks/tabular/_posterior.py", (True, False, False)),  # imported by the attack only
-        ("training/tabular.py", (False, True, False)),  # imported inside train_target
-        ("evaluation/tabular.py", (False, False, True)),
+        ("tracks/tabular/attacks/_posterior.py", (True, False, False)),  # imported by the attack only
+        ("tracks/tabular/target.py", (False, True, False)),  # imported inside train_target
+        ("tracks/tabular/evaluate.py", (False, False, True)),
         ("oracle/base.py", (True, None, None)),
-        ("attacks/federated/__init__.py", (False, False, False)),
+        ("tracks/federated/attacks/__init__.py", (False, False, False)),
         ("survey/words.py", (False, False, False)),
     ],
 )
 def test_an_edit_moves_exactly_the_digests_of_what_runs_it(copy, module, moves):
     before = digests(copy)
     path = copy / "inversionbench" / module
-    path.write_text(path.read_text() + "\n# edited\n")
+    path.write_text(path.read_text() + "\nEDITED = True\n")
     after = digests(copy)
     for old, new, moved in zip(before, after, moves):
         if moved is not None:
@@ -60,7 +64,7 @@ def test_digest_of_a_configuration_ignores_the_order_of_keys():
 
 def test_unknown_function_is_an_error():
     with pytest.raises(ValueError, match="no function 'nothing'"):
-        provenance.code_digest("inversionbench.tracks.tabular:nothing")
+        provenance.code_digest("inversionbench.tracks.tabular.track:nothing")
 
 
 @pytest.mark.parametrize(
@@ -74,11 +78,79 @@ def test_unknown_function_is_an_error():
 )
 def test_of_a_module_that_holds_many_steps_counts_what_a_step_uses(monkeypatch, tmp_path, old, new, moves):
     steps = ("train_target", "oracle", "evaluate", "load_evaluator")
-    text = (PACKAGE / "tracks" / "classifier.py").read_text()
+    text = (PACKAGE / "tracks" / "classifier" / "track.py").read_text()
     assert text.count(old) == 1
     found = []
     for name, source in (("before.py", text), ("after.py", text.replace(old, new))):
         (tmp_path / name).write_text(source)
         monkeypatch.setattr(provenance, "_path", lambda module, path=tmp_path / name: path)
-        found.append({step: provenance._function("inversionbench.tracks.classifier", step)[0] for step in steps})
+        found.append({step: provenance._function("inversionbench.tracks.classifier.track", step)[0] for step in steps})
     assert {step for step in steps if found[0][step] != found[1][step]} == moves
+
+
+# --- the whole plan of the default scale --------------------------------------------------------------------------
+
+
+PLAN = Plan(parameters(PACKAGE.parents[1] / "params.yaml").raw)
+
+
+def plan(change: str = "", *edited: str) -> dict[str, str]:
+    """Job -> digest of its code, with a text appended to some files of the package."""
+    files = {PACKAGE / name for name in edited}
+    assert all(path.is_file() for path in files)
+    provenance.code_digest.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        read, cached = Path.read_text, {name: getattr(provenance, name) for name in ("syntax", "_tree", "_imports")}
+        patch.setattr(Path, "read_text", lambda self, *a: read(self, *a) + (change if self in files else ""))
+        for name, known in cached.items():
+            new = functools.cache(known.__wrapped__)
+            patch.setattr(provenance, name, lambda path, *a, known=known, new=new: (
+                new(path, *a) if path in files else known(path, *a)))  # fmt: skip
+        out = {f"attack {key}": PLAN.attack(key)["code"] for key in PLAN.groups}
+        out |= {f"evaluate {key}": PLAN.evaluate(key)["code"] for key in {k.rpartition("/")[0] for k in PLAN.groups}}
+        out |= {f"target {s}/{d}": PLAN.train_target(s, d)["code"] for s, d, _ in PLAN.targets}
+        out |= {f"evaluator {j}": PLAN.train_evaluator(j)["code"] for j in PLAN.judges}
+        return out | {f"data {d}": PLAN.prepare(d)["code"] for d in PLAN.datasets}
+
+
+PLAIN = plan()
+
+
+def again(*modules: str) -> set[str]:
+    """The jobs that more code in these modules runs again."""
+    now = plan("\n_MORE = 1\n", *modules)
+    return {job for job, code in PLAIN.items() if now[job] != code}
+
+
+def test_prose_runs_nothing_again():
+    every = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")]
+    assert plan("\n# why this is so\n", *every) == PLAIN
+    assert ast.dump(provenance._bare(ast.parse("'Says.'\nx = 1  # why"))) == (
+        ast.dump(ast.parse("x = 1"))
+    )
+
+
+def test_bookkeeping_runs_nothing_again():
+    kept = [f"core/{name}.py" for name in ("catalogue", "errors", "files", "provenance", "records", "registry")]
+    kept += ["plan/params.py", "plan/cells.py", "plan/dag.py", "survey/words.py", "survey/build.py"]
+    assert again(*kept, "workflow/cli.py", "workflow/tracking.py", "workflow/versioning.py") == set()
+
+
+def test_a_real_change_runs_its_users_again_and_nothing_else():
+    scenarios = {s.name: s.track for s in PLAN.params.scenarios.values()}
+
+    def of(kind: str, wanted) -> set[str]:
+        return {job for job in PLAIN if job.startswith(kind) and wanted(job.split(" ")[1].split("/"))}
+
+    attacks = {name: entry.method for name, entry in PLAN.params.attacks.items()}
+    assert again("tracks/federated/attacks/dlg.py") == of("attack", lambda key: attacks[key[1]] == "dlg")
+    images = again("metrics/psnr.py")
+    assert images == {job for job in images if job.startswith("evaluate")} != set()
+    every = again("core/attack.py")
+    assert every >= of("attack", lambda key: True)
+    federated = again("gradients/matching.py")
+    attacked = {job.split(" ")[1].split("/")[0] for job in federated if job.startswith("attack")}
+    assert {scenarios[name] for name in attacked} == {"federated"}
+    assert of("target", lambda key: True) <= again("core/defense.py")
+    assert again("data/photos.py") == {"data photos"}
+    assert again("core/numerics.py") == PLAIN.keys()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from inversionbench.attacks.base import Reconstruction
+from inversionbench.core.attack import Reconstruction
 
 GOOD = Reconstruction(torch.rand(2, 1, 3, 4, 4), torch.zeros(2, 1, dtype=torch.int64))
 

@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from inversionbench import records
+from inversionbench.core import records
 
 
 def record(**changes):

@@ -8,9 +8,9 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 
-from inversionbench import registry
-from inversionbench.attacks import base
-from inversionbench.errors import UserError
+from inversionbench.core import attack as base
+from inversionbench.core import registry
+from inversionbench.core.errors import UserError
 
 CLASSES = ("attack", "defense", "dataset", "prior")
 EVERY = [(kind, name) for kind in CLASSES for name in registry.methods(kind)]
@@ -87,25 +87,25 @@ def test_metrics_are_functions():
 def method(tmp_path, monkeypatch, text, **more):
     """The registry's view of a small package that holds one attack file (and further files)."""
     root = tmp_path / "inversionbench"
-    for path, source in {"attacks/toy/probe.py": text, **more}.items():
+    for path, source in {"tracks/toy/attacks/probe.py": text, **more}.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(source)
     monkeypatch.setattr(registry, "PACKAGE", root)
-    registry.methods.cache_clear()
+    registry.methods.cache_clear(), registry.module_path.cache_clear()
     try:
         return registry.describe("attack", "probe")
     finally:
-        registry.methods.cache_clear()
+        registry.methods.cache_clear(), registry.module_path.cache_clear()
 
 
 def test_inherited_fields_and_attributes(tmp_path, monkeypatch):
     root = "class Base:\n    steps: int = 5\n    rate: float = 0.1\n    control = False\n    level = 'WB'\n"
     text = (
-        "from inversionbench.attacks.base import Base as Root\n"
+        "from inversionbench.core.attack import Base as Root\n"
         "class _Half(Root):\n    rate: float = 0.2\n    level = ('LO', 'BB-S')\n"
         "class Probe(_Half):\n    id = 'probe'\n    names: tuple[str, ...] = ('a', 'b')\n    control = not True\n"
     )
-    found = method(tmp_path, monkeypatch, text, **{"attacks/base.py": root})
+    found = method(tmp_path, monkeypatch, text, **{"core/attack.py": root})
     assert found.fields == {"steps": 5, "rate": 0.2, "names": ("a", "b")}
     assert found.attributes == {"id": "probe", "level": ("LO", "BB-S")}  # `not True` is no literal
     assert found.class_name == "Probe"
@@ -135,7 +135,7 @@ def test_values_named_by_literals_are_the_only_ones(tmp_path, monkeypatch):
         "class Probe:\n    id = 'probe'\n    rule: Rule | Literal['none'] = 'sum'\n    size: Literal[1, 2] = 1\n"
         "    free: str | None = None\n"
     )
-    found = method(tmp_path, monkeypatch, text, **{"attacks/base.py": root})
+    found = method(tmp_path, monkeypatch, text, **{"core/attack.py": root})
     registry.check_parameters(found, {"rule": "none", "size": 2, "free": "anything"}, "attacks.probe")
     for bad, message in [
         ({"rule": "sums"}, r"attacks\.probe\.rule: got 'sums': did you mean 'sum'\? Allowed: bias, none, sum"),
@@ -154,4 +154,4 @@ def test_a_file_without_its_class_is_an_error(tmp_path, monkeypatch):
 def test_two_files_of_one_name_are_an_error(tmp_path, monkeypatch):
     text = "class Probe:\n    id = 'probe'\n"
     with pytest.raises(UserError, match="two attacks are named 'probe'"):
-        method(tmp_path, monkeypatch, text, **{"attacks/other/probe.py": text})
+        method(tmp_path, monkeypatch, text, **{"tracks/other/attacks/probe.py": text})

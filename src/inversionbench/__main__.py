@@ -2,6 +2,6 @@
 
 import sys
 
-from inversionbench.cli import main
+from inversionbench.workflow.cli import main
 
 sys.exit(main())

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from inversionbench.attacks.base import Knowledge
+from inversionbench.core.attack import Knowledge
+from inversionbench.core.defense import NONE
+from inversionbench.core.prior import Prior
+from inversionbench.core.scenario import Scenario
 from inversionbench.data.base import Dataset, Part
 from inversionbench.data.faces import Faces
-from inversionbench.defenses.base import NONE
-from inversionbench.evaluation.classifier import refer, score
-from inversionbench.tracks.base import Scenario
-from inversionbench.tracks.classifier import Classifier, network
+from inversionbench.tracks.classifier.evaluate import refer, score
+from inversionbench.tracks.classifier.track import Classifier, network
 from inversionbench.training.evaluators import Judges
-from inversionbench.training.priors.base import Prior
 
 torch.set_num_threads(1)  # networks this small lose more than they gain by a second thread
 TRACK = Classifier()

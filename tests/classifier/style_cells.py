@@ -10,7 +10,7 @@ from classifier_cells import data, knowledge, oracle
 from classifier_cells import generator as gen
 
 from inversionbench.models.style import StyleGenerator, to_pixels
-from inversionbench.training.priors.style import StylePrior
+from inversionbench.models.style_prior import StylePrior
 
 DIM = 24
 

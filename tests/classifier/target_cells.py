@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from classifier_cells import TRACK, data, generator, quiet, scenario, target
 
-from inversionbench.tracks.classifier import Classifier
-from inversionbench.training.priors.dcgan import Dcgan
-from inversionbench.training.priors.kedmi_gan import KedmiGan
-from inversionbench.training.priors.plg_gan import PlgGan
-from inversionbench.training.priors.students import StudentsRecipe
+from inversionbench.priors.dcgan import Dcgan
+from inversionbench.priors.kedmi_gan import KedmiGan
+from inversionbench.priors.plg_gan import PlgGan
+from inversionbench.priors.students import StudentsRecipe
+from inversionbench.tracks.classifier.track import Classifier
 
 DCGAN = Dcgan(z_dim=16, width=8, upsample="nearest", loss="hinge", steps=320, batch=32, rate=2e-3, critic_rate=2e-3,
               critic_steps=1, ema=0.95, measure=80, patience=5)  # fmt: skip
@@ -38,7 +38,7 @@ def asked(seed: int = 5):
 
 
 def _none():
-    from inversionbench.defenses.base import NONE
+    from inversionbench.core.defense import NONE
 
     return NONE
 

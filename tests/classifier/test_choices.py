@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
-from inversionbench import registry
-from inversionbench.attacks.base import Identity
-from inversionbench.attacks.classifier._losses import IDENTITY
-from inversionbench.errors import UserError
+from inversionbench.core import registry
+from inversionbench.core.attack import Identity
+from inversionbench.core.errors import UserError
+from inversionbench.latent.losses import IDENTITY
 
 CHOICES = [
     ("attack", "gmi", "identity"), ("attack", "gmi", "select"), ("attack", "ppa", "identity"),

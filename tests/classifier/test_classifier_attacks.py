@@ -8,14 +8,14 @@ import pytest
 import torch
 from classifier_cells import TRACK, TRAINING, data, doubt, generator, knowledge, oracle, quiet, run, scenario, scores
 
-from inversionbench.attacks.classifier._losses import IDENTITY, poincare
-from inversionbench.attacks.classifier._search import CHUNK, Momentum, Point, in_blocks
-from inversionbench.attacks.classifier.brep_mi import BrepMi
-from inversionbench.attacks.classifier.gmi import Gmi
-from inversionbench.attacks.classifier.mi_face import MiFace
-from inversionbench.attacks.classifier.random_prior import RandomPrior
-from inversionbench.attacks.classifier.random_search import RandomSearch
-from inversionbench.defenses.base import NONE
+from inversionbench.core.defense import NONE
+from inversionbench.latent.losses import IDENTITY, poincare
+from inversionbench.latent.search import CHUNK, Momentum, Point, in_blocks
+from inversionbench.tracks.classifier.attacks.brep_mi import BrepMi
+from inversionbench.tracks.classifier.attacks.gmi import Gmi
+from inversionbench.tracks.classifier.attacks.mi_face import MiFace
+from inversionbench.tracks.classifier.attacks.random_prior import RandomPrior
+from inversionbench.tracks.classifier.attacks.random_search import RandomSearch
 
 RESTARTS = 6
 PASSES = 60

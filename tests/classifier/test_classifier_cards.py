@@ -7,16 +7,18 @@ import torch
 from classifier_cells import data, generator, knowledge, oracle, prior, run, scenario, target
 from torch import nn
 
-from inversionbench.attacks.base import Knowledge
-from inversionbench.attacks.classifier._losses import IDENTITY
-from inversionbench.attacks.classifier.brep_mi import BrepMi
-from inversionbench.attacks.classifier.mi_face import MiFace, _by_passes
-from inversionbench.attacks.classifier.random_search import RandomSearch
+from inversionbench.core.attack import Knowledge
+from inversionbench.core.errors import AccessDenied, BudgetExceeded
+from inversionbench.core.recipe import Recipe
+from inversionbench.latent.losses import IDENTITY
 from inversionbench.models.classifiers import build
-from inversionbench.oracle.base import AccessDenied, BudgetExceeded, InputSpec
+from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
-from inversionbench.tracks.classifier import network
-from inversionbench.training.loop import Recipe, fit
+from inversionbench.tracks.classifier.attacks.brep_mi import BrepMi
+from inversionbench.tracks.classifier.attacks.mi_face import MiFace, _by_passes
+from inversionbench.tracks.classifier.attacks.random_search import RandomSearch
+from inversionbench.tracks.classifier.track import network
+from inversionbench.training.loop import fit
 
 
 def softmax_regression():

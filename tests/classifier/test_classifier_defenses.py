@@ -10,20 +10,21 @@ import torch
 from classifier_cells import TRACK, TRAINING, data, generator, knowledge, oracle, run, scenario, target
 from torch.nn import functional as F
 
-from inversionbench import registry
-from inversionbench.attacks.classifier.brep_mi import BrepMi
-from inversionbench.attacks.classifier.gmi import Gmi
-from inversionbench.attacks.classifier.mi_face import MiFace
-from inversionbench.attacks.classifier.random_search import RandomSearch
-from inversionbench.defenses.base import NONE, Step, acted, inert
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE, Step, acted, inert
+from inversionbench.core.recipe import Recipe
 from inversionbench.defenses.miscellaneous.bido import Bido, coco, gaussian, hsic
 from inversionbench.defenses.miscellaneous.confidence_rounding import ConfidenceRounding
 from inversionbench.defenses.miscellaneous.label_smoothing import LabelSmoothing
 from inversionbench.defenses.miscellaneous.negative_label_smoothing import NegativeLabelSmoothing, smoothed
 from inversionbench.models.classifiers import build
-from inversionbench.tracks.classifier import network
+from inversionbench.tracks.classifier.attacks.brep_mi import BrepMi
+from inversionbench.tracks.classifier.attacks.gmi import Gmi
+from inversionbench.tracks.classifier.attacks.mi_face import MiFace
+from inversionbench.tracks.classifier.attacks.random_search import RandomSearch
+from inversionbench.tracks.classifier.track import network
 from inversionbench.training.effects import effects
-from inversionbench.training.loop import Recipe, fit
+from inversionbench.training.loop import fit
 
 DEFENSES = (Bido, NegativeLabelSmoothing, ConfidenceRounding)
 
@@ -159,9 +160,9 @@ def test_bido_reaches_every_hidden_layer_with_its_gradient(measure):
 
 
 def test_bido_lowers_what_layers_know_of_the_input_and_raises_what_they_know_of_the_label():
-    """On private photographs, over four seeds: of the input 5.8 (sd 0.1) less, of 13.3, of the label 0.73 (sd 0.05) more;
-    two targets without a defense differ by 0 (sd 0.3 and 0.1). Without the label term the network collapses: it has to be
-    bilateral."""
+    """On private photographs, over four seeds: of the input 5.8 (sd 0.1) of 13.3 less, of the label 0.73 (sd 0.05)
+    more; two targets without a defense differ by 0 (sd 0.3 and 0.1). Without the label term the network collapses: it
+    has to be bilateral."""
     x, y = data().private.images(slice(0, 96)), data().private.labels(slice(0, 96))
 
     def known(trained):

@@ -19,11 +19,11 @@ from classifier_cells import (
     target,
 )
 
-from inversionbench.attacks.base import Reconstruction
-from inversionbench.errors import UserError
-from inversionbench.evaluation.classifier import attribute_recovery, refer, score, weakness
-from inversionbench.tracks import Target
-from inversionbench.tracks.classifier import network
+from inversionbench.core.attack import Reconstruction
+from inversionbench.core.errors import UserError
+from inversionbench.core.scenario import Target
+from inversionbench.tracks.classifier.evaluate import attribute_recovery, refer, score, weakness
+from inversionbench.tracks.classifier.track import network
 from inversionbench.training.evaluator_options import check_options
 from inversionbench.training.evaluators import Judges, outputs
 
@@ -226,7 +226,7 @@ def test_the_track_checks_a_scenario_without_torch():
     import subprocess
     import sys
 
-    code = "import sys, inversionbench.tracks.classifier as c; print('torch' in sys.modules)"
+    code = "import sys, inversionbench.tracks.classifier.track as c; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
 
@@ -244,6 +244,6 @@ def test_a_target_is_plain_tensors_and_comes_back_the_same(tmp_path):
 
 
 def _none():
-    from inversionbench.defenses.base import NONE
+    from inversionbench.core.defense import NONE
 
     return NONE

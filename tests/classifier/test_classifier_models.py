@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.models.base import trace
 from inversionbench.models.classifiers import SMALL, build, load
 from inversionbench.models.generators import Critic, Generator, UpConv, stages

@@ -11,22 +11,23 @@ from classifier_cells import oracle as asking
 from style_cells import style_prior
 from torch import nn
 
-from inversionbench.attacks.classifier.brep_mi import BrepMi
-from inversionbench.attacks.classifier.gmi import Gmi
-from inversionbench.attacks.classifier.mi_face import MiFace
-from inversionbench.attacks.classifier.mirror import Mirror
-from inversionbench.attacks.classifier.random_prior import RandomPrior
-from inversionbench.attacks.classifier.random_search import RandomSearch
-from inversionbench.attacks.classifier.secretgen import SecretGen
-from inversionbench.defenses.base import Defense
+from inversionbench.core.defense import Defense
+from inversionbench.core.errors import AccessDenied, BudgetExceeded
 from inversionbench.defenses.miscellaneous.confidence_rounding import ConfidenceRounding
-from inversionbench.oracle.base import AccessDenied, BudgetExceeded, InputSpec
+from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import CHUNK, Affine, classifier_oracle
 from inversionbench.oracle.strict import _remote, served
+from inversionbench.priors.completion import Completion
 from inversionbench.tracks import get_track
-from inversionbench.tracks._hints import damage
-from inversionbench.tracks.classifier import network
-from inversionbench.training.priors.completion import Completion
+from inversionbench.tracks.classifier.attacks.brep_mi import BrepMi
+from inversionbench.tracks.classifier.attacks.gmi import Gmi
+from inversionbench.tracks.classifier.attacks.mi_face import MiFace
+from inversionbench.tracks.classifier.attacks.mirror import Mirror
+from inversionbench.tracks.classifier.attacks.random_prior import RandomPrior
+from inversionbench.tracks.classifier.attacks.random_search import RandomSearch
+from inversionbench.tracks.classifier.attacks.secretgen import SecretGen
+from inversionbench.tracks.classifier.hints import damage
+from inversionbench.tracks.classifier.track import network
 
 
 def net():
@@ -201,7 +202,7 @@ def test_black_box_attacks_run_against_another_process(name, released):
 
 
 def test_every_black_box_attack_is_in_the_strict_table():
-    from inversionbench import registry
+    from inversionbench.core import registry
 
     known = registry.methods("attack").values()
     ours = {m.id for m in known if m.group == "classifier"}

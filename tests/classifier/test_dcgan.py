@@ -10,10 +10,10 @@ import torch
 import yaml
 from classifier_cells import data, generator, quiet
 
-from inversionbench import runner
-from inversionbench.params import check
-from inversionbench.training.priors._quality import COMPONENTS, FEWEST, Yardstick, blurred, doubts, frechet
-from inversionbench.training.priors.dcgan import Dcgan
+from inversionbench.plan.params import check
+from inversionbench.priors._quality import COMPONENTS, FEWEST, FrechetProxy, blurred, doubts, frechet
+from inversionbench.priors.dcgan import Dcgan
+from inversionbench.workflow import runner
 
 TINY = Dcgan(z_dim=12, width=4, upsample="nearest", loss="hinge", steps=24, batch=16, rate=1e-3, critic_rate=2e-3,
              critic_steps=1, ema=0.8, measure=8, patience=5)
@@ -125,7 +125,7 @@ def test_the_distance_orders_what_it_must():
     x = data().public.images()
     order = torch.randperm(len(x), generator=generator())
     held, other = x[order[:300]], x[order[300:600]]
-    yardstick = Yardstick.of(held)
+    yardstick = FrechetProxy.of(held)
     noise = torch.rand(other.shape, generator=generator())
     grey = (other + noise) / 2
     distances = [yardstick.distance(v) for v in (held, other, blurred(other), grey, noise)]

@@ -7,12 +7,13 @@ import torch
 from classifier_cells import data, generator, knowledge, oracle, scores, target
 from torch import nn
 
-from inversionbench.attacks.classifier._statistics import NormStatistics, norms_of
-from inversionbench.attacks.classifier.deepinversion import DeepInversion, variation
+from inversionbench.core.errors import AccessDenied
+from inversionbench.latent.statistics import NormStatistics, norms_of
 from inversionbench.models.classifiers import build
-from inversionbench.oracle.base import AccessDenied, InputSpec
+from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
-from inversionbench.tracks.classifier import network
+from inversionbench.tracks.classifier.attacks.deepinversion import DeepInversion, variation
+from inversionbench.tracks.classifier.track import network
 
 SETTING = {"iterations": 150, "restarts": 4, "others": 0, "tv": 0.0, "jitter": 0, "clamp": True}
 

@@ -7,13 +7,13 @@ import torch
 from classifier_cells import TRACK, TRAINING, data, doubt, generator, knowledge, quiet, scenario, target
 from torch import nn
 
-from inversionbench import registry
-from inversionbench.attacks.classifier.emi import Emi
-from inversionbench.defenses.base import NONE
-from inversionbench.errors import UserError
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE
+from inversionbench.core.errors import UserError
 from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
-from inversionbench.tracks.classifier import network
+from inversionbench.tracks.classifier.attacks.emi import Emi
+from inversionbench.tracks.classifier.track import network
 
 SIBLINGS = [{"name": "cnn", "width": 10}, {"name": "mlp", "hidden": 64, "activation": "relu"}]
 SETTING = {"steps": 60, "batch": 48, "width": 8, "z_dim": 16, "rate": 4e-3, "restarts": 4}

@@ -7,18 +7,18 @@ import torch
 from classifier_cells import TRACK, data, generator, judges, knowledge, quiet, scenario
 from style_cells import style_prior
 
-from inversionbench import registry
-from inversionbench.attacks.classifier._dependence import gaussian_kernel, normalised_hsic
-from inversionbench.attacks.classifier.fedinverse import FedInverse, spread
-from inversionbench.attacks.classifier.gmi import Gmi
-from inversionbench.attacks.classifier.vmi import Vmi
-from inversionbench.defenses.base import NONE, Defense
-from inversionbench.errors import UserError
-from inversionbench.evaluation.classifier import refer, score
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE, Defense
+from inversionbench.core.errors import UserError
+from inversionbench.core.recipe import Recipe, check_recipe
+from inversionbench.latent.dependence import gaussian_kernel, normalised_hsic
 from inversionbench.models.classifiers import build
+from inversionbench.tracks.classifier.attacks.fedinverse import FedInverse, spread
+from inversionbench.tracks.classifier.attacks.gmi import Gmi
+from inversionbench.tracks.classifier.attacks.vmi import Vmi
+from inversionbench.tracks.classifier.evaluate import refer, score
 from inversionbench.training.global_model import deal, fit_rounds
 from inversionbench.training.loop import fit
-from inversionbench.training.recipe import Recipe, check_recipe
 
 TRAINING = {"clients": 3, "share": 0.67, "epochs": 1, "rate": 4e-3, "batch": 16, "schedule": "constant"}
 SETTING = {"iterations": 30, "realism": 0.0, "restarts": 4, "identity_weight": 100.0}

@@ -9,11 +9,11 @@ import torch
 from classifier_cells import data, doubt, generator, judges, knowledge, scenario, target
 from target_cells import again, loaded, run
 
-from inversionbench.attacks.classifier.gmi import Gmi
-from inversionbench.attacks.classifier.kedmi import Gaussian, Kedmi
-from inversionbench.attacks.classifier.random_prior import RandomPrior
-from inversionbench.evaluation.classifier import refer, score
-from inversionbench.tracks.classifier import network
+from inversionbench.tracks.classifier.attacks.gmi import Gmi
+from inversionbench.tracks.classifier.attacks.kedmi import Gaussian, Kedmi
+from inversionbench.tracks.classifier.attacks.random_prior import RandomPrior
+from inversionbench.tracks.classifier.evaluate import refer, score
+from inversionbench.tracks.classifier.track import network
 
 ATTACK = Kedmi(iterations=120, log_variance=-2.0, box=1.5, restarts=4, keep_at=(40,))
 CLASSES = scenario().subjects

@@ -10,10 +10,10 @@ from classifier_cells import data, oracle, scenario, target
 from target_cells import again, loaded, run
 from test_kedmi import scores
 
-from inversionbench.attacks.classifier._losses import IDENTITY
-from inversionbench.attacks.classifier.gmi import Gmi
-from inversionbench.attacks.classifier.lomma import Ensemble, Lomma
-from inversionbench.tracks.classifier import network
+from inversionbench.latent.losses import IDENTITY
+from inversionbench.tracks.classifier.attacks.gmi import Gmi
+from inversionbench.tracks.classifier.attacks.lomma import Ensemble, Lomma
+from inversionbench.tracks.classifier.track import network
 
 GMI = Lomma(base="gmi", iterations=60, restarts=4)
 HOSTS = {

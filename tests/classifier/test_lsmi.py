@@ -10,15 +10,16 @@ import torch
 from classifier_cells import data, generator
 from torch.nn import functional as F
 
-from inversionbench import registry
-from inversionbench.attacks.classifier.lsmi import Lsmi
-from inversionbench.attacks.classifier.ppa import Ppa
-from inversionbench.defenses.base import Defense
+from inversionbench.core import registry
+from inversionbench.core.defense import Defense
+from inversionbench.core.recipe import Recipe
 from inversionbench.defenses.miscellaneous.label_smoothing import LabelSmoothing
 from inversionbench.defenses.miscellaneous.negative_label_smoothing import smoothed
-from inversionbench.evaluation._extraction import knowledge_extraction
 from inversionbench.models.classifiers import build
-from inversionbench.training.loop import Recipe, fit
+from inversionbench.tracks.classifier.attacks.lsmi import Lsmi
+from inversionbench.tracks.classifier.attacks.ppa import Ppa
+from inversionbench.tracks.classifier.extraction import knowledge_extraction
+from inversionbench.training.loop import fit
 
 CLASSES = 12
 

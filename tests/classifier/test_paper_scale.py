@@ -10,8 +10,8 @@ import yaml
 
 from inversionbench.models.base import trace
 from inversionbench.models.classifiers import build
-from inversionbench.params import merge, read
-from inversionbench.plan import Plan
+from inversionbench.plan.dag import Plan
+from inversionbench.plan.params import merge, read
 
 ROOT = Path(__file__).parents[2]
 OVERLAY = ROOT / "workflow/scales/paper.yaml"

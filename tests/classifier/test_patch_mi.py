@@ -8,10 +8,10 @@ import pytest
 import torch
 from classifier_cells import data, generator, judges, knowledge, oracle, prior, target
 
-from inversionbench.attacks.classifier.patch_mi import PatchMi
-from inversionbench.evaluation.classifier import refer, score
 from inversionbench.models.patch import PatchCritic
-from inversionbench.tracks.classifier import network
+from inversionbench.tracks.classifier.attacks.patch_mi import PatchMi
+from inversionbench.tracks.classifier.evaluate import refer, score
+from inversionbench.tracks.classifier.track import network
 
 SETTING = {"steps": 40, "batch": 32, "width": 8, "z_dim": 16, "patch": 4, "stride": 4, "padding": 0, "rate": 4e-3,
            "critic_width": 16, "turn": 10.0}  # fmt: skip

@@ -9,10 +9,10 @@ import torch
 from classifier_cells import data, doubt, generator, scenario
 from target_cells import again, run
 
-from inversionbench.attacks.base import Reconstruction
-from inversionbench.attacks.classifier._losses import IDENTITY
-from inversionbench.attacks.classifier._views import Views, warp
-from inversionbench.attacks.classifier.plg_mi import PlgMi
+from inversionbench.core.attack import Reconstruction
+from inversionbench.latent.losses import IDENTITY
+from inversionbench.latent.views import Views, warp
+from inversionbench.tracks.classifier.attacks.plg_mi import PlgMi
 
 ATTACK = PlgMi(iterations=30, rate=0.05, box=2.0, restarts=4, keep_at=(10,))
 ROWS = scenario().subjects * 4

@@ -9,15 +9,15 @@ import torch
 from classifier_cells import TRACK, data, generator, judges, quiet, scenario
 from torch.nn import functional as F
 
-from inversionbench import registry
-from inversionbench.attacks.classifier.secretgen import Photo, SecretGen, cut_outs, pseudo_label
-from inversionbench.defenses.base import NONE
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE
+from inversionbench.core.errors import AccessDenied
 from inversionbench.models.completion import hole
-from inversionbench.oracle.base import AccessDenied
-from inversionbench.tracks._hints import damage
-from inversionbench.tracks.classifier import network
-from inversionbench.training.priors.completion import Completion, crop
-from inversionbench.training.priors.completion_target import CompletionTarget
+from inversionbench.priors.completion import Completion, crop
+from inversionbench.priors.completion_target import CompletionTarget
+from inversionbench.tracks.classifier.attacks.secretgen import Photo, SecretGen, cut_outs, pseudo_label
+from inversionbench.tracks.classifier.hints import damage
+from inversionbench.tracks.classifier.track import network
 
 RECIPE = {"z_dim": 16, "width": 8, "critic_width": 8, "loss": "hinge", "rate": 2e-3, "critic_rate": 2e-3,
           "batch": 32, "l1": 1.0}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from inversionbench.attacks.classifier._losses import cross_entropy
-from inversionbench.attacks.classifier._search import Momentum, Point, Search
-from inversionbench.attacks.classifier._stop import Stop, Watch
+from inversionbench.latent.losses import cross_entropy
+from inversionbench.latent.search import Momentum, Point, Search
+from inversionbench.latent.stop import Stop, Watch
 from inversionbench.oracle.base import Ledger
 from inversionbench.oracle.classifier import WhiteBox
 

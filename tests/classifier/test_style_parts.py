@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from inversionbench.attacks.classifier._candidates import best_for, robustness
-from inversionbench.attacks.classifier._crops import Crop, Cropped
-from inversionbench.attacks.classifier._genetic import Genetic
-from inversionbench.attacks.classifier._prototypes import Memory, log_inter, log_intra
-from inversionbench.attacks.classifier._styles import Code, Features, Painter, box, p_space, w_space
-from inversionbench.attacks.classifier.mirror import RampedAdam
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
+from inversionbench.latent.candidates import best_for, robustness
+from inversionbench.latent.crops import Crop, Cropped
+from inversionbench.latent.genetic import Genetic
+from inversionbench.latent.prototypes import Memory, log_inter, log_intra
+from inversionbench.latent.styles import Features, SharedW, SynthesisFromW, box, p_space, w_space
 from inversionbench.models.base import Trace
 from inversionbench.models.style import StyleGenerator, to_pixels
+from inversionbench.models.style_prior import StylePrior
 from inversionbench.oracle.base import Ledger
 from inversionbench.oracle.classifier import WhiteBox
-from inversionbench.training.priors.style import StylePrior
+from inversionbench.tracks.classifier.attacks.mirror import RampedAdam
 
 
 def gen(seed=0):
@@ -75,7 +75,7 @@ def test_p_space_and_its_box(prior):
     share = ((w < low) | (w > high)).float().mean().item()
     assert 0.2 < share < 0.45  # about a third of a Gaussian lies beyond one deviation
     assert not ((w < box(prior, inf)[0]) | (w > box(prior, inf)[1])).any()
-    code = Code(w[:4] * 3, (low, high))
+    code = SharedW(w[:4] * 3, (low, high))
     code.project()
     assert torch.equal(code.draw(), (w[:4] * 3).clamp(low, high))
 
@@ -84,7 +84,7 @@ def test_truncation_is_in_every_call_and_not_in_the_code(prior):
     w = prior.style.style(torch.randn(2, 6, generator=gen(5)))
     ws = w[:, None].repeat(1, prior.style.num_ws, 1)
     ws[:, :2] = prior.style.w_mean + 0.5 * (ws[:, :2] - prior.style.w_mean)
-    assert torch.allclose(Painter(prior.style, 0.5, 2)(w), to_pixels(prior.style.synthesis(ws)), atol=1e-6)
+    assert torch.allclose(SynthesisFromW(prior.style, 0.5, 2)(w), to_pixels(prior.style.synthesis(ws)), atol=1e-6)
 
 
 def test_a_stage_starts_at_the_image_of_the_last_and_stays_in_its_balls(prior):
@@ -93,7 +93,7 @@ def test_a_stage_starts_at_the_image_of_the_last_and_stays_in_its_balls(prior):
     ws = w[:, None].expand(-1, style.num_ws, -1)
     x, img = style.run_blocks(ws, 0, 1)
     stage = Features(style, 1, w, x, img, (2.0, 0.5))
-    assert torch.equal(stage.paint(stage.draw()), Painter(style)(w))
+    assert torch.equal(stage.paint(stage.draw()), SynthesisFromW(style)(w))
     for p, size in zip(stage.parameters, (0.3, 0.0001)):
         p.data += size * torch.randn(p.shape, generator=gen(7))
     stage.project()
@@ -102,7 +102,7 @@ def test_a_stage_starts_at_the_image_of_the_last_and_stays_in_its_balls(prior):
     assert (moved[1] < 2.0).all()
     assert stage.bound == 0.0
     dropped = Features(style, 1, w, x, None, (2.0, 0.5))
-    assert not torch.allclose(dropped.paint(dropped.draw()), Painter(style)(w), atol=1e-3)
+    assert not torch.allclose(dropped.paint(dropped.draw()), SynthesisFromW(style)(w), atol=1e-3)
 
 
 def test_candidates_are_the_best_of_each_class():

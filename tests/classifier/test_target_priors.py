@@ -9,19 +9,19 @@ import torch
 from classifier_cells import data, generator, judges, quiet, target
 from target_cells import RECIPES, asked, base, loaded, state, train
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
+from inversionbench.core.prior import Prior
 from inversionbench.models.conditional import ConditionalGenerator, ProjectionCritic
 from inversionbench.models.soft_critic import soft_critic
-from inversionbench.tracks.classifier import network
+from inversionbench.priors import dcgan
+from inversionbench.priors._distil import Distillation
+from inversionbench.priors.completion_target import CompletionTarget
+from inversionbench.priors.dcgan import Dcgan
+from inversionbench.priors.kedmi_gan import KedmiGan, _KedmiRun
+from inversionbench.priors.plg_gan import PlgGan, _take, top_of_class
+from inversionbench.priors.students import StudentsRecipe
+from inversionbench.tracks.classifier.track import network
 from inversionbench.training.loop import Step
-from inversionbench.training.priors import dcgan
-from inversionbench.training.priors._distil import Distillation
-from inversionbench.training.priors.base import Prior
-from inversionbench.training.priors.completion_target import CompletionTarget
-from inversionbench.training.priors.dcgan import Dcgan
-from inversionbench.training.priors.kedmi_gan import KedmiGan, _KedmiRun
-from inversionbench.training.priors.plg_gan import PlgGan, _take, top_of_class
-from inversionbench.training.priors.students import StudentsRecipe
 
 SHORT = {
     "kedmi_gan": replace(RECIPES["kedmi_gan"], steps=3, distil_epochs=1),

@@ -10,19 +10,11 @@ from classifier_cells import generator
 from torch import nn
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import Defense
-from inversionbench.errors import UserError
+from inversionbench.core.defense import Defense
+from inversionbench.core.errors import UserError
+from inversionbench.core.recipe import SCHEDULES, Recipe, check_recipe
 from inversionbench.metrics.nll import FLOOR
-from inversionbench.training.loop import (
-    Recipe,
-    augment,
-    batches,
-    evaluate_classifier,
-    fit,
-    rate_factor,
-    steps_per_epoch,
-)
-from inversionbench.training.recipe import SCHEDULES, check_recipe
+from inversionbench.training.loop import augment, batches, evaluate_classifier, fit, rate_factor, steps_per_epoch
 
 X = torch.rand(50, 2, 6, 6, generator=generator(3))
 Y = (X.mean((1, 2, 3)) > X.mean()).long()

@@ -9,11 +9,11 @@ import torch
 from classifier_cells import data, doubt, generator, knowledge, oracle, scenario
 from target_cells import again, run
 
-from inversionbench.attacks.classifier._flows import Flow, Normal, divergence
-from inversionbench.attacks.classifier.random_prior import RandomPrior
-from inversionbench.attacks.classifier.vmi import Variational, Vmi
+from inversionbench.latent.flows import Flow, Normal, divergence
 from inversionbench.models.style import StyleGenerator
-from inversionbench.training.priors.style import StylePrior
+from inversionbench.models.style_prior import StylePrior
+from inversionbench.tracks.classifier.attacks.random_prior import RandomPrior
+from inversionbench.tracks.classifier.attacks.vmi import Variational, Vmi
 
 ATTACK = Vmi(iterations=60, batch=8, restarts=4, optimiser="adam", rate=1e-2, steps=4, hidden=32, keep_at=(20,))
 CLASSES = scenario().subjects

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from inversionbench import registry
+from inversionbench.core import registry
 from inversionbench.data import sources
 from inversionbench.data.base import File
 

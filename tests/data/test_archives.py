@@ -9,8 +9,8 @@ import zlib
 
 import pytest
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _archives
-from inversionbench.errors import UserError
 
 
 def tar(path, entries, mode="w:gz", end=True):

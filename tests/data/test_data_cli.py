@@ -8,11 +8,11 @@ import official_layouts as make
 import pytest
 from official_layouts import built
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.errors import UserError
 from inversionbench.data import sources
 from inversionbench.data.base import load
 from inversionbench.data.cli import add_commands
-from inversionbench.errors import UserError
 
 
 @pytest.fixture

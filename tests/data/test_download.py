@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _download, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 SHA256 = hashlib.sha256(DATA).hexdigest()

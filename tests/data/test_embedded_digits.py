@@ -7,9 +7,9 @@ import pytest
 from embedded_build import build, same
 from sklearn.datasets import load_digits
 
+from inversionbench.core.errors import UserError
 from inversionbench.data.base import PARTS
 from inversionbench.data.digits import Digits
-from inversionbench.errors import UserError
 
 
 @pytest.fixture(scope="module")

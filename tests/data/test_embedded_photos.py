@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from embedded_build import build, same
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import photos
 from inversionbench.data.base import PARTS
 from inversionbench.data.photos import PHOTOGRAPHS, Photos, blocks, contrast, open_photograph, shrink
-from inversionbench.errors import UserError
 
 SMALL = Photos(private=12, public=12, evaluation=8, heldout=6)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inversionbench import registry
+from inversionbench.core import registry
 from inversionbench.data.base import PARTS, load
 from inversionbench.data.prepare import prepare
 

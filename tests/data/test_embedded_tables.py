@@ -8,11 +8,11 @@ from embedded_build import build, same
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _table
 from inversionbench.data.base import PARTS
 from inversionbench.data.breast_cancer import TWIN, BreastCancer
 from inversionbench.data.dosing import COLUMNS, Dosing, dose, patients
-from inversionbench.errors import UserError
 
 SOURCES = {"breast_cancer": BreastCancer(), "dosing": Dosing()}
 

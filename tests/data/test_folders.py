@@ -8,11 +8,11 @@ import official_layouts as make
 import pytest
 from PIL import Image
 
-from inversionbench.cli import main
+from inversionbench.core.errors import UserError
 from inversionbench.data import _formats, _images, _tree, sources
 from inversionbench.data.base import File
 from inversionbench.data.prepare import MissingData, prepare
-from inversionbench.errors import UserError
+from inversionbench.workflow.cli import main
 
 
 def png(path, value=7, mode="L", size=(8, 8)):

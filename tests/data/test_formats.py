@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import sparse
 from scipy.io import savemat
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _formats, _images, _pickles
-from inversionbench.errors import UserError
 
 
 def idx(array, dims=None):

@@ -7,11 +7,11 @@ import pytest
 from embedded_build import build, same
 from sklearn.linear_model import LogisticRegression
 
+from inversionbench.core.errors import UserError
 from inversionbench.data.base import PARTS
 from inversionbench.data.census import COLUMNS, EMPLOYER, MARITAL, SCHOOLS, WORK, Census, pay, people
 from inversionbench.data.clinical_notes import DRUGS, NAMES, SLOTS, TEMPLATES, ClinicalNotes, notes
 from inversionbench.data.prepare import prepare
-from inversionbench.errors import UserError
 
 SMALL = {
     "census": Census(private=400, public=300, evaluation=50, heldout=100),

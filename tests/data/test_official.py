@@ -9,11 +9,11 @@ import official_layouts as make
 import pytest
 from official_layouts import built
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.errors import UserError
 from inversionbench.data import sources
 from inversionbench.data.base import PARTS, File
 from inversionbench.data.prepare import MissingData, prepare
-from inversionbench.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inversionbench import registry
+from inversionbench.core import registry
 from inversionbench.data import sources
 from inversionbench.data.base import PARTS
 from inversionbench.data.prepare import make, prepare

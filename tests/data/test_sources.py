@@ -10,12 +10,12 @@ import official_layouts as make
 import pytest
 from official_layouts import built
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.errors import UserError
 from inversionbench.data import prepare as module
 from inversionbench.data import sources
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
 from inversionbench.data.prepare import MissingData, combine, generator, prepare
-from inversionbench.errors import UserError
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _people, _split
 from inversionbench.data.base import PARTS
-from inversionbench.errors import UserError
 
 
 def rng(seed=0):

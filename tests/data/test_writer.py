@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _checks
 from inversionbench.data._writer import Writer
 from inversionbench.data.base import PARTS, Card, load
-from inversionbench.errors import UserError
 
 CARD = Card(name="Test", modality="image", source="here", terms="none")
 

@@ -6,7 +6,7 @@ import torch
 from federated_cells import CONVNET, data, evaluate, generator, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import NONE, Client
+from inversionbench.core.defense import NONE, Client
 from inversionbench.models.federated import build
 from inversionbench.training._federation import Federation
 from inversionbench.training.federated_rounds import train

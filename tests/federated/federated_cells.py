@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE, Defense
+from inversionbench.core.scenario import Scenario
 from inversionbench.data.base import Dataset
 from inversionbench.data.prepare import prepare
-from inversionbench.defenses.base import NONE, Defense
-from inversionbench.tracks import Scenario
-from inversionbench.tracks.federated import Federated
+from inversionbench.tracks.federated.track import Federated
 
 torch.set_num_threads(1)  # networks this small lose more than they gain by a second thread
 TRACK = Federated()

@@ -8,14 +8,14 @@ import torch
 from defended_cells import client
 from federated_cells import generator, psnr, reconstruct, scenario, target
 
-from inversionbench import registry
-from inversionbench.attacks.federated._adaptive import compared, guarded, view
-from inversionbench.attacks.federated._layout import layout_of
-from inversionbench.attacks.federated._objectives import Matching
-from inversionbench.attacks.federated._posterior import Channel, Likelihood
-from inversionbench.defenses.base import NONE
-from inversionbench.errors import UserError
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE
+from inversionbench.core.errors import UserError
+from inversionbench.gradients.layout import layout_of
+from inversionbench.gradients.objectives import Matching
+from inversionbench.gradients.posterior import Channel, Likelihood
 from inversionbench.survey.collect import attacker
+from inversionbench.tracks.federated.attacks._adaptive import compared, guarded, view
 from inversionbench.training._protocol import Protocol
 
 

@@ -9,12 +9,12 @@ import torch
 from inversion_cells import attack, oracle_of, psnr, scenario, target, truth
 from torch.utils.flop_counter import FlopCounterMode
 
-from inversionbench.attacks.federated._layerwise import depth_weights
-from inversionbench.attacks.federated._layout import layout_of
-from inversionbench.attacks.federated._objectives import Matching
-from inversionbench.attacks.federated._problem import read
-from inversionbench.attacks.federated._simulate import simulator
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
+from inversionbench.gradients.layerwise import depth_weights
+from inversionbench.gradients.layout import layout_of
+from inversionbench.gradients.objectives import Matching
+from inversionbench.gradients.problem import read
+from inversionbench.gradients.simulate import simulator
 
 
 def errors_at_truth(rate, epochs=2):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from federated_cells import CONVNET, data, generator, psnr, reconstruct, scenario, target
 
-from inversionbench.defenses.base import NONE, Client
+from inversionbench.core.defense import NONE, Client
 from inversionbench.defenses.gradient_perturbation._autoencoder import Autoencoder
 from inversionbench.defenses.gradient_perturbation.autoencoder_compression import AutoencoderCompression
 from inversionbench.defenses.gradient_perturbation.mixed_quantization import MixedQuantization

@@ -6,8 +6,8 @@ import torch
 from federated_cells import generator, psnr, reconstruct, scenario, target
 from scipy.stats import chi2
 
-from inversionbench.defenses._exchange import Round
-from inversionbench.defenses.base import NONE
+from inversionbench.core.defense import NONE
+from inversionbench.core.exchange import Round
 from inversionbench.defenses.cryptographic_encryption import _lattice as lattice
 from inversionbench.defenses.cryptographic_encryption._lwe_security import label, primal
 from inversionbench.defenses.cryptographic_encryption._stream import Stream

@@ -8,10 +8,9 @@ import torch
 from federated_cells import CONVNET, LENET, TRACK, data, generator, oracle, scenario, target, through_a_file
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import NONE, Client, Defense
-from inversionbench.errors import UserError
+from inversionbench.core.defense import NONE, Client, Defense
+from inversionbench.core.errors import AccessDenied, UserError
 from inversionbench.models.federated import build
-from inversionbench.oracle import AccessDenied
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.client import local_update, observe, send
 
@@ -224,7 +223,8 @@ def test_scenarios_are_checked(change, message):
 
 def test_checking_needs_no_torch():
     code = (
-        "import sys; from inversionbench.tracks import Scenario, get_track;"
+        "import sys; from inversionbench.core.scenario import Scenario;"
+        "from inversionbench.tracks import get_track;"
         "get_track('federated').check(Scenario('s', 'federated', 'photos', {'name': 'lenet'}, {}, {'batch_size': 2}));"
         "assert 'torch' not in sys.modules"
     )

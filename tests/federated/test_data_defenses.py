@@ -6,7 +6,7 @@ from defended_cells import as_client, attack, flat, images, learn, network, scor
 from federated_cells import data, generator, reconstruct, scenario, target
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import NONE
+from inversionbench.core.defense import NONE
 from inversionbench.defenses.feature_perturbation._search import fit
 from inversionbench.defenses.feature_perturbation.ats import Ats
 from inversionbench.defenses.feature_perturbation.dcs2 import Dcs2, project

@@ -15,10 +15,13 @@ import pytest
 import torch
 from inversion_cells import TRACK, data, oracle_of, scenario, target
 
-from inversionbench import cells, params, records, registry, runner
-from inversionbench.attacks.base import Reconstruction
+from inversionbench.core import records, registry
+from inversionbench.core.attack import Reconstruction
+from inversionbench.models.style_prior import StylePrior
+from inversionbench.plan import cells, params
+from inversionbench.priors.style import Style
 from inversionbench.tracks import get_track
-from inversionbench.training.priors.style import Style, StylePrior
+from inversionbench.workflow import runner
 
 sys.path.append(str(Path(__file__).parents[1]))
 from pretend_device import PLACE, Held, Pretend

@@ -7,10 +7,10 @@ import torch
 from federated_cells import data, generator, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import NONE, Step
+from inversionbench.core.defense import NONE, Step
+from inversionbench.core.errors import UserError
 from inversionbench.defenses.differential_privacy._per_sample import known, per_sample
 from inversionbench.defenses.differential_privacy.dp_sgd import DpSgd, epsilon, private_mean
-from inversionbench.errors import UserError
 from inversionbench.models.base import trace
 from inversionbench.models.federated import build
 

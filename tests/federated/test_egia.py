@@ -7,10 +7,9 @@ import pytest
 import torch
 from inversion_cells import attack, oracle_of, psnr, scenario, truth
 
-from inversionbench.attacks.federated._analytic import blend, candidates, row_ratios
-from inversionbench.attacks.federated._traffic import integrate, redraw
-from inversionbench.errors import UserError
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.core.errors import AccessDenied, UserError
+from inversionbench.gradients.analytic import blend, candidates, row_ratios
+from inversionbench.gradients.traffic import integrate, redraw
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from federated_cells import CONVNET, LENET, evaluate, generator, psnr, reconstruct, scenario, target, through_a_file
 
-from inversionbench.attacks.base import Reconstruction
+from inversionbench.core.attack import Reconstruction
 from inversionbench.defenses.gradient_pruning.dgc import Dgc
 
 # attack, parameters, victim, protocol, what it must beat, by how many dB (a control, or another attack)
@@ -126,7 +126,7 @@ def test_chunks_do_not_change_the_answer(monkeypatch):
     where = scenario(subjects=3)
     made = target(where)
     whole = reconstruct(where, made, "inverting_gradients", steps=8, restarts=2)
-    monkeypatch.setattr("inversionbench.attacks.federated._matching.BUDGET", 1)
+    monkeypatch.setattr("inversionbench.gradients.matching.BUDGET", 1)
     parts = reconstruct(where, made, "inverting_gradients", steps=8, restarts=2)
     assert (whole.notes["chunks"], parts.notes["chunks"]) == (1, 6)
     assert torch.allclose(whole.data, parts.data, atol=1e-3)

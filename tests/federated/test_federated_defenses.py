@@ -6,7 +6,7 @@ import pytest
 import torch
 from federated_cells import CONVNET, data, generator, psnr, reconstruct, scenario, target
 
-from inversionbench.defenses.base import NONE, Client
+from inversionbench.core.defense import NONE, Client
 from inversionbench.defenses.differential_privacy import _accounting as accounting
 from inversionbench.defenses.differential_privacy.local_dp import LocalDp
 from inversionbench.defenses.gradient_pruning.dgc import Dgc, select

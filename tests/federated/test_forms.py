@@ -4,8 +4,8 @@ import pytest
 import torch
 from federated_cells import generator
 
-from inversionbench.attacks.federated._explicit import Unsupported
-from inversionbench.attacks.federated._simulate import memory, simulator
+from inversionbench.gradients.explicit import Unsupported
+from inversionbench.gradients.simulate import memory, simulator
 from inversionbench.models.federated import build
 from inversionbench.training._protocol import Protocol
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from federated_cells import generator, psnr, reconstruct, scenario, target
 
-from inversionbench.defenses._exchange import Round
+from inversionbench.core.defense import NONE
+from inversionbench.core.exchange import Round
 from inversionbench.defenses._fixed_point import centred, decode, encode
-from inversionbench.defenses.base import NONE
 from inversionbench.defenses.gradient_perturbation import fragmentation_shuffle as module
 from inversionbench.defenses.gradient_perturbation.fragmentation_shuffle import FragmentationShuffle
 

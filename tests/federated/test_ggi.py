@@ -7,9 +7,9 @@ import torch
 from inversion_cells import data, oracle_of, scenario
 from prior_cells import decoys, prior, psnr, run
 
-from inversionbench.attacks.federated._latent import sphere
-from inversionbench.attacks.federated._schedules import factor
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
+from inversionbench.gradients.latent import sphere
+from inversionbench.gradients.schedules import factor
 from inversionbench.models.style import StyleGenerator
 
 CELL = scenario(batch_size=1)

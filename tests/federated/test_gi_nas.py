@@ -11,19 +11,11 @@ from inversion_cells import attack, oracle_of, scenario, truth
 from prior_cells import decoys, psnr
 from scipy.stats import spearmanr
 
-from inversionbench.attacks.federated._latent import Matcher
-from inversionbench.attacks.federated._problem import read
-from inversionbench.attacks.federated._untrained import (
-    ACTIVATIONS,
-    CONVOLUTIONS,
-    KERNELS,
-    UPSAMPLINGS,
-    Architecture,
-    draw,
-    make,
-)
-from inversionbench.attacks.federated._weights import Candidates, fit
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
+from inversionbench.gradients.latent import Matcher
+from inversionbench.gradients.problem import read
+from inversionbench.gradients.untrained import ACTIVATIONS, CONVOLUTIONS, KERNELS, UPSAMPLINGS, Architecture, draw, make
+from inversionbench.gradients.weights import Candidates, fit
 
 CELL = scenario(batch_size=1)
 SMALL = {"levels": 2, "width": 8, "steps": 50, "rate": 5e-3}

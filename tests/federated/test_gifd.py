@@ -7,13 +7,13 @@ import torch
 from inversion_cells import scenario, target
 from prior_cells import prior, run
 
-from inversionbench.attacks._balls import l1_ball
-from inversionbench.attacks.federated._features import Packed, Walk
-from inversionbench.attacks.federated._latent import Matcher
-from inversionbench.attacks.federated._problem import Problem
-from inversionbench.attacks.federated.gifd import Gifd
-from inversionbench.defenses.base import NONE
-from inversionbench.errors import UserError
+from inversionbench.core.balls import l1_ball
+from inversionbench.core.defense import NONE
+from inversionbench.core.errors import UserError
+from inversionbench.gradients.features import FeatureSpaceSearch, Packed
+from inversionbench.gradients.latent import Matcher
+from inversionbench.gradients.problem import Problem
+from inversionbench.tracks.federated.attacks.gifd import Gifd
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.federated_target import global_model
 
@@ -31,7 +31,7 @@ def walk(attack, part=slice(None)):
     released = target(CELL).released
     problem = Problem(global_model(CELL, NONE, released), Protocol(batch_size=1), released["updates"]["client"])
     matcher = Matcher(problem, released["labels"], 1, attack.tv, "cosine", "plain", "auto")
-    made = Walk(attack, prior(), matcher, part)
+    made = FeatureSpaceSearch(attack, prior(), matcher, part)
     style = prior().style
     v = torch.randn(matcher.trials, 1, style.num_ws, style.w_dim, generator=torch.Generator().manual_seed(1))
     return made, made.run(v)

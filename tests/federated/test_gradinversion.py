@@ -6,13 +6,13 @@ import pytest
 import torch
 from inversion_cells import attack, oracle_of, psnr, scenario, truth
 
-from inversionbench.attacks.federated import _composed
-from inversionbench.attacks.federated._consensus import consensus
-from inversionbench.attacks.federated._layerwise import LayerNorms
-from inversionbench.attacks.federated._layout import layout_of
-from inversionbench.attacks.federated._problem import read, recovered
-from inversionbench.attacks.federated._statistics import Prior, Statistics, distance, granted
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.core.errors import AccessDenied
+from inversionbench.gradients import composed as _composed
+from inversionbench.gradients.consensus import consensus
+from inversionbench.gradients.layerwise import LayerNorms
+from inversionbench.gradients.layout import layout_of
+from inversionbench.gradients.problem import read, recovered
+from inversionbench.gradients.statistics import Prior, Statistics, distance, granted
 
 NORMED = {"name": "convnet", "norm": "batch", "widths": [4, 8]}
 SHARED = {"batch_size": 4, "subjects": 2, "bn": "train_shared", "classes": "distinct"}

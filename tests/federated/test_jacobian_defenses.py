@@ -6,7 +6,7 @@ from defended_cells import attack, client, cosine, flat, learn, network
 from federated_cells import data, generator
 from scipy.stats import spearmanr
 
-from inversionbench.defenses.base import NONE, Defense
+from inversionbench.core.defense import NONE, Defense
 from inversionbench.defenses.feature_perturbation._sensitivity import inputs_of, row_norms
 from inversionbench.defenses.feature_perturbation.soteria import Soteria, mask
 from inversionbench.defenses.gradient_perturbation.gradprivacy import GradPrivacy, top

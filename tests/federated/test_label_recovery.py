@@ -3,9 +3,8 @@
 import pytest
 from federated_cells import CONVNET, TRACK, evaluate, reconstruct, scenario, target
 
-from inversionbench import registry
-from inversionbench.errors import UserError
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.core import registry
+from inversionbench.core.errors import AccessDenied, UserError
 
 ONE = scenario(CONVNET, subjects=4, labels="hidden", ask="labels")
 SIX = scenario(CONVNET, subjects=4, batch_size=6, labels="hidden", ask="labels")

@@ -5,9 +5,9 @@ import torch
 from federated_cells import data, generator, oracle, scenario, target
 from torch.nn import functional as F
 
-from inversionbench.attacks.federated._labels import RULES, Head, _rounded, recover_labels
-from inversionbench.attacks.federated._problem import Problem, read, recovered
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
+from inversionbench.gradients.labels import RULES, Head, _rounded, recover_labels
+from inversionbench.gradients.problem import Problem, read, recovered
 from inversionbench.models.federated import build
 from inversionbench.training._protocol import Protocol
 

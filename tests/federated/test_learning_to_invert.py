@@ -9,10 +9,10 @@ from inversion_cells import TRACK, data, oracle_of, scenario, target
 from prior_cells import noisy, oracle_with, psnr, run
 from scipy.optimize import linear_sum_assignment
 
-from inversionbench import registry
-from inversionbench.attacks.federated._inverter import Disguise, Hash, assign, set_loss
-from inversionbench.attacks.federated._layout import layout_of
-from inversionbench.defenses.base import NONE, Client
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE, Client
+from inversionbench.gradients.inverter import Hash, InferredCompression, assign, set_loss
+from inversionbench.gradients.layout import layout_of
 from inversionbench.training._protocol import read_protocol
 from inversionbench.training.client import observe, send
 from inversionbench.training.federated_target import new_model
@@ -170,12 +170,12 @@ def test_hashing_is_a_linear_map_that_keeps_products():
 def test_the_disguise_is_read_off_the_update():
     layout = layout_of({"a": (6, 50), "b": (40,)})
     g = torch.randn(5, 340, generator=torch.Generator().manual_seed(0))
-    plain = Disguise.seen(g, layout, g)
+    plain = InferredCompression.seen(g, layout, g)
     assert torch.equal(plain(g, layout), g)
     pruned = g.clone()
     pruned[:, :300] *= pruned[:, :300].abs() >= pruned[:, :300].abs().topk(30, dim=1).values[:, -1:]
-    seen = Disguise.seen(pruned, layout, g)
+    seen = InferredCompression.seen(pruned, layout, g)
     assert seen.density[0] == pytest.approx(0.1)
     assert torch.equal(seen(g, layout), pruned)
-    signs = Disguise.seen(g.sign() * 0.3, layout, g)
+    signs = InferredCompression.seen(g.sign() * 0.3, layout, g)
     assert signs.sign == (True, True)

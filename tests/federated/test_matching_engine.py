@@ -7,18 +7,18 @@ import pytest
 import torch
 from federated_cells import generator
 
-from inversionbench import registry
-from inversionbench.attacks import base
-from inversionbench.attacks.federated._adam import Adam
-from inversionbench.attacks.federated._adaptive import MATCHES
-from inversionbench.attacks.federated._inits import INITS, start
-from inversionbench.attacks.federated._labels import RULES
-from inversionbench.attacks.federated._lbfgs import LBFGS
-from inversionbench.attacks.federated._objectives import Matching, support
-from inversionbench.attacks.federated._regularisers import total_variation
-from inversionbench.attacks.federated._search import Found, adam, chunks, select
-from inversionbench.attacks.federated._simulate import FORMS
-from inversionbench.errors import UserError
+from inversionbench.core import attack as base
+from inversionbench.core import registry
+from inversionbench.core.errors import UserError
+from inversionbench.gradients.adam import Adam
+from inversionbench.gradients.inits import INITS, start
+from inversionbench.gradients.labels import RULES
+from inversionbench.gradients.lbfgs import LBFGS
+from inversionbench.gradients.objectives import Matching, support
+from inversionbench.gradients.regularisers import total_variation
+from inversionbench.gradients.search import Found, adam, chunks, select
+from inversionbench.gradients.simulate import FORMS
+from inversionbench.tracks.federated.attacks._adaptive import MATCHES
 
 
 def test_cosine_and_its_gradient():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from federated_cells import generator, psnr, reconstruct, scenario, target
 
-from inversionbench.defenses.base import NONE, Client
+from inversionbench.core.defense import NONE, Client
 from inversionbench.defenses.gradient_perturbation import _quantisers as q
 from inversionbench.defenses.gradient_perturbation.mixed_quantization import MixedQuantization
 

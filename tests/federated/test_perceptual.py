@@ -9,11 +9,11 @@ import pytest
 import torch
 from federated_cells import TRACK, data, scenario, target, through_a_file
 
-from inversionbench.attacks.base import Reconstruction
-from inversionbench.errors import UserError
-from inversionbench.evaluation.federated import _split
+from inversionbench.core.attack import Reconstruction
+from inversionbench.core.errors import UserError
 from inversionbench.metrics import pairwise
 from inversionbench.survey import words
+from inversionbench.tracks.federated.evaluate import _split
 
 NAME = "lpips_like[small]"
 BRIEF = {"epochs": 12, "rate": 5e-3, "batch": 8, "flip": True}

@@ -7,9 +7,9 @@ import torch
 from federated_cells import evaluate, generator, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
 
-from inversionbench.attacks.federated._simulate import simulator
+from inversionbench.core.defense import NONE, Step
 from inversionbench.defenses.architecture_enhancement.precode import Precode
-from inversionbench.defenses.base import NONE, Step
+from inversionbench.gradients.simulate import simulator
 from inversionbench.models.base import trace
 from inversionbench.models.bottleneck import divergence
 from inversionbench.models.federated import build

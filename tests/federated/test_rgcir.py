@@ -7,10 +7,10 @@ import pytest
 import torch
 from inversion_cells import TRACK, attack, data, psnr, scenario, target
 
-from inversionbench.attacks.federated._denoise import denoise, divergence, gradient, isotropic_variation
-from inversionbench.attacks.federated._layerwise import LayerCosine
-from inversionbench.attacks.federated._layout import layout_of
-from inversionbench.attacks.federated._regularisers import total_variation
+from inversionbench.gradients.denoise import denoise, divergence, gradient, isotropic_variation
+from inversionbench.gradients.layerwise import LayerCosine
+from inversionbench.gradients.layout import layout_of
+from inversionbench.gradients.regularisers import total_variation
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import torch
 from federated_cells import data, evaluate, generator, price, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
 
+from inversionbench.core.defense import NONE
+from inversionbench.core.records import unpack
 from inversionbench.defenses.architecture_enhancement.rve_pfl import RvePfl, divergence
-from inversionbench.defenses.base import NONE
 from inversionbench.models.federated import build
-from inversionbench.records import unpack
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.client import local_update
 

@@ -5,12 +5,12 @@ import torch
 from federated_cells import data, generator, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
 
-from inversionbench.attacks.federated._simulate import simulator
+from inversionbench.core.defense import NONE, Client
+from inversionbench.core.errors import UserError
 from inversionbench.defenses.architecture_enhancement._rank import Layer, deficit, equations, null_vector, rank, recover
 from inversionbench.defenses.architecture_enhancement.seccnn import Seccnn, design
-from inversionbench.defenses.base import NONE, Client
 from inversionbench.defenses.gradient_perturbation.mixed_quantization import MixedQuantization
-from inversionbench.errors import UserError
+from inversionbench.gradients.simulate import simulator
 from inversionbench.models.federated import build
 from inversionbench.training._protocol import Protocol
 

@@ -6,9 +6,9 @@ import torch
 from federated_cells import CONVNET, data, generator, psnr, reconstruct, scenario, target
 from scipy.stats import chi2
 
-from inversionbench.defenses._exchange import Round
+from inversionbench.core.defense import NONE, Defense
+from inversionbench.core.exchange import Round
 from inversionbench.defenses._fixed_point import centred, decode, encode
-from inversionbench.defenses.base import NONE, Defense
 from inversionbench.defenses.cryptographic_encryption import _masking as masking
 from inversionbench.defenses.cryptographic_encryption import _shamir as shamir
 from inversionbench.defenses.cryptographic_encryption import secure_aggregation as module

@@ -8,13 +8,13 @@ import pytest
 import torch
 from inversion_cells import attack, oracle_of, scenario, truth
 
-from inversionbench.attacks.federated._evolution import evolve, fitness, mutate, rescale, stable_ranks
-from inversionbench.attacks.federated._layerwise import first_active, stage_starts
-from inversionbench.attacks.federated._layout import layout_of
-from inversionbench.attacks.federated._problem import read, recovered
-from inversionbench.attacks.federated.sgi import quantised
+from inversionbench.core.errors import AccessDenied
+from inversionbench.gradients.evolution import evolve, fitness, mutate, rescale, stable_ranks
+from inversionbench.gradients.layerwise import first_active, stage_starts
+from inversionbench.gradients.layout import layout_of
+from inversionbench.gradients.problem import read, recovered
 from inversionbench.metrics.label_recovery import label_recovery
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.tracks.federated.attacks.sgi import quantised
 
 RESNET = {"name": "resnet8", "norm": "none", "width": 8}
 

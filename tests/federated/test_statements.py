@@ -3,7 +3,7 @@
 import pytest
 from defended_cells import evaluate, reconstruct, scenario, target
 
-from inversionbench.defenses.base import NONE
+from inversionbench.core.defense import NONE
 from inversionbench.defenses.cryptographic_encryption.cahe import Cahe
 from inversionbench.defenses.cryptographic_encryption.secure_aggregation import SecureAggregation
 from inversionbench.defenses.differential_privacy.dp_sgd import DpSgd

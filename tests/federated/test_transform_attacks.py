@@ -5,12 +5,12 @@ import torch
 from defended_cells import cosine, data, generator, images, network, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
 
-from inversionbench import registry
-from inversionbench.attacks.federated._changes import Changed, changes
-from inversionbench.attacks.federated._problem import Problem
-from inversionbench.defenses.base import NONE
-from inversionbench.defenses.feature_perturbation._operations import OPERATIONS, apply
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE
+from inversionbench.core.errors import AccessDenied
+from inversionbench.gradients.problem import Problem
+from inversionbench.models.operations import OPERATIONS, apply
+from inversionbench.tracks.federated.attacks._changes import Changed, changes
 from inversionbench.training._protocol import Protocol
 
 STEPS = {"steps": 120}

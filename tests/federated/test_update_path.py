@@ -5,17 +5,17 @@ import pytest
 import torch
 from federated_cells import TRACK, data, generator, price, scenario, target
 
-from inversionbench import params
-from inversionbench.defenses._exchange import Round
-from inversionbench.defenses._path import Payload, Residual, Stage, UpdatePath, check_chain, check_order
-from inversionbench.defenses.base import NONE, Client
+from inversionbench.core.defense import NONE, Client
+from inversionbench.core.errors import UserError
+from inversionbench.core.exchange import Round
+from inversionbench.core.records import unpack
+from inversionbench.core.update_path import Payload, Residual, Stage, UpdatePath, check_chain, check_order
 from inversionbench.defenses.cryptographic_encryption.secure_aggregation import SecureAggregation
 from inversionbench.defenses.differential_privacy.dp_sgd import DpSgd
 from inversionbench.defenses.differential_privacy.local_dp import LocalDp
 from inversionbench.defenses.gradient_pruning.dgc import Dgc
 from inversionbench.defenses.protocol.chain import Chain
-from inversionbench.errors import UserError
-from inversionbench.records import unpack
+from inversionbench.plan import params
 
 
 def update(seed=0, n=40):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, sem, t
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics import changed_hits, interval, summarise, wilson
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics import Unavailable, score_controls
 from inversionbench.metrics._controls import CONTROLS, mean_of_others
 

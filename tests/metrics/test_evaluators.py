@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics import Unavailable, wilson
 from inversionbench.metrics.attack_accuracy import agreement, attack_accuracy, hits, interval_over_classes
 from inversionbench.metrics.feature_distance import cosine, cosine_threshold, feature_distance, paired

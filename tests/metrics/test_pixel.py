@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.mse import mse
 from inversionbench.metrics.psnr import psnr
 from inversionbench.metrics.ssim import ssim

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import BudgetExceeded, UserError
 from inversionbench.metrics import Unavailable
 from inversionbench.metrics.attribute_inference import attribute_inference
 from inversionbench.metrics.auroc_gap import auroc_gap
@@ -23,7 +23,7 @@ from inversionbench.metrics.text_recovery import (
     token_accuracy,
     words,
 )
-from inversionbench.oracle.base import BudgetExceeded, Ledger
+from inversionbench.oracle.base import Ledger
 
 # labels
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics._read import read
 from inversionbench.metrics.cli import add_commands
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics import Unavailable, fid_like
 from inversionbench.metrics.fid import floor, frechet, frechet_moments, kid
 from inversionbench.metrics.prdc import prdc, prdc_per_class

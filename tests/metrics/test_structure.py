@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics import pairwise
 from inversionbench.metrics.avd import avd
 from inversionbench.metrics.fsim import fsim

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.ece import ece
 from inversionbench.metrics.nll import floored, nll
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics import Unavailable, _weights, fid, lpips, lpips_like, pairwise
 from inversionbench.metrics.fid import frechet
 

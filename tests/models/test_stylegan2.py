@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.models._stylegan2 import generator, names, read
 from inversionbench.models.style import StyleGenerator
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.models import columns, tabular
 from inversionbench.models.columns import Question
 from inversionbench.models.imputers import impute, train_imputer

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from inversionbench.oracle.base import LEVELS, AccessDenied, BudgetExceeded, InputSpec, Ledger, Oracle
+from inversionbench.core.errors import AccessDenied, BudgetExceeded
+from inversionbench.core.levels import LEVELS
+from inversionbench.oracle.base import InputSpec, Ledger, Oracle
 from inversionbench.oracle.classifier import classifier_oracle
 
-CALLS = sorted(frozenset().union(*LEVELS.values()))
+CALLS = sorted(frozenset().union(*(at.calls for at in LEVELS.values())))
 MODEL = ("parameters", "named_parameters", "state_dict", "modules", "children", "forward", "train", "buffers",
          "register_forward_hook", "model", "_modules", "__dict__", "weight", "training_data", "defense")
 SPEC = InputSpec((3,), low=-1.0, high=1.0)
@@ -30,7 +32,7 @@ def calls_of(level, ledger=None):
 
         return answer
 
-    return {name: call(name) for name in LEVELS[level]}
+    return {name: call(name) for name in LEVELS[level].calls}
 
 
 def fake(level, budget=None):
@@ -54,7 +56,7 @@ X = torch.linspace(-1, 1, 12).view(4, 3)
 @pytest.mark.parametrize("name", CALLS)
 def test_a_level_grants_its_calls_and_no_other(level, name):
     oracle = fake(level)
-    if name in LEVELS[level]:
+    if name in LEVELS[level].calls:
         assert getattr(oracle, name)(X) == name
     else:
         with pytest.raises(AccessDenied, match=f"'{name}' is not granted"):

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import ast
 import gc
 import multiprocessing
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from inversionbench import registry
-from inversionbench.attacks.base import Knowledge
-from inversionbench.errors import UserError
-from inversionbench.oracle.base import AccessDenied, InputSpec
+from inversionbench.core import registry
+from inversionbench.core.attack import Knowledge
+from inversionbench.core.errors import AccessDenied, UserError
+from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
 from inversionbench.oracle.guard import watched
+from inversionbench.oracle.inspection import faults
 from inversionbench.oracle.strict import served
 
 SPEC = InputSpec((3,), low=-1.0, high=1.0)
@@ -157,38 +156,6 @@ def test_what_goes_wrong_in_the_other_process_is_said_here():
 
 # --- what a method's file may import and call -----------------------------------------------------------------------
 
-FORBIDDEN = ("data", "evaluation", "runner", "records", "plan", "survey", "tracking", "params", "cells", "cli")
-MODULES = {"gc", "inspect", "ctypes", "subprocess", "socket", "multiprocessing", "pickle", "importlib", "builtins"}
-CALLS = {"open", "exec", "eval", "compile", "__import__", "vars", "globals"}
-ATTRIBUTES = {"load", "memmap", "fromfile", "read_bytes", "read_text", "_getframe", "f_locals", "__closure__",
-              "__globals__", "_Oracle__calls", "_read", "system", "popen"}  # fmt: skip
-LOADS = {"torch", "np", "numpy"}
-
-
-def faults(path: Path) -> list[str]:
-    """Imports and calls of a file that no attack needs."""
-    out = []
-    tree = ast.parse(path.read_text())
-    typing = {n for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
-              for n in ast.walk(block)}  # fmt: skip
-    for node in ast.walk(tree):
-        if node in typing:
-            continue
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{a.name}" for a in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] in MODULES or (parts[0] == "inversionbench" and parts[1] in FORBIDDEN):
-                out.append(f"imports {name}")
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
-            out.append(f"calls {node.func.id}")
-        if isinstance(node, ast.Attribute) and node.attr in ATTRIBUTES:
-            of = node.value.id if isinstance(node.value, ast.Name) else ""
-            if node.attr != "load" or of in LOADS:
-                out.append(f"uses {of}.{node.attr}")
-    return out
-
 
 @pytest.mark.parametrize("name", sorted(registry.methods("attack")))
 def test_a_method_needs_nothing_that_leads_past_the_oracle(name):
@@ -196,7 +163,8 @@ def test_a_method_needs_nothing_that_leads_past_the_oracle(name):
 
 
 def test_shared_parts_of_attacks_need_nothing_either():
-    shared = (registry.PACKAGE / "attacks").rglob("_*.py")
+    engines = [p for engine in ("gradients", "latent") for p in (registry.PACKAGE / engine).glob("*.py")]
+    shared = [*engines, *registry.PACKAGE.glob("tracks/*/attacks/_*.py")]
     assert {p.name: found for p in shared if (found := faults(p))} == {}
 
 

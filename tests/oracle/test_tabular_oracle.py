@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from inversionbench.core.errors import AccessDenied, BudgetExceeded
 from inversionbench.models import tabular, trees
-from inversionbench.oracle.base import AccessDenied, BudgetExceeded
 from inversionbench.oracle.strict import served
 from inversionbench.oracle.tabular import tabular_oracle
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from inversionbench.data.base import Part
 from inversionbench.models.style import Modulated, StyleGenerator, upsample
-from inversionbench.training.priors.style import Style, _StyleRun
+from inversionbench.priors.style import Style, _StyleRun
 
 TINY = Style(z_dim=8, w_dim=8, channels=(12, 12, 8), loss="hinge", r1=0.0, steps=6, batch=8, critic_rate=8e-4,
              critic_width=4, half_life=100, measure=3)  # fmt: skip

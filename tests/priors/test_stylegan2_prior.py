@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from inversionbench.core.errors import UserError
 from inversionbench.data.base import Part
-from inversionbench.errors import UserError
 from inversionbench.models import _stylegan2
 from inversionbench.models.style import StyleGenerator
-from inversionbench.training.priors.stylegan2 import Stylegan2, framed
+from inversionbench.priors.stylegan2 import Stylegan2, framed
 
 PUBLIC = Part(np.zeros((3, 3, 16, 16), np.uint8), np.full(3, -1))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from survey_cells import TRACKS, all_records, write_cell
 
-from inversionbench.files import atomic_folder, write_json
+from inversionbench.core.files import atomic_folder, write_json
 from inversionbench.survey import build, collect, galleries, words
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench import records
+from inversionbench.core import records
 from inversionbench.survey import galleries, words
 
 TRACKS = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from survey_cells import record, write_cell
 
-from inversionbench import by_hand, runner
-from inversionbench.errors import UserError
-from inversionbench.params import Params, check, read
+from inversionbench.core.errors import UserError
+from inversionbench.plan.params import Params, check, read
+from inversionbench.workflow import by_hand, runner
 
 KEY = "dosing_tree/mi_attribute/confidence_rounding/0.5/1"
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from survey_cells import all_records, record, write_cell
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.survey import collect, costs
 
 

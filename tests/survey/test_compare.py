@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from survey_cells import record
 
-from inversionbench import records
-from inversionbench.cli import main
-from inversionbench.files import write_json
-from inversionbench.params import Params, read
+from inversionbench.core import records
+from inversionbench.core.files import write_json
+from inversionbench.plan.params import Params, read
 from inversionbench.survey import compare
+from inversionbench.workflow.cli import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from survey_cells import record
 
-from inversionbench.files import write_json
+from inversionbench.core.files import write_json
 from inversionbench.survey import costs
 
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from survey_cells import all_records, record, write_cell
 
-from inversionbench import cells as planning
-from inversionbench import params as parameters
-from inversionbench.cli import main
-from inversionbench.errors import UserError
-from inversionbench.files import read_json, write_json
+from inversionbench.core.errors import UserError
+from inversionbench.core.files import read_json, write_json
+from inversionbench.plan import cells as planning
+from inversionbench.plan import params as parameters
 from inversionbench.survey import build, calls, collect, export, machine
+from inversionbench.workflow.cli import main
 
 LOG = """
 SNAKEMAKE
@@ -264,7 +264,7 @@ def test_records_of_other_code_are_counted(run: Path, monkeypatch: pytest.Monkey
     group = SimpleNamespace(key="photos/dlg/none")
     monkeypatch.setattr(planning, "groups", lambda params: [group])
     for digest, same in (("c" * 64, 2), ("e" * 64, 0)):
-        monkeypatch.setattr(machine.runner, "attack_code", lambda params, group, digest=digest: digest)
+        monkeypatch.setattr(machine, "attack_code", lambda params, group, digest=digest: digest)
         assert machine.code(SimpleNamespace(folder=run)) == {"cells": 2, "same_code": same}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from survey_cells import record
 
-from inversionbench.records import pack
+from inversionbench.core.records import pack
 from inversionbench.survey import build, price, view, words
 
 SAMPLES = 400

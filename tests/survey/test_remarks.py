@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from survey_cells import record
 
-from inversionbench import registry
-from inversionbench.errors import UserError
+from inversionbench.core import registry
+from inversionbench.core.errors import UserError
 from inversionbench.survey import build, remarks, report
 
 DLG = {"steps": 40, "rate": 1.0, "history": 100, "restarts": 1, "stop": 1e-6, "init": "randn", "form": "loop"}
@@ -78,7 +78,7 @@ def test_a_prior_stands_once_with_the_attacks_that_use_it() -> None:
 
 def test_a_budget_that_is_no_field_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = 'class Own:\n    id = "own"\n    budget = ("step",)\n    steps: int = 3\n'
-    (path := tmp_path / "attacks" / "federated" / "own.py").parent.mkdir(parents=True)
+    (path := tmp_path / "tracks" / "federated" / "attacks" / "own.py").parent.mkdir(parents=True)
     path.write_text(text)
     monkeypatch.setattr(registry, "PACKAGE", tmp_path)
     with pytest.raises(UserError, match="names 'step': did you mean 'steps'"):

@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 from survey_cells import empty, record, write_cell
 
-from inversionbench import tracking
+from inversionbench.workflow import tracking
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from survey_cells import record, summary
 
-from inversionbench import registry
+from inversionbench.core import registry
 from inversionbench.metrics import changed_hits
 from inversionbench.survey import build, checks, glance, report, result, verdicts, words
 from inversionbench.survey.view import Cell

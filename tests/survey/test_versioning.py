@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from inversionbench import versioning
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
+from inversionbench.workflow import versioning
 
 SNAKEFILE = """
 configfile: "params.yaml"

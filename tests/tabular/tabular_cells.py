@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE
+from inversionbench.core.scenario import Scenario
 from inversionbench.data.dosing import Dosing
-from inversionbench.defenses.base import NONE
-from inversionbench.tracks import Scenario, get_track
+from inversionbench.tracks import get_track
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
 from embedded_build import build

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tabular_cells import TRACK, attack, build
 
+from inversionbench.core.defense import NONE
+from inversionbench.core.scenario import Scenario
 from inversionbench.data import _table
 from inversionbench.data.base import PARTS, DatasetSource
-from inversionbench.defenses.base import NONE
-from inversionbench.tracks import Scenario
 
 SHARES = (0.38, 0.26, 0.15, 0.11, 0.09, 0.009, 0.001)  # the last two are left out of 500 members and 500 others
 EFFECT = np.array([0.0, -1.0, 1.0, -2.0, 2.0, -1.5, 1.5])

@@ -9,13 +9,12 @@ import torch
 from rows_cells import TRACK, Noise, attack, data, evaluated, mean, reconstruct, scenario, schema, target
 from torch.nn import functional as F
 
-from inversionbench import registry
-from inversionbench.attacks.tabular import _pool
-from inversionbench.attacks.tabular._mlp_matching import Matching, layers_of, observed_of, simulate
-from inversionbench.attacks.tabular._relax import Relaxation
-from inversionbench.defenses.base import NONE
-from inversionbench.errors import UserError
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE
+from inversionbench.core.errors import AccessDenied, UserError
+from inversionbench.tracks.tabular.attacks import _pool
+from inversionbench.tracks.tabular.attacks._mlp_matching import Matching, layers_of, observed_of, simulate
+from inversionbench.tracks.tabular.attacks._relax import Relaxation
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.tabular_client import new_net
 

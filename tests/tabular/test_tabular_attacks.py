@@ -7,13 +7,13 @@ import pytest
 import torch
 from tabular_cells import attack, metrics, reconstruct, target
 
-from inversionbench.attacks.base import Knowledge
-from inversionbench.attacks.tabular import _posterior
-from inversionbench.errors import UserError
+from inversionbench.core.attack import Knowledge
+from inversionbench.core.errors import AccessDenied, UserError
 from inversionbench.models import trees
 from inversionbench.models.columns import Question
-from inversionbench.oracle.base import AccessDenied, Ledger, Oracle
+from inversionbench.oracle.base import Ledger, Oracle
 from inversionbench.oracle.classifier import WhiteBox
+from inversionbench.tracks.tabular.attacks import _posterior
 
 MODE, IMPUTATION = attack("mode"), attack("imputation")
 SWAPPED = attack("swapped_column")

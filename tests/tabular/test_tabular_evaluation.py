@@ -8,10 +8,10 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from tabular_cells import TRACK, attack, data, judges, reconstruct, scenario, target
 
-from inversionbench.attacks.base import Reconstruction
-from inversionbench.errors import UserError
-from inversionbench.evaluation.tabular import evaluate, gap_interval
-from inversionbench.tracks._tabular_rows import METRICS
+from inversionbench.core.attack import Reconstruction
+from inversionbench.core.errors import UserError
+from inversionbench.tracks.tabular.evaluate import evaluate, gap_interval
+from inversionbench.tracks.tabular.rows import METRICS
 
 TIMES = 20  # of each record by hand: a value counts from 20 members and 20 non-members on
 RELEASED = {

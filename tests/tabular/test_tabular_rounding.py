@@ -12,8 +12,8 @@ import pytest
 import torch
 from tabular_cells import TRACK, attack, data, metrics, reconstruct, scenario, target
 
-from inversionbench import registry
-from inversionbench.defenses.base import NONE
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE
 
 if "confidence_rounding" not in registry.methods("defense"):
     pytest.skip("there is no defense 'confidence_rounding'", allow_module_level=True)

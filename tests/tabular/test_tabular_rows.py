@@ -10,16 +10,17 @@ import pytest
 import torch
 from rows_cells import TRACK, Noise, data, scenario, schema, target
 
-from inversionbench.attacks.base import Reconstruction
-from inversionbench.defenses.base import NONE, Defense
-from inversionbench.errors import UserError
-from inversionbench.evaluation.tabular_rows import evaluate_rows
+from inversionbench.core.attack import Reconstruction
+from inversionbench.core.defense import NONE, Defense
+from inversionbench.core.errors import UserError
+from inversionbench.tracks.tabular.evaluate_rows import evaluate_rows
 from inversionbench.training.tabular_client import batches_of, choose, publish_rows
 
 
 def test_no_torch_for_checking():
     code = (
-        "import sys\nfrom inversionbench.tracks import Scenario, get_track\n"
+        "import sys\nfrom inversionbench.core.scenario import Scenario\n"
+        "from inversionbench.tracks import get_track\n"
         "get_track('tabular').check(Scenario('s', 'tabular', 'census', {'name': 'mlp'}, {'rounds': 3},"
         " {'ask': 'rows', 'batch_size': [1, 8]}))\nassert 'torch' not in sys.modules"
     )

@@ -12,13 +12,13 @@ import pytest
 import torch
 from tabular_cells import TRACK, attack, build, data, reconstruct, scenario, target, through_a_file
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE, Defense
+from inversionbench.core.errors import UserError
+from inversionbench.core.scenario import Scenario
 from inversionbench.data.dosing import Dosing
-from inversionbench.defenses.base import NONE, Defense
-from inversionbench.errors import UserError
 from inversionbench.models import columns
-from inversionbench.tracks import Scenario
-from inversionbench.training.tabular import Rows, draw, swap
+from inversionbench.tracks.tabular.target import Rows, draw, swap
 
 QUESTION = columns.ask(data().meta)
 
@@ -35,7 +35,8 @@ def released_bytes(value):
 
 def test_no_torch_for_checking():
     code = (
-        "import sys\nfrom inversionbench.tracks import Scenario, get_track\n"
+        "import sys\nfrom inversionbench.core.scenario import Scenario\n"
+        "from inversionbench.tracks import get_track\n"
         "get_track('tabular').check(Scenario('s', 'tabular', 'dosing', {'name': 'mlp'}, subjects=100))\n"
         "assert 'torch' not in sys.modules"
     )

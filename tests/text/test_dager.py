@@ -6,11 +6,10 @@ import pytest
 import torch
 from text_cells import NONE, TRACK, Noise, attack, data, evaluated, mean, reconstruct, scenario, target
 
-from inversionbench.attacks.text._prefixes import FirstBlock, first_inputs
-from inversionbench.attacks.text._span import Judge, Span, noise_rank, span_of
-from inversionbench.errors import UserError
+from inversionbench.core.errors import AccessDenied, UserError
 from inversionbench.models.text import SPECIAL, START, sentences
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.tracks.text.attacks._prefixes import FirstBlock, first_inputs
+from inversionbench.tracks.text.attacks._span import Judge, Span, noise_rank, span_of
 from inversionbench.training.text_client import distinct
 
 EXACT = attack()

@@ -10,19 +10,19 @@ import pytest
 import torch
 from text_cells import NONE, TRACK, Noise, attack, data, evaluated, mean, reconstruct, scenario, target, through_a_file
 
-from inversionbench.attacks.base import Reconstruction
-from inversionbench.errors import UserError
-from inversionbench.evaluation.text import _overlaps, evaluate
+from inversionbench.core.attack import Reconstruction
+from inversionbench.core.errors import AccessDenied, UserError
 from inversionbench.metrics.text_recovery import bag_overlap
 from inversionbench.models import text
 from inversionbench.models.text import END, IGNORED, PAD, START, UNKNOWN, Decoder, Tokenizer
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.tracks.text.evaluate import _overlaps, evaluate
 from inversionbench.training.text_client import batches_of, distinct
 
 
 def test_no_torch_for_checking():
     code = (
-        "import sys\nfrom inversionbench.tracks import Scenario, get_track\n"
+        "import sys\nfrom inversionbench.core.scenario import Scenario\n"
+        "from inversionbench.tracks import get_track\n"
         "get_track('text').check(Scenario('s', 'text', 'clinical_notes', {'name': 'decoder'}, {'epochs': 1},"
         " {'batch_size': [1, 8]}))\nassert 'torch' not in sys.modules"
     )

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.defense import NONE, Defense
+from inversionbench.core.scenario import Scenario
 from inversionbench.data.clinical_notes import ClinicalNotes
-from inversionbench.defenses.base import NONE, Defense
-from inversionbench.tracks import Scenario, get_track
+from inversionbench.tracks import get_track
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
 from embedded_build import build

@@ -7,9 +7,9 @@ import json
 import pytest
 import yaml
 
-from inversionbench.failures import Failures
-from inversionbench.plan import Plan
-from inversionbench.runner import seed_of
+from inversionbench.plan.dag import Plan
+from inversionbench.survey.failures import Failures
+from inversionbench.workflow.runner import seed_of
 
 pytestmark = pytest.mark.workflow
 GROUPS = ("faces_cnn/killed/none", "faces_cnn/mi_face/confidence_rounding")
@@ -58,7 +58,7 @@ def test_failures_are_shown_end_the_run_badly_and_are_tried_again(fresh):
     """Both evaluators know less than the target; an attack is killed, and another under one defense; one of its other
     cells breaks."""
     (fresh.folder / "params.yaml").write_text(PARAMS)
-    fresh.edit("src/inversionbench/attacks/classifier/mi_face.py", RUN, BREAKS)
+    fresh.edit("src/inversionbench/tracks/classifier/attacks/mi_face.py", RUN, BREAKS)
     for name in ("no room", "bad cell"):
         (fresh.folder / name).touch()
     end, table, results = stopped(fresh)

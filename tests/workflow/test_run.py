@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from inversionbench import numerics
+from inversionbench.core import numerics
 
 pytestmark = pytest.mark.workflow
 
@@ -91,14 +91,17 @@ def test_kernels_hidden_by_the_environment_change_no_record(prepared, finished):
 @pytest.mark.parametrize(
     ("module", "again"),
     [
-        ("attacks/tabular/_posterior.py", {"attack": 3, "evaluate": 2, "sync": 1}),  # two of dosing, one of adult
-        ("evaluation/federated.py", {"evaluate": 1, "sync": 1}),
+        # two of dosing, one of adult
+        ("tracks/tabular/attacks/_posterior.py", {"attack": 3, "evaluate": 2, "sync": 1}),
+        ("tracks/federated/evaluate.py", {"evaluate": 1, "sync": 1}),
         ("survey/words.py", {}),
     ],
 )
 def test_an_edited_module_runs_again_the_cells_that_use_it(finished, module, again):
     path = finished.folder / "src/inversionbench" / module
     path.write_text(path.read_text() + "\n# edited\n")
+    assert finished.planned() == {}
+    path.write_text(path.read_text() + "EDITED = True\n")
     assert finished.planned() == {**again, "survey": 1}
 
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, cast
 
+from inversionbench.core.errors import UserError
 from inversionbench.data._tree import JUNK
-from inversionbench.errors import UserError
 
 RATIO = 250  # unpacked size / packed size; tables reach 20, deflate can be driven to 1030
 SMALL = 1 << 24  # below this many unpacked bytes the ratio is not looked at: it can do no harm

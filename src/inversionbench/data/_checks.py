@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data.base import PARTS, Card
-from inversionbench.errors import UserError
 
 CHUNK = 1 << 24  # bytes looked at in one piece: bounds the memory of every check
 RESERVED = {

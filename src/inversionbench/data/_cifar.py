@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _archives, _pickles, sources
-from inversionbench.errors import UserError
 
 LIMITS = _archives.Limits(members=32, member=1 << 28, total=1 << 29)
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError, suggest
 from inversionbench.data import _split, _stream
 from inversionbench.data.base import PARTS
-from inversionbench.errors import UserError, suggest
 
 if TYPE_CHECKING:
     from inversionbench.data._writer import Writer

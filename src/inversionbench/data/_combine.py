@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data._checks import RESERVED
 from inversionbench.data.base import PARTS, Card, Dataset, load
-from inversionbench.errors import UserError
 
 if TYPE_CHECKING:
     from inversionbench.data._writer import Writer

@@ -6,9 +6,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import sources
 from inversionbench.data.base import DatasetSource, File
-from inversionbench.errors import UserError
 
 BLOCK = 1 << 18
 TIMEOUT = 30  # seconds without a byte

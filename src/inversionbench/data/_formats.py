@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _archives
-from inversionbench.errors import UserError
 
 IDX_LIMIT = 1 << 30  # bytes of one idx file
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _classed, _formats, _images, sources
 from inversionbench.data.base import File
-from inversionbench.errors import UserError
 
 if TYPE_CHECKING:
     from inversionbench.data._writer import Writer

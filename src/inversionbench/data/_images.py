@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _tree
-from inversionbench.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image

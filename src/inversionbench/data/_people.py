@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _split
 from inversionbench.data.base import PARTS
-from inversionbench.errors import UserError
 
 Sides = dict[str, np.ndarray]
 

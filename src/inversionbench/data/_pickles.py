@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 
 # name in the pickle -> where it is found now (files were written by Python 2 and old numpy and scipy)
 ARRAYS = {

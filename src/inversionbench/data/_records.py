@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError, suggest
 from inversionbench.data import _classed, _split, _table
 from inversionbench.data.base import PARTS
-from inversionbench.errors import UserError, suggest
 
 BINS = 4  # of a numeric response
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data.base import PARTS
-from inversionbench.errors import UserError
 
 Rows = np.ndarray  # int64 (n,), numbers of samples in the source
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _archives, _images
 from inversionbench.data.base import PARTS
-from inversionbench.errors import UserError
 
 if TYPE_CHECKING:
     from inversionbench.data._writer import Job, Writer

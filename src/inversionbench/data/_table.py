@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data.base import PARTS
-from inversionbench.errors import UserError
 
 Rows = np.ndarray
 

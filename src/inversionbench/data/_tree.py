@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 
 # what desktop systems, editors and network drives leave beside data; in folders any hidden name as well
 JUNK = re.compile(r"(^|/)(__MACOSX(/|$)|@eaDir(/|$)|\.DS_Store$|\._[^/]*$|Thumbs\.db$|desktop\.ini$)")

@@ -20,10 +20,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.files import write_json
 from inversionbench.data import _checks
 from inversionbench.data.base import PARTS, Card
-from inversionbench.errors import UserError, suggest
-from inversionbench.files import write_json
 
 FLUSH = 256  # rows between two marks of what is done
 Job = tuple[str, int, Callable[[], np.ndarray]]  # part, row, decode

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _formats, _records
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 COLUMNS = (
     "age", "workclass", "fnlwgt", "education", "education_num", "marital_status", "occupation",

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _images, _people, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 NAME = re.compile(r"(?:^|/)s(\d+)/(\d+)\.pgm$")
 PEOPLE = tuple(f"s{i}" for i in range(1, 41))

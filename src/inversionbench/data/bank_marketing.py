@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _archives, _formats, _records, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 NUMERIC = (
     "age", "balance", "day", "duration", "campaign", "pdays", "previous", "emp.var.rate", "cons.price.idx",

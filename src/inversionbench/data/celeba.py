@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError, suggest
 from inversionbench.data import _formats, _images, _people, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError, suggest
 
 ZIP, FOLDER = "img_align_celeba.zip", "img_align_celeba"
 IDENTITY, ATTRIBUTES = "identity_CelebA.txt", "list_attr_celeba.txt"

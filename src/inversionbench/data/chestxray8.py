@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError, suggest
 from inversionbench.data import _formats, _images, _split, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError, suggest
 
 MD5 = (
     "fe8ed0a6961412fddcbb3603c11b3698", "ab07a2d7cbe6f65ddd97b4ed7bde10bf", "2301d03bde4c246388bad3876965d574",

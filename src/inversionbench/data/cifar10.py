@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _cifar, _classed, _images, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _cifar, _classed, _images, _pickles, _split
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 FOLDER = "cifar-100-python"
 ARCHIVE = "cifar-100-python.tar.gz"

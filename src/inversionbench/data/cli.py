@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from inversionbench import numerics, registry
+from inversionbench.core import numerics, registry
+from inversionbench.core.errors import UserError
 from inversionbench.data import sources
 from inversionbench.data.base import DatasetSource, File
-from inversionbench.errors import UserError
 
 
 def add_commands(subparsers: Any) -> None:

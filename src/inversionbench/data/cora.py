@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _pickles
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 SHA256 = {
     "ind.cora.tx": "b9afbaa4a400df991f6f02ef677e1e44da55ffc04801fd02f9e673987829226a",

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _images, _people, _stream
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 FOLDERS = ("actors/faces", "actresses/faces")
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _images, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 FOLDERS = {"thumbnails": "thumbnails128x128", "images": "images1024x1024"}
 LIST = "ffhq-dataset-v2.json"

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _archives, _formats, _people, _split, sources
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 ARCHIVE, FOLDER, RATE = "free_spoken_digits.tar.gz", "recordings", 8000
 NAME = re.compile(r"(?:^|/)recordings/(\d)_([a-z]+)_(\d+)\.wav$")

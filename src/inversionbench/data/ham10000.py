@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _formats, _images, _people, _split, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 ZIPS = ("HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip")

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _archives, _classed, _formats, _images, _split, _stream
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 TRAIN, VAL, KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 TRAIN_LIMITS = _archives.Limits(members=2_000_000)

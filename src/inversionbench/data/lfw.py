@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _images, _people, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 ARCHIVES = {
     "full": "lfw.tgz", "funneled": "lfw-funneled.tgz", "deepfunneled": "lfw-deepfunneled.tgz",

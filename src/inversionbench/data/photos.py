@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data._order import round_robin
 from inversionbench.data.base import Card, DatasetSource
-from inversionbench.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image

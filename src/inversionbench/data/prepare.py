@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench import registry
+from inversionbench.core import registry
+from inversionbench.core.errors import UserError
+from inversionbench.core.provenance import syntax
 from inversionbench.data import _combine, sources
 from inversionbench.data._writer import Writer
 from inversionbench.data.base import Dataset, DatasetSource, load
 from inversionbench.data.sources import ROOT_VARIABLE, MissingData
-from inversionbench.errors import UserError
 
 __all__ = ["ROOT_VARIABLE", "MissingData", "Writer", "combine", "generator", "make", "prepare"]
 
@@ -109,7 +110,7 @@ def _key(source: DatasetSource, name: str, seed: int, found: sources.Found | Non
     """What a prepared folder depends on: options, seed, the files as they lie there, and the code."""
     code = hashlib.sha256()
     for path in _modules(name):
-        code.update(path.name.encode() + path.read_bytes())
+        code.update(path.name.encode() + syntax(path).encode())
     state = {"options": _plain(source), "name": name, "seed": seed, "code": code.hexdigest()}
     state["files"] = found.fingerprint() if found else []
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
@@ -117,17 +118,18 @@ def _key(source: DatasetSource, name: str, seed: int, found: sources.Found | Non
 
 def _modules(name: str) -> list[Path]:
     """The source files a data set is made by: its own, this one, and what they import of this folder."""
-    folder, found, todo = Path(__file__).parent, set(), {name, "prepare"}
+    folder, found = Path(__file__).parent, set[Path]()
+    todo = {registry.describe("dataset", name).path, Path(__file__)}
     while todo:
-        path = folder / f"{todo.pop()}.py"
+        path = todo.pop()
         if path in found or not path.exists():
             continue
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "inversionbench.data":
-                todo |= {alias.name for alias in node.names}
+                todo |= {folder / f"{alias.name}.py" for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("inversionbench.data."):
-                todo.add(str(node.module).rsplit(".", 1)[1])
+                todo.add(folder / f"{str(node.module).rsplit('.', 1)[1]}.py")
     return sorted(found)
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _classed, _formats, _split, sources
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 LABELS = ("ham", "spam")

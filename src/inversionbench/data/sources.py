@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.files import write_text
 from inversionbench.data import _tree
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError, suggest
-from inversionbench.files import write_text
 
 ROOT_VARIABLE = "INVERSIONBENCH_DATA"
 BLOCK = 1 << 20

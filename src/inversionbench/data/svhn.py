@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.errors import UserError
 from inversionbench.data import _classed, _formats, _images, _split
 from inversionbench.data.base import Card, DatasetSource, File
-from inversionbench.errors import UserError
 
 SITE = "http://ufldl.stanford.edu/housenumbers/"
 

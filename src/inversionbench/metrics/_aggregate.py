@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 
 DRAWS = 2000
 LEVEL = 0.95

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics._pairwise import PairScores, pairwise
 from inversionbench.metrics.base import Images, check_images, check_shape
 

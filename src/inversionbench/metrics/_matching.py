@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Images, check_same_shape
 
 LARGEST = 5000  # one group: the cost matrix has its square as entries, the assignment takes seconds

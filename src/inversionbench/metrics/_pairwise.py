@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError, suggest
+from inversionbench.core.errors import UserError, suggest
 from inversionbench.metrics._aggregate import summarise
 from inversionbench.metrics._matching import match_groups
 from inversionbench.metrics.base import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 
 CHANNELS = (1, 3)
 LAYOUTS = ("auto", "nchw", "nhwc")

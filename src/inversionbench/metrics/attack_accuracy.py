@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics._aggregate import wilson
 from inversionbench.metrics.base import Spec, Unavailable, check_features, check_labels
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.auroc_gap import ABSENT, placements
 from inversionbench.metrics.base import Spec, Unavailable
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 
 Images = Tensor | np.ndarray
 ROUNDING = 1e-6  # how far an image in [0, 1] may stick out through float32 arithmetic

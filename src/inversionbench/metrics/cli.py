@@ -6,8 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from inversionbench import numerics
-from inversionbench.errors import UserError, suggest
+from inversionbench.core import numerics
+from inversionbench.core.errors import UserError, suggest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, check_features, check_labels
 
 SPEC = Spec("ece", "expected calibration error", "lower", (0.0, 1.0), "", "utility")

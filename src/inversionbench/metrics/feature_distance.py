@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, check_features, check_labels
 from inversionbench.metrics.knn_distance import checked
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics._weights import sha256, verified
 from inversionbench.metrics.base import (
     Images,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Images, Spec, check_pair
 
 SPEC = Spec("fsim", "FSIM", "higher", (0.0, 1.0), "", "pair", minimum_side=4)

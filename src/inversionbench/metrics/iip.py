@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Images, Spec, check_features, check_images, check_labels
 
 SPEC = Spec("iip", "IIP", "higher", (0.0, 1.0), "", "pair")

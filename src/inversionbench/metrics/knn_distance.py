@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, check_features, check_labels
 
 SPEC = Spec("knn_distance", "KNN distance", "lower", (0.0, float("inf")), "squared feature units", "protocol")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, Unavailable, check_labels
 
 SPEC = Spec("label_recovery", "label recovery", "higher", (0.0, 1.0), "", "protocol")

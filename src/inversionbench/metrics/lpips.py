@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inversionbench.errors import UserError, suggest
+from inversionbench.core.errors import UserError, suggest
 from inversionbench.metrics._weights import sha256, verified
 from inversionbench.metrics.base import Images, Spec, Unavailable, check_pair
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, Unavailable, check_features, check_labels
 
 SPEC = Spec("prdc", "precision, recall, density, coverage", "higher", (0.0, float("inf")), "", "set")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, Unavailable
 
 SPEC = Spec("query_count", "queries", "lower", (0.0, float("inf")), "inputs", "protocol")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Images, Spec, check_images, check_pair
 from inversionbench.metrics.ssim import SPEC as SSIM
 from inversionbench.metrics.ssim import ssim

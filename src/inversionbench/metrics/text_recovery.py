@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics._matching import assign
 from inversionbench.metrics.base import Spec
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.models.style import StyleGenerator
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inversionbench.errors import UserError, suggest
-from inversionbench.training.recipe import check_recipe
+from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.recipe import check_recipe
 
 MODELS: dict[str, dict[str, Any]] = {
     "tree": {"depth": None, "leaf": 1},

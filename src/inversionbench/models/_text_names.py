@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inversionbench.errors import UserError, suggest
+from inversionbench.core.errors import UserError, suggest
 
 TASKS = ("language", "class")
 MODELS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.errors import UserError, suggest
+from inversionbench.core.errors import UserError, suggest
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inversionbench.errors import UserError, suggest
+from inversionbench.core.errors import UserError, suggest
 
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "softmax": {},

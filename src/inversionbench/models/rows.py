@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 from inversionbench.models.base import Trace
 from inversionbench.models.tabular import MLP
 

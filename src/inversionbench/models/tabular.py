@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inversionbench.defenses.base import NONE, Defense
+from inversionbench.core.defense import NONE, Defense
 from inversionbench.models import trees
 from inversionbench.models._tabular_names import MODELS
 from inversionbench.models.base import Trace

@@ -1,12 +1,5 @@
-"""Oracles: access levels, ledger, budgets."""
+"""Oracles: ledger, budgets, and who may ask what."""
 
-from inversionbench.oracle.base import (
-    LEVELS,
-    AccessDenied,
-    BudgetExceeded,
-    InputSpec,
-    Ledger,
-    Oracle,
-)
+from inversionbench.oracle.base import InputSpec, Ledger, Oracle
 
-__all__ = ["LEVELS", "AccessDenied", "BudgetExceeded", "InputSpec", "Ledger", "Oracle"]
+__all__ = ["InputSpec", "Ledger", "Oracle"]

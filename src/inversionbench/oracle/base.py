@@ -17,36 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from inversionbench.core.errors import AccessDenied, BudgetExceeded
+from inversionbench.core.levels import LEVELS
+
 PHASES = ("init", "train", "search", "select", "log")
-
-# level -> the calls that it grants
-LEVELS: dict[str, frozenset[str]] = {
-    "WB": frozenset({"module"}),
-    "WB-noBN": frozenset({"module"}),
-    "BB-L": frozenset({"logits"}),
-    "BB-S": frozenset({"scores"}),
-    "LO": frozenset({"labels"}),
-    "GB-L": frozenset({"architecture", "logits"}),
-    "GB-S": frozenset({"architecture", "scores"}),
-    "GB-LO": frozenset({"architecture", "labels"}),
-    "EX-L": frozenset({"explain", "logits"}),
-    "EX-S": frozenset({"explain", "scores"}),
-    "EX-LO": frozenset({"explain", "labels"}),
-    "FT-WB": frozenset({"observe", "client_module", "server_module"}),
-    "FT-BB": frozenset({"observe", "features", "server_module"}),
-    "FT-QF": frozenset({"observe", "server_module"}),
-    "GR": frozenset({"observe_update", "global_model", "protocol"}),
-    "GR-D": frozenset({"observe_update", "global_model", "protocol"}),
-    "GR-U": frozenset({"observe_update", "architecture", "initial_model", "protocol"}),
-}
-
-
-class AccessDenied(Exception):
-    """The access level does not grant this."""
-
-
-class BudgetExceeded(Exception):
-    """The query budget does not cover this call; no answer was computed."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +153,9 @@ class Oracle:
         input_spec: InputSpec | None = None,
         num_classes: int | None = None,
     ):
-        wrong = set(calls) ^ LEVELS[level]
+        wrong = set(calls) ^ LEVELS[level].calls
         if wrong:
-            raise ValueError(f"level {level} grants {sorted(LEVELS[level])}, got calls {sorted(calls)}")
+            raise ValueError(f"level {level} grants {sorted(LEVELS[level].calls)}, got calls {sorted(calls)}")
         for name, value in {
             "_Oracle__calls": dict(calls), "level": level, "ledger": ledger.shown(), "input_spec": input_spec,
             "num_classes": num_classes, "checkpoints": [],
@@ -195,7 +169,7 @@ class Oracle:
         raise AccessDenied(f"level {self.level} grants {', '.join(sorted(calls))}; '{name}' is not granted")
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise AccessDenied(f"an oracle is not a model: call one of {', '.join(sorted(LEVELS[self.level]))}")
+        raise AccessDenied(f"an oracle is not a model: call one of {', '.join(sorted(LEVELS[self.level].calls))}")
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AccessDenied(f"an oracle cannot be changed; '{name}' stays as it is")

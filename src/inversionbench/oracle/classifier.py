@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inversionbench.defenses.base import NONE, Defense
+from inversionbench.core.defense import NONE, Defense
 from inversionbench.models.base import Trace, trace
 from inversionbench.oracle.base import InputSpec, Ledger, Oracle
 

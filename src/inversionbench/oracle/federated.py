@@ -23,8 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inversionbench.core.errors import AccessDenied
+from inversionbench.core.levels import LEVELS
 from inversionbench.models.federated import Victim
-from inversionbench.oracle.base import LEVELS, AccessDenied, Ledger, Oracle
+from inversionbench.oracle.base import Ledger, Oracle
 from inversionbench.training._protocol import Protocol
 
 VIEWS = ("client", "decoy")
@@ -79,7 +81,7 @@ def gr_oracle(
         "observe_update": observe_update, "global_model": global_model, "protocol": constants,
         "architecture": architecture, "initial_model": lambda: global_model(len(earlier)),
     }  # fmt: skip
-    return Oracle(level, {name: calls[name] for name in LEVELS[level]}, ledger, None, model.classes)
+    return Oracle(level, {name: calls[name] for name in LEVELS[level].calls}, ledger, None, model.classes)
 
 
 def _copy(model: Victim) -> Victim:

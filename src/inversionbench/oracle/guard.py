@@ -27,9 +27,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from inversionbench.oracle.base import AccessDenied
+from inversionbench.core.errors import AccessDenied
 
 PACKAGE = Path(__file__).parents[1]
+ATTACKS = tuple(str(PACKAGE / engine) + os.sep for engine in ("gradients", "latent"))
 LIBRARIES = tuple({os.path.realpath(sysconfig.get_path(p)) for p in ("stdlib", "platstdlib", "purelib", "platlib")})
 KNOWN = (*(f"{folder}{os.sep}" for folder in (*LIBRARIES, str(PACKAGE))), "/proc/", "/sys/", "/dev/", "/etc/", "/usr/",
          "/lib")  # fmt: skip
@@ -126,5 +127,5 @@ def _by_attack(filename: str) -> bool:
     """Whether code of this file is an attack's: one of ours, or a file that is neither ours nor a library's."""
     path = os.path.realpath(filename)
     if path.startswith(str(PACKAGE) + os.sep):
-        return path.startswith(str(PACKAGE / "attacks") + os.sep)
+        return path.startswith(ATTACKS) or f"{os.sep}attacks{os.sep}" in path
     return not filename.startswith("<") and not path.startswith(LIBRARIES)

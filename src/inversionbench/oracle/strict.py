@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.errors import UserError
-from inversionbench.oracle.base import LEVELS, AccessDenied, BudgetExceeded, InputSpec, Ledger, Oracle, Row
+from inversionbench.core.errors import AccessDenied, BudgetExceeded, UserError
+from inversionbench.core.levels import LEVELS
+from inversionbench.oracle.base import InputSpec, Ledger, Oracle, Row
 
-BLACK_BOX = frozenset(level for level, calls in LEVELS.items() if calls <= {"labels", "scores", "logits"})
+BLACK_BOX = frozenset(level for level, at in LEVELS.items() if at.calls <= {"labels", "scores", "logits"})
 ERRORS: dict[str, type[Exception]] = {
     e.__name__: e for e in (AccessDenied, BudgetExceeded, UserError, ValueError, TypeError)
 }
@@ -74,7 +75,7 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
 
         return ask
 
-    calls = {call: question(call) for call in LEVELS[about["level"]]}
+    calls = {call: question(call) for call in LEVELS[about["level"]].calls}
     return Oracle(about["level"], calls, ledger, spec, about["classes"])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from inversionbench.defenses.base import NONE, Defense
+from inversionbench.core.defense import NONE, Defense
 from inversionbench.models import tabular
 from inversionbench.oracle.base import InputSpec, Oracle
 from inversionbench.oracle.classifier import classifier_oracle
@@ -36,7 +36,7 @@ def tabular_oracle(
     released: Mapping[str, Any], level: str, defense: Defense = NONE, seed: int = 0, twin: bool = False,
     budget: int | None = None,
 ) -> Oracle:
-    """The oracle of what `training.tabular.publish` released. twin: of the target trained on swapped values.
+    """The oracle of what `tracks.tabular.target.publish` released. twin: of the target trained on swapped values.
 
     seed: of the random numbers of a release. One query is one record.
     """

@@ -17,7 +17,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inversionbench.oracle.base import AccessDenied, Ledger, Oracle
+from inversionbench.core.errors import AccessDenied
+from inversionbench.oracle.base import Ledger, Oracle
 from inversionbench.training._batches import Batches
 
 

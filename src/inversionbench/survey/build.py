@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from inversionbench.errors import UserError
-from inversionbench.files import atomic_folder, write_text
+from inversionbench.core.errors import UserError
+from inversionbench.core.files import atomic_folder, write_text
 from inversionbench.survey import (
     changes,
     checks,
@@ -43,7 +43,7 @@ from inversionbench.survey.checks import Check
 from inversionbench.survey.figures import Picture
 
 if TYPE_CHECKING:
-    from inversionbench.params import Params
+    from inversionbench.plan.params import Params
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ def build(params: Params) -> list[str]:
     Shows the cells that the parameters ask for; records of others, left from earlier parameters, are not
     shown, and planned cells without a record are listed with the reason.
     """
-    from inversionbench import cells
-    from inversionbench.failures import Failures
-    from inversionbench.plan import Plan
+    from inversionbench.plan import cells
+    from inversionbench.plan.dag import Plan
+    from inversionbench.survey.failures import Failures
 
     planned = cells.planned(params)
     absent = {key: step.reason for key, step in sorted(Failures(Plan(params.raw)).absent.items())}

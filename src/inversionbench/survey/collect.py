@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from inversionbench import records, registry
-from inversionbench.errors import UserError
-from inversionbench.files import atomic
+from inversionbench.core import records, registry
+from inversionbench.core.errors import UserError
+from inversionbench.core.files import atomic
+from inversionbench.core.levels import LEVELS
 from inversionbench.survey import words
 
 CELL = ("key", "track", "scenario", "dataset", "model", "attack", "method", "attacker", "kind", "level", "aware",
@@ -95,9 +96,7 @@ def _final(record: Mapping[str, Any], metric: str) -> list[tuple[float, float]]:
 
 def axis(level: str) -> str:
     """What the budget of an attack at this level counts: answers asked for, or work done with a model at hand."""
-    if level.startswith("GR"):
-        return "gradient evaluations"
-    return "passes through the model" if level in ("WB", "WB-noBN", "FT-WB") else "queries"
+    return LEVELS[level].axis if level in LEVELS else "queries"
 
 
 def aware(record: Mapping[str, Any]) -> bool:

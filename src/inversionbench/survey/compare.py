@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from inversionbench import cells, params, records
-from inversionbench.errors import UserError
-from inversionbench.files import read_json
+from inversionbench.core import records
+from inversionbench.core.errors import UserError
+from inversionbench.core.files import read_json
+from inversionbench.plan import cells, params
 from inversionbench.survey import collect, words
 
 FILE = "records.json"

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from inversionbench import cells
-from inversionbench.files import read_json, visible, write_text
+from inversionbench.core.files import read_json, visible, write_text
+from inversionbench.plan import cells
 from inversionbench.survey import report, tables, words
 from inversionbench.survey.view import Cell, Table
 
 if TYPE_CHECKING:
-    from inversionbench.params import Params
+    from inversionbench.plan.params import Params
 
 COUNTS = ("queries", "passes", "gradient_evaluations", "prior_passes")
 MEASURED = ("seconds", "cpu_seconds", "peak_memory_mib", "threads")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from inversionbench import catalogue
+from inversionbench.core import catalogue
 from inversionbench.survey import price, verdicts, words
 from inversionbench.survey.checks import Check
 from inversionbench.survey.pool import Difference, Pooled, Row, difference, pool

@@ -25,10 +25,11 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from inversionbench import cells, params, records, registry
+from inversionbench.core import records, registry
+from inversionbench.core.errors import UserError
+from inversionbench.core.files import atomic_folder, read_json, visible, write_json, write_text
 from inversionbench.data.sources import ROOT_VARIABLE, data_root
-from inversionbench.errors import UserError
-from inversionbench.files import atomic_folder, read_json, visible, write_json, write_text
+from inversionbench.plan import cells, params
 from inversionbench.survey import calls, collect, compare, machine, report, words
 from inversionbench.survey.costs import KINDS
 

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogFormatter, NullFormatter, StrMethodFormatter, SymmetricalLogLocator
 
-from inversionbench.files import atomic
+from inversionbench.core.files import atomic
 from inversionbench.survey import words
 from inversionbench.survey.words import Quantity
 
@@ -206,7 +206,7 @@ def control_levels(rows: pd.DataFrame) -> dict[str, float]:
 
 def end(rows: pd.DataFrame, reach: str, direction: str) -> tuple[str, float] | None:
     """The control that leaks most among those that mark one end of the scale ("guess" or "ceiling")."""
-    levels = {name: v for name, v in control_levels(rows).items() if words.reach(name) == reach}
+    levels = {name: v for name, v in control_levels(rows).items() if words.baseline_kind(name) == reach}
     if not levels or not direction:
         return None
     return max(levels.items(), key=lambda item: item[1] if direction == "higher" else -item[1])

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from inversionbench.files import atomic
+from inversionbench.core.files import atomic
 
 ROWS = ("original", "reconstruction", "nearest")
 UNSTARTED = "unstarted"  # (k,), not 0 where a reconstruction never started and the image is a placeholder

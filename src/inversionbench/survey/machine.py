@@ -19,9 +19,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from inversionbench import cells, records, runner
-from inversionbench.files import write_json
-from inversionbench.params import Params
+from inversionbench.core import records
+from inversionbench.core.files import write_json
+from inversionbench.plan import cells
+from inversionbench.plan.code import attack_code
+from inversionbench.plan.params import Params
 
 FILE = "run.json"
 PROBLEMS = "problems.txt"  # in the survey's folder: cells that had to be equal and are not
@@ -47,7 +49,7 @@ def commit(root: Path) -> dict[str, Any]:
 
 def code(params: Params) -> dict[str, int]:
     """How many records there are, and how many of them this code would write."""
-    digests = {group.key: runner.attack_code(params, group) for group in cells.groups(params)}
+    digests = {group.key: attack_code(params, group) for group in cells.groups(params)}
     made = [(r["key"].rsplit("/", 2)[0], r["provenance"].get("code"))
             for r in records.load(records.find(params.folder / "cells"))]
     made = [(key, digest) for key, digest in made if key in digests]

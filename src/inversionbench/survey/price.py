@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from inversionbench.core.records import unpack
 from inversionbench.metrics._aggregate import wilson
-from inversionbench.records import unpack
 from inversionbench.survey import words
 
 RELATIVE = 0.95  # of the undefended accuracy: where rounds are counted to

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from inversionbench import catalogue, registry
+from inversionbench.core import catalogue, registry
 from inversionbench.survey import words
 
 DIFFERS, WARNED = "‡", "(!)"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inversionbench.files import read_json, visible
+from inversionbench.core.files import read_json, visible
 from inversionbench.survey import galleries, words
 from inversionbench.survey.figures import Picture, headline_rows, quantity
 from inversionbench.survey.maps import judged

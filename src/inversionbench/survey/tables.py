@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from inversionbench import catalogue
-from inversionbench.files import write_json, write_text
+from inversionbench.core import catalogue
+from inversionbench.core.files import write_json, write_text
 from inversionbench.survey import verdicts
 from inversionbench.survey.defended import PLACE, STRONGEST
 from inversionbench.survey.figures import end

@@ -16,8 +16,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inversionbench import catalogue, registry
-from inversionbench.defenses import base
+from inversionbench.core import catalogue, registry
+from inversionbench.core.defense import acted as moved
 from inversionbench.metrics._aggregate import LEVEL
 from inversionbench.survey.pool import Pooled, Row, difference, pool
 
@@ -38,13 +38,13 @@ def post_processing(defense: str) -> bool:
 
 
 def acted(defense: str, here: Sequence[Row], plain: Sequence[Row]) -> bool:
-    """False where the defended targets lack the effect that the class declares (`base.acted`); True where nothing is
-    declared or was measured."""
+    """False where the defended targets lack the effect that the class declares (`core.defense.acted`); True where
+    nothing is declared or was measured."""
     effect = _declared(defense).get("effect")
     name = effect[0] if effect else ""
     means = [_mean([r.get(f"utility_{name}", math.nan) for r in rows]) for rows in (here, plain)]
     own, before = ({} if math.isnan(mean) else {name: mean} for mean in means)
-    return base.acted(effect, own, before) is not False
+    return moved(effect, own, before) is not False
 
 
 def judge(lines: list[dict[str, Any]], plain: Sequence[Row], strongest: str) -> None:

@@ -1,7 +1,7 @@
 """How things are named, measured and written for people: one source for tables, figures and report.
 
-What a track reports (headline, directions, utility) is said by the track itself (`tracks/<id>.py`); the
-words and digits around it stand in `words.yaml` beside this file.
+What a track is called and reports (title, headline, directions, utility) is said by the track itself
+(`tracks/<id>/track.py`), levels by `core.levels`; the other words and digits stand in `words.yaml` beside this file.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from inversionbench import catalogue
-from inversionbench.errors import UserError
+from inversionbench.core import catalogue
+from inversionbench.core.errors import UserError
+from inversionbench.core.levels import LEVELS
+from inversionbench.tracks import get_track, track_names
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -34,6 +36,8 @@ class Track:
     utility: str = "accuracy"
     directions: Mapping[str, str] = field(default_factory=dict)
     nearest: str = "nearest"
+    order: int = 1000
+    controls: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,8 @@ def words() -> dict[str, Any]:
 
 
 def place(of: str) -> int:
-    """Where a track stands in the order of words.yaml; unknown ones last."""
-    order = list(words()["tracks"])
-    return order.index(of) if of in order else len(order)
+    """Where a track stands in tables; unknown ones last."""
+    return track(of).order
 
 
 def natural(name: str) -> list[tuple[str, int]]:
@@ -104,15 +107,14 @@ def natural(name: str) -> list[tuple[str, int]]:
 @cache
 def track(name: str) -> Track:
     """A track's own facts with our words; a record of a track that this version lacks still gets words."""
-    from inversionbench.tracks import get_track
-
-    said = words()["tracks"].get(name, {})
-    plain = Track(name, said.get("title", _plain(name)), said.get("about", ""), nearest=said.get("nearest", "nearest"))
     try:
         known = get_track(name)
-    except (UserError, ModuleNotFoundError):
-        return plain
-    return replace(plain, headline=known.headline, utility=known.utility, directions=dict(known.metrics))
+    except UserError:
+        return Track(name, _plain(name))
+    return Track(
+        name, known.title, " ".join(known.about.split()), known.headline, known.utility, dict(known.metrics),
+        known.nearest, known.order, known.controls,
+    )  # fmt: skip
 
 
 def metric(name: str, of: str = "", kind: str = "metrics") -> Quantity:
@@ -149,7 +151,9 @@ def headline(of: str, present: Collection[str]) -> str:
 
 def label(kind: str, name: str) -> str:
     """Label of a control, level, status or verdict."""
-    said = words()[kind].get(name)
+    if kind == "levels":
+        return LEVELS[name].label if name in LEVELS else _plain(name)
+    said = _said(kind, name)
     return said["label"] if isinstance(said, dict) else said or _plain(name)
 
 
@@ -166,13 +170,20 @@ def method(kind: str, entry: str, of: str = "") -> str:
 
 def note(kind: str, name: str) -> str:
     """One sentence about a control or status; empty where nothing is known."""
-    said = words()[kind].get(name)
+    said = _said(kind, name)
     return said.get("note", "") if isinstance(said, dict) else ""
 
 
-def reach(control: str) -> str:
+def _said(kind: str, name: str) -> Any:
+    """What words.yaml, or of a control a track, says of a name."""
+    if kind == "controls" and name not in words()["controls"]:
+        return next((found[name] for t in track_names() if name in (found := get_track(t).controls)), None)
+    return words()[kind].get(name)
+
+
+def baseline_kind(control: str) -> str:
     """Which end of the scale a control marks: "guess", "ceiling", or "" for neither."""
-    said = words()["controls"].get(control)
+    said = _said("controls", control)
     return said.get("reach", "") if isinstance(said, dict) else ""
 
 

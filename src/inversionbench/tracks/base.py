@@ -1,7 +1,8 @@
 """What a track must provide, and how the seven tracks map on it.
 
-A track is one module `tracks/<id>.py` with one class. Everything that runs jobs (workflow, command line)
-knows only this interface; everything that is specific to a kind of leak stands behind it.
+A track is one folder `tracks/<id>/` whose `track.py` has one class derived from `Track` with `id = "<id>"`; its
+attacks are the files of `tracks/<id>/attacks/`. It is found by looking. Everything that runs jobs (workflow, command
+line) knows only this interface; everything that is specific to a kind of leak stands behind it.
 
 | track | target | oracle level | truth | evaluator | reconstruction |
 | --- | --- | --- | --- | --- | --- |
@@ -19,96 +20,36 @@ step is given `released` only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from inversionbench.attacks.base import Attack, Knowledge, Reconstruction
+    from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+    from inversionbench.core.defense import Defense
+    from inversionbench.core.levels import Level
+    from inversionbench.core.registry import Method
+    from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
     from inversionbench.data.base import Dataset, Part
-    from inversionbench.defenses.base import Defense
     from inversionbench.oracle.base import Oracle
-    from inversionbench.registry import Method
-
-Progress = Callable[..., Any]  # tqdm's signature: progress(iterable, desc=..., total=...)
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What is attacked, read from `scenarios:` in params.yaml.
-
-    model: {"name": ..., options}. training: recipe of the target. protocol: what the track's observation
-    needs (batch size, local steps, labels known, attacked classes, sensitive column, ...). subjects: how many
-    victims a cell attacks (client batches, classes, records). judges: name of the entry of `evaluators:`. metrics:
-    further ones of the track's `optional` metrics, which cost more or need files.
-    """
-
-    name: str
-    track: str
-    dataset: str
-    model: Mapping[str, Any]
-    training: Mapping[str, Any] = field(default_factory=dict)
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    subjects: int = 8
-    seeds: tuple[int, ...] = (0,)
-    target_seeds: int = 1
-    judges: str | None = None
-    metrics: tuple[str, ...] = ()
-
-
-@dataclass
-class Target:
-    """What training one target leaves behind; both dictionaries are saved by `torch.save` as plain tensors,
-    numbers, strings and containers (loaded with `weights_only=True`).
-
-    released: what the world may see (weights, observed updates, public statistics).
-    truth: what only the evaluation may see (indices of attacked samples, labels, sensitive values).
-    utility: what training it showed of the price of the defense (bytes, ...), by name, and what `Track.price` did.
-    trials: those of `Track.price`, as they stand in records.
-    seconds: processor seconds by name (client, server, ...): kept among the timings, never in a record.
-    """
-
-    released: dict[str, Any]
-    truth: dict[str, Any]
-    utility: dict[str, float]
-    seconds: dict[str, float] = field(default_factory=dict)
-    trials: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class Evaluation:
-    """What the evaluation of one cell says.
-
-    metrics: name -> values per subject, float (n,); NaN never: a metric that could not be computed is in
-    `unavailable` with its reason. groups: (n,) the target (class, client, record) of each value, for intervals.
-    controls: control name -> metric name -> values. curves: metric name -> [(budget, values)].
-    facts: further numbers and strings for the record.
-    gallery: triples for the report, each float (k, c, h, w) in [0, 1]: original, reconstruction, nearest.
-    """
-
-    metrics: dict[str, np.ndarray]
-    groups: np.ndarray
-    controls: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    curves: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    gallery: dict[str, torch.Tensor] = field(default_factory=dict)
-
 
 class Track:
     """Base of the tracks; every method gets all it needs as arguments and keeps no state."""
 
     id: ClassVar[str]
+    order: ClassVar[int] = 100  # among tracks, in tables
+    title: ClassVar[str]
+    about: ClassVar[str] = ""  # what is attacked, by whom, what for; in one to three sentences
+    nearest: ClassVar[str] = "nearest"  # what galleries show beside a reconstruction
+    levels: ClassVar[Mapping[str, Level]] = {}  # access levels that no other track has
+    # controls that no other track has: name -> {"label", "note", "reach": "guess", "ceiling" or neither}
+    controls: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     headline: ClassVar[str]  # the metric that the table sorts by
     metrics: ClassVar[Mapping[str, str]]  # metric -> "higher" or "lower" means more leakage
     optional: ClassVar[tuple[str, ...]] = ()  # metrics that a scenario must ask for
     utility: ClassVar[str] = "accuracy"
-    on_device: ClassVar[bool] = False  # whether attacks compute on the device of `training.device`
+    on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`
 
     def check(self, scenario: Scenario) -> None:
         """Raise `UserError` where model, training or protocol hold something this track does not know.

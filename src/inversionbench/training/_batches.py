@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inversionbench.errors import UserError, suggest
+from inversionbench.core.errors import UserError, suggest
 from inversionbench.training._protocol import Protocol, read_protocol
 
 SETTINGS = ("batch_size", "labels", "sends", "epochs", "local_batch", "local_rate")

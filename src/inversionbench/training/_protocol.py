@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from inversionbench.errors import UserError, suggest
+from inversionbench.core.errors import UserError, suggest
 
 CHOICES = {
     "ask": ("images", "labels"),

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from inversionbench.defenses._exchange import Exchange, Round
-from inversionbench.defenses.base import Client, Defense, Step
+from inversionbench.core.defense import Client, Defense, Step
+from inversionbench.core.exchange import Exchange, Round
 from inversionbench.models.base import trace
 from inversionbench.models.federated import Victim
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inversionbench.errors import UserError, suggest
+from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.recipe import check_recipe
 from inversionbench.models.names import check_model
-from inversionbench.training.recipe import check_recipe
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "first": {

@@ -19,17 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import Defense, Step
+from inversionbench.core.defense import Defense, Step
+from inversionbench.core.device import device
+from inversionbench.core.recipe import Recipe
+from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.metrics.attack_accuracy import hits
 from inversionbench.models.base import trace
 from inversionbench.models.classifiers import build, load
-from inversionbench.training.device import device
 from inversionbench.training.evaluator_options import check_options
-from inversionbench.training.loop import Recipe, as_float, draw_seed, fit, spawn
+from inversionbench.training.loop import as_float, fit
 
 if TYPE_CHECKING:
+    from inversionbench.core.scenario import Progress
     from inversionbench.data.base import Dataset
-    from inversionbench.tracks.base import Progress
 
 
 def train_evaluators(

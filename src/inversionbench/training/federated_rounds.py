@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from inversionbench.defenses._exchange import Round
-from inversionbench.defenses.base import Client, Defense
+from inversionbench.core.defense import Client, Defense
+from inversionbench.core.exchange import Round
+from inversionbench.core.records import pack
 from inversionbench.models.base import channels_last
 from inversionbench.models.federated import Victim
-from inversionbench.records import pack
 from inversionbench.training._federation import Federation, read_federation
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.client import Update, local_update
 
 if TYPE_CHECKING:
+    from inversionbench.core.scenario import Progress, Scenario
     from inversionbench.data.base import Dataset
-    from inversionbench.tracks.base import Progress, Scenario
 
 DROP_AT, DROP = 0.6, 0.2  # the rate drops to a fifth after 60 % of the rounds
 LOOKS = 30  # measurements of the accuracy, equally far apart

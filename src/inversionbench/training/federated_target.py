@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from inversionbench.defenses._exchange import Exchange, Round
-from inversionbench.defenses.base import Client, Defense
-from inversionbench.errors import UserError
+from inversionbench.core.defense import Client, Defense
+from inversionbench.core.errors import UserError
+from inversionbench.core.exchange import Exchange, Round
+from inversionbench.core.scenario import Progress, Scenario, Target
 from inversionbench.models.federated import Victim, build
-from inversionbench.tracks.base import Progress, Scenario, Target
 from inversionbench.training._federation import read_federation
 from inversionbench.training._protocol import Protocol, read_protocol
 from inversionbench.training.client import Sent, Update, exchange, send

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inversionbench.defenses.base import NONE, Client, Defense
+from inversionbench.core.defense import NONE, Client, Defense
+from inversionbench.core.recipe import Recipe
+from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.models.base import channels_last
-from inversionbench.training.loop import draw_seed, spawn, train_epochs
-from inversionbench.training.recipe import Recipe
+from inversionbench.training.loop import train_epochs
 
 
 def fit_rounds(

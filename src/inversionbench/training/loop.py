@@ -28,11 +28,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import NONE, Defense, Step
+from inversionbench.core.defense import NONE, Defense, Step
+from inversionbench.core.recipe import Recipe
+from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.metrics.ece import calibration_error
 from inversionbench.metrics.nll import FLOOR
 from inversionbench.models.base import channels_last, trace
-from inversionbench.training.recipe import Recipe
 
 __all__ = ["Recipe", "augment", "evaluate_classifier", "fit", "train_epochs"]
 
@@ -221,12 +222,3 @@ def evaluate_classifier(
 def as_float(x: Tensor) -> Tensor:
     """uint8 images as floats in [0, 1]; anything else as it is."""
     return x.float() / 255 if x.dtype == torch.uint8 else x
-
-
-def draw_seed(rng: torch.Generator) -> int:
-    return int(torch.randint(2**62, (1,), generator=rng))
-
-
-def spawn(rng: torch.Generator) -> torch.Generator:
-    """A new generator, seeded by the next draw of `rng`."""
-    return torch.Generator().manual_seed(draw_seed(rng))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inversionbench.attacks.federated._objectives import Matching
-from inversionbench.attacks.federated._simulate import simulator
+from inversionbench.gradients.objectives import Matching
+from inversionbench.gradients.simulate import simulator
 from inversionbench.models.federated import Victim
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.client import Sent

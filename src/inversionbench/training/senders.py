@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import Client, Defense
+from inversionbench.core.defense import Client, Defense
 from inversionbench.training._batches import Batches
 from inversionbench.training._protocol import Protocol
 from inversionbench.training.client import Sent, Update, local_update, observe

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inversionbench.defenses.base import Client, Defense
-from inversionbench.errors import UserError
+from inversionbench.core.defense import Client, Defense
+from inversionbench.core.errors import UserError
 from inversionbench.models import tabular
 from inversionbench.models.rows import RowNet, read_schema
 from inversionbench.training._batches import Batches, read_batches
@@ -25,8 +25,8 @@ from inversionbench.training.client import observe
 from inversionbench.training.senders import attacked_round, price, send, stream
 
 if TYPE_CHECKING:
+    from inversionbench.core.scenario import Progress, Scenario
     from inversionbench.data.base import Dataset
-    from inversionbench.tracks.base import Progress, Scenario
 
 OWN = ("ask",)  # settings of the protocol that are the track's
 TRUTH = 1e-4  # cosine distance that float32 leaves at the true rows; a wrong simulation gives 1e-2 and more
@@ -40,7 +40,7 @@ def publish_rows(
     scenario: Scenario, data: Dataset, defense: Defense, seed: int, progress: Progress | None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
     """What is released, what is true, and the price of the defense."""
-    from inversionbench.evaluation.tabular_rows import self_check
+    from inversionbench.tracks.tabular.evaluate_rows import self_check
 
     batches, settings = batches_of(scenario), read_rounds(scenario.training, "training")
     schema = read_schema(data.meta, data.public.x)

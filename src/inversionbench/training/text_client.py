@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from inversionbench.defenses.base import Defense
-from inversionbench.errors import UserError
+from inversionbench.core.defense import Defense
+from inversionbench.core.errors import UserError
+from inversionbench.core.recipe import Recipe
+from inversionbench.core.seeds import draw_seed
 from inversionbench.models import text
 from inversionbench.models._text_names import options_of
 from inversionbench.models.text import PAD, Decoder, Tokenizer
 from inversionbench.training._batches import Batches, read_batches
-from inversionbench.training.loop import draw_seed, fit
-from inversionbench.training.recipe import Recipe
+from inversionbench.training.loop import fit
 from inversionbench.training.senders import attacked_round, price, stream
 
 if TYPE_CHECKING:
+    from inversionbench.core.scenario import Progress, Scenario
     from inversionbench.data.base import Dataset, Part
-    from inversionbench.tracks.base import Progress, Scenario
 
 OWN = ("precision", "trained")  # settings of the protocol that are the track's
 LEFT = ("labels",)

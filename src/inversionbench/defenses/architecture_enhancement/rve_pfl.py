@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Defense, Step
+from inversionbench.core.defense import Defense, Step
 
 if TYPE_CHECKING:
     import torch

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Defense
-from inversionbench.errors import UserError
+from inversionbench.core.defense import Defense
+from inversionbench.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -28,8 +28,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses._exchange import Exchange, Round, Update, of_others
-from inversionbench.defenses.base import Defense
+from inversionbench.core.defense import Defense
+from inversionbench.core.exchange import Exchange, Round, Update, of_others
 
 if TYPE_CHECKING:
     import numpy as np

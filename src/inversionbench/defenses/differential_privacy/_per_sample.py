@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inversionbench.errors import UserError
+from inversionbench.core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Defense, Step
+from inversionbench.core.defense import Defense, Step
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Client, Defense
+from inversionbench.core.defense import Client, Defense
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from inversionbench.defenses.base import Defense
+from inversionbench.core.defense import Defense
 
 if TYPE_CHECKING:
     import torch

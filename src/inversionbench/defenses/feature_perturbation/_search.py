@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inversionbench.attacks.federated._matching import Settings, invert
-from inversionbench.attacks.federated._problem import Problem
+from inversionbench.gradients.matching import Settings, invert
+from inversionbench.gradients.problem import Problem
 from inversionbench.models.federated import Victim
 from inversionbench.training._protocol import Protocol
 
@@ -47,6 +47,6 @@ def attack_errors(net: Victim, x: Tensor, sent: Tensor, y: Tensor, steps: int, r
         loss = F.cross_entropy(net(image[None]), label[None])
         rows.append(torch.autograd.grad(loss, list(net.parameters())))
     update = {n: torch.stack(parts) for n, parts in zip(names, zip(*rows))}
-    settings = Settings(steps, 0.1, 0.01, 1, True, True, "randn", "cosine", "plain", "drops", "auto")
+    settings = Settings(steps, 0.1, 0.01, 1, True, True, "randn", "cosine", "drops", "auto")
     found = invert(Problem(net, Protocol(), update), y[:, None], settings, rng)
     return (found.data[:, 0] - x).square().mean(dim=(1, 2, 3))

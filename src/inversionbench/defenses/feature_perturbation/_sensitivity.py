@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from inversionbench.defenses.base import Client
+from inversionbench.core.defense import Client
 from inversionbench.models.federated import Victim
 
 Features = Callable[[Tensor], Tensor]

@@ -33,7 +33,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Defense
+from inversionbench.core.defense import Defense
 
 if TYPE_CHECKING:
     import torch
@@ -130,7 +130,7 @@ def transform(x: Tensor, policy: list[int], rng: torch.Generator) -> Tensor:
     """One policy on a batch (n, c, h, w), directions drawn once for the batch."""
     import torch
 
-    from inversionbench.defenses.feature_perturbation._operations import ENHANCEMENTS, apply, signed
+    from inversionbench.models.operations import ENHANCEMENTS, apply, signed
 
     pairs = library()
     for index in policy:

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Step
+from inversionbench.core.defense import Step
 from inversionbench.defenses.feature_perturbation._local import LocalDefense
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Defense
+from inversionbench.core.defense import Defense
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ class ImageAugmentation(Defense):
         """One operation on every image, in random directions."""
         import torch
 
-        from inversionbench.defenses.feature_perturbation._operations import apply, signed
+        from inversionbench.models.operations import apply, signed
 
         one = apply(x, name, amount(name, self.strength))
         if not signed(name):

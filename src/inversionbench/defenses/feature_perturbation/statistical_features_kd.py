@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Defense, Step
+from inversionbench.core.defense import Defense, Step
 
 if TYPE_CHECKING:
     import torch

@@ -28,8 +28,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses._path import Payload, Received, Residual, Stage, UpdatePath
-from inversionbench.defenses.base import Client, Defense
+from inversionbench.core.defense import Client, Defense
+from inversionbench.core.update_path import Payload, Received, Residual, Stage, UpdatePath
 
 if TYPE_CHECKING:
     from torch import Tensor

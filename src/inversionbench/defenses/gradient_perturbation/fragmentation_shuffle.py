@@ -27,9 +27,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses._exchange import Exchange, Round, Update, dense_size
-from inversionbench.defenses.base import Defense
-from inversionbench.errors import UserError
+from inversionbench.core.defense import Defense
+from inversionbench.core.errors import UserError
+from inversionbench.core.exchange import Exchange, Round, Update, dense_size
 
 if TYPE_CHECKING:
     import numpy as np

@@ -26,7 +26,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Client, Defense
+from inversionbench.core.defense import Client, Defense
 
 if TYPE_CHECKING:
     import torch

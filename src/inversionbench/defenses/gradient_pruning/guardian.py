@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses.base import Client, Defense
+from inversionbench.core.defense import Client, Defense
 
 if TYPE_CHECKING:
     import torch

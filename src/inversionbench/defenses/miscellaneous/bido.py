@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import Defense
+from inversionbench.core.defense import Defense
 
 if TYPE_CHECKING:
-    from inversionbench.defenses.base import Step
+    from inversionbench.core.defense import Step
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inversionbench.defenses.base import Defense
+from inversionbench.core.defense import Defense
 from inversionbench.defenses.miscellaneous.negative_label_smoothing import smoothed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from inversionbench.defenses.base import Step
+    from inversionbench.core.defense import Step
 
 
 @dataclass(frozen=True)

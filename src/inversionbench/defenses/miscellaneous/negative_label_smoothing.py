@@ -32,12 +32,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.nn import functional as F
 
-from inversionbench.defenses.base import Defense
+from inversionbench.core.defense import Defense
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from inversionbench.defenses.base import Step
+    from inversionbench.core.defense import Step
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.defenses._path import Received, UpdatePath, check_chain
-from inversionbench.defenses.base import Client, Defense, Step
+from inversionbench.core.defense import Client, Defense, Step
+from inversionbench.core.update_path import Received, UpdatePath, check_chain
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from inversionbench.core.exchange import Exchange, Round
     from inversionbench.data.base import Dataset
-    from inversionbench.defenses._exchange import Exchange, Round
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Chain(Defense):
     @cached_property
     def parts(self) -> tuple[Defense, ...]:
         """The defenses, none of them at strength 0."""
-        from inversionbench import registry
+        from inversionbench.core import registry
 
         out = []
         for stage in self.stages if self.strength else ():

@@ -1,0 +1,14 @@
+"""Generators that are seeded by others, so that every draw hangs on the seed of its cell."""
+
+from __future__ import annotations
+
+import torch
+
+
+def draw_seed(rng: torch.Generator) -> int:
+    return int(torch.randint(2**62, (1,), generator=rng))
+
+
+def spawn(rng: torch.Generator) -> torch.Generator:
+    """A new generator, seeded by the next draw of `rng`."""
+    return torch.Generator().manual_seed(draw_seed(rng))

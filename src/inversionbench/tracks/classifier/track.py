@@ -1,0 +1,231 @@
+"""The classifier track: what does a trained classifier give away of the classes it was trained on?
+
+Target: a classifier of private classes (people). The attacker sees it white-box, by scores or by labels, has
+public images of other people, and wants an image of each attacked class. Two evaluators judge.
+
+Scenario: `model` {"name": one of models/names.py, options}; `training` a recipe (`core.recipe`);
+`subjects` the attacked classes, the first ones; `protocol`: `budget` (most queries of one attack, over all
+classes), `top_k` and `decimals` (what the service gives away of its scores), `hints` and `hint_labels` (damaged private
+photographs of each attacked class, see `_hints`), `siblings` (further models of the same classes that the
+owner trains with the same defense and releases too, as a list of models, and with `halves` 1 each on one half
+of the private images by turns); `judges` is required. Attacks that need one of these, or a federated target
+(`training.clients`), say so in their class attribute `needs`, and run only where it is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.recipe import Recipe, check_recipe
+from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
+from inversionbench.models.names import check_model
+from inversionbench.tracks.base import Track
+from inversionbench.tracks.classifier.hints import damage
+from inversionbench.training.evaluator_options import check_options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+    from inversionbench.core.defense import Defense
+    from inversionbench.core.registry import Method
+    from inversionbench.data.base import Dataset, Part
+    from inversionbench.oracle.base import Oracle
+    from inversionbench.training.evaluators import Judges
+
+PROTOCOL = ("budget", "decimals", "halves", "hint_labels", "hints", "siblings", "top_k")
+SERVICE = ("budget", "decimals", "top_k")  # what the oracle is built with
+
+
+class Classifier(Track):
+    id: ClassVar[str] = "classifier"
+    order = 2
+    title = "Classifiers"
+    about = """A classifier of private people or classes is published, or answers queries. The attacker looks for images
+        of a chosen class, with a generator trained on public data of other people. Two independent evaluators
+        judge the result; the target's own opinion is shown beside them and proves nothing."""
+    nearest = "nearest private"
+    on_device: ClassVar[bool] = True
+    headline: ClassVar[str] = "agreement"
+    metrics: ClassVar[Mapping[str, str]] = {
+        "agreement": "higher",
+        "top1": "higher",
+        "second": "higher",
+        "top5": "higher",
+        "knn_distance": "lower",
+        "feature_distance": "lower",
+        "attribute_recovery": "higher",
+        "target_top1": "higher",
+        "label_recovery": "higher",
+        "hole_psnr": "higher",
+    }
+
+    def check(self, scenario: Scenario) -> None:
+        check_model(scenario.model, "model")
+        check_recipe(scenario.training, "training")
+        for name, value in scenario.protocol.items():
+            if name not in PROTOCOL:
+                raise UserError(f"protocol: unknown '{name}': {suggest(name, PROTOCOL)}")
+            if name == "siblings":
+                _check_siblings(value)
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < (name != "decimals"):
+                raise UserError(f"protocol.{name}: expected a positive whole number, got {value!r}")
+        if not scenario.judges:
+            raise UserError("judges: the classifier track needs an entry of `evaluators:` that judges it")
+
+    def accepts(self, scenario: Scenario, attack: Method) -> bool:
+        needs = attack.attributes.get("needs")
+        return not needs or bool({**scenario.training, **scenario.protocol}.get(needs))
+
+    def train_target(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> Target:
+        import numpy as np
+        import torch
+
+        from inversionbench.core.device import device
+        from inversionbench.models.classifiers import build
+        from inversionbench.training.effects import effects
+        from inversionbench.training.evaluators import plain_state
+        from inversionbench.training.global_model import fit_rounds
+        from inversionbench.training.loop import evaluate_classifier, fit
+
+        x = torch.from_numpy(np.array(data.private.x)).to(device())
+        y = data.private.labels().to(x.device)
+        recipe = Recipe(**scenario.training)
+
+        def train(model: Mapping[str, Any], rows: Any, seed: int, name: str) -> nn.Module:
+            return (fit_rounds if recipe.clients else fit)(
+                lambda: build(model, data.shape, data.classes), x[rows], y[rows], data.classes, recipe, defense,
+                torch.Generator().manual_seed(seed), progress, name,
+            )
+
+        net = train(scenario.model, slice(None), seed, "target")
+        hints, truth = damage(data, min(scenario.subjects, data.classes), scenario.protocol, seed)
+        released = {
+            "model": dict(scenario.model), "shape": list(data.shape), "classes": data.classes,
+            "defense": _plain(defense), "state": plain_state(net), **hints,
+        }
+        halves = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).tensor_split(2)
+        for i, model in enumerate(scenario.protocol.get("siblings", ())):
+            rows = halves[i % 2] if scenario.protocol.get("halves") else slice(None)
+            state = plain_state(train(model, rows, seed + i + 1, f"sibling {i + 1}"))
+            released.setdefault("siblings", []).append({"model": dict(model), "state": state})
+        utility = {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]}
+        return Target(released, truth, utility | effects(net, x, y, data.classes, seed))
+
+    def oracle(
+        self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
+    ) -> Oracle:
+        import torch
+
+        from inversionbench.oracle.base import InputSpec
+        from inversionbench.oracle.classifier import classifier_oracle
+
+        rng = torch.Generator().manual_seed(seed)
+        spec = InputSpec(tuple(released["shape"]))
+        net, classes = network(released), released["classes"]
+        siblings = [network({**released, **sibling}) for sibling in released.get("siblings", ())]
+        service = {name: value for name, value in scenario.protocol.items() if name in SERVICE}
+        return classifier_oracle(net, level, spec, classes, defense, rng, siblings=siblings, **service)
+
+    def knowledge(
+        self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
+    ) -> Knowledge:
+        import torch
+
+        from inversionbench.core.attack import Knowledge
+
+        targets = torch.arange(min(scenario.subjects, released["classes"]))
+        granted = {"public": public, "targets": targets, "shape": tuple(released["shape"])}
+        granted |= {name: released[name] for name in ("hints", "hint_mask", "hint_labels") if name in released}
+        if "siblings" in released:
+            granted["models"] = 1 + len(released["siblings"])
+        return Knowledge(**granted, **({} if prior is None else {"prior": prior}))
+
+    def utility_of(
+        self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int
+    ) -> dict[str, Any]:
+        import torch
+
+        from inversionbench.training.loop import evaluate_classifier
+
+        net = network(target.released)
+        where = next(net.parameters()).device
+        rng = torch.Generator().manual_seed(seed)
+        release = (lambda logits: defense.release(logits, rng)) if "release" in defense.hooks else None
+        x, y = data.heldout.images().to(where), data.heldout.labels().to(where)
+        return {**target.utility, **evaluate_classifier(net, x, y, release, defense.keeps_labels)}
+
+    def evaluate(
+        self, scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset,
+        evaluator: Judges, seed: int,
+    ) -> Evaluation:
+        from inversionbench.tracks.classifier.evaluate import evaluate
+
+        of = f"{scenario.name} {_under(target.released['defense'])}"
+        return evaluate(reconstruction, network(target.released), data, evaluator, seed, target.truth, of)
+
+    def load_evaluator(self, state: dict[str, Any]) -> Judges:
+        from inversionbench.training.evaluators import Judges
+
+        return Judges(state)
+
+    def check_evaluator(self, options: Mapping[str, Any]) -> None:
+        check_options(options)
+
+    def train_evaluator(
+        self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
+    ) -> dict[str, Any]:
+        from inversionbench.training.evaluators import train_evaluators
+
+        return train_evaluators(options, data, seed, progress)
+
+
+def _check_siblings(models: Any) -> None:
+    if not isinstance(models, list) or not all(isinstance(model, Mapping) for model in models):
+        raise UserError(f"protocol.siblings: expected a list of models such as [{{name: cnn}}], got {models!r}")
+    for i, model in enumerate(models):
+        check_model(model, f"protocol.siblings[{i}]")
+
+
+def network(released: Mapping[str, Any]) -> nn.Module:
+    """The trained target, frozen; a defense that changed the architecture builds it again."""
+    import torch
+
+    from inversionbench.core.device import device
+    from inversionbench.models.classifiers import build, freeze
+
+    def factory() -> nn.Module:
+        return build(released["model"], tuple(released["shape"]), released["classes"])
+
+    with torch.random.fork_rng(devices=[]):
+        net = _defense(released["defense"]).build_model(factory)
+    net.load_state_dict(released["state"])
+    return freeze(net).to(device())
+
+
+def _under(plain: Mapping[str, Any]) -> str:
+    """How a target was trained, in words."""
+    return "without defense" if plain["id"] == "none" else f"under {plain['id']} {plain['params']['strength']:g}"
+
+
+def _plain(defense: Defense) -> dict[str, Any]:
+    """A defense as plain values; sequences as lists."""
+    from dataclasses import asdict
+
+    params = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(defense).items()}
+    return {"id": defense.id, "params": params}
+
+
+def _defense(plain: Mapping[str, Any]) -> Defense:
+    from inversionbench.core import registry
+    from inversionbench.core.defense import NONE
+
+    if plain["id"] == "none":
+        return NONE
+    params = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["params"].items()}
+    return registry.get("defense", plain["id"])(**params)

@@ -1,0 +1,137 @@
+"""The federated track: what a client's update gives away about its batch.
+
+target: the global model and the updates of `subjects` client batches of one round. oracle level GR. truth:
+the batches. Reconstructions are compared pixel by pixel; a scenario of images that names `judges`, an entry of
+`evaluators:` (options: see `training.perceptual`), also gets a perceptual distance by them, `lpips_like[entry]`.
+
+scenario.model      a network of `models.federated` with its options
+scenario.training   the federation: see `training._federation.Federation` (rounds before the attacked one, 0 =
+                    untrained; rounds by which utility is measured, 0 = not measured)
+scenario.protocol   see `training._protocol.Protocol` (gradient or weight difference, batch, labels, batch norm)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
+from inversionbench.models._federated_names import check_victim
+from inversionbench.tracks.base import Track
+from inversionbench.training._federation import read_federation
+from inversionbench.training._protocol import read_protocol
+
+if TYPE_CHECKING:
+    from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+    from inversionbench.core.defense import Defense
+    from inversionbench.core.registry import Method
+    from inversionbench.data.base import Dataset, Part
+    from inversionbench.oracle.base import Oracle
+
+
+class Federated(Track):
+    """Gradient and update inversion in federated learning."""
+
+    id = "federated"
+    order = 1
+    title = "Federated learning"
+    about = """A client trains on a small batch and sends its update. The attacker is the honest but curious server: it
+        sees the update and the global model, and tries to rebuild the batch."""
+    nearest = "nearest public"
+    headline = "psnr"
+    metrics = {
+        "psnr": "higher",
+        "ssim": "higher",
+        "mse": "lower",
+        "lpips": "lower",
+        "lpips_like": "lower",
+        "label_recovery": "higher",
+        "success_20": "higher",
+        "success_30": "higher",
+        "fsim": "higher",
+        "iip": "higher",
+        "rdlv": "higher",
+        "avd": "lower",
+        "dssim": "higher",
+        "labels_exact": "higher",
+        "classes_found": "higher",
+    }
+    optional = ("fsim", "lpips")
+    utility = "accuracy"
+    on_device = True
+
+    def check(self, scenario: Scenario) -> None:
+        where = f"scenarios.{scenario.name}"
+        check_victim(scenario.model, f"{where}.model")
+        read_protocol(scenario.protocol, f"{where}.protocol")
+        read_federation(scenario.training, f"{where}.training")
+
+    def accepts(self, scenario: Scenario, attack: Method) -> bool:
+        return attack.attributes.get("asks", "images") == scenario.protocol.get("ask", "images")
+
+    def train_target(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> Target:
+        from inversionbench.training.federated_target import make_target
+
+        return make_target(scenario, defense, data, seed, progress)
+
+    def price(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        from inversionbench.training.federated_rounds import price
+
+        return price(scenario, defense, data, seed, progress)
+
+    def oracle(
+        self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
+    ) -> Oracle:
+        from inversionbench.oracle.federated import gr_oracle
+        from inversionbench.training.federated_target import global_model
+
+        protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
+        model = global_model(scenario, defense, released)
+        earlier = released.get("earlier", ())
+        return gr_oracle(model, released["updates"], protocol, released["statistics"], None, earlier, level)
+
+    def knowledge(
+        self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
+    ) -> Knowledge:
+        from inversionbench.core.attack import Knowledge
+
+        granted: dict[str, Any] = {"public": public, "defense": released["defense"]}
+        granted |= dict(zip(("channels", "height", "width"), meta["shape"]))
+        granted["mean_image"] = public.images().mean(0)
+        if "labels" in released:
+            granted["labels"] = released["labels"]
+        if prior is not None:
+            granted["prior"] = prior
+        return Knowledge(**granted)
+
+    def evaluate(
+        self,
+        scenario: Scenario,
+        reconstruction: Reconstruction,
+        target: Target,
+        data: Dataset,
+        evaluator: dict[str, Any],
+        seed: int,
+    ) -> Evaluation:
+        from inversionbench.tracks.federated.evaluate import evaluate, evaluate_labels
+
+        if scenario.protocol.get("ask", "images") == "labels":
+            return evaluate_labels(scenario, reconstruction, target, data, seed)
+        return evaluate(scenario, reconstruction, target, data, seed, evaluator)
+
+    def check_evaluator(self, options: Mapping[str, Any]) -> None:
+        from inversionbench.training.perceptual import check_perceptual
+
+        check_perceptual(options)
+
+    def train_evaluator(
+        self, options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress
+    ) -> dict[str, Any]:
+        from inversionbench.training.evaluators import train_evaluators
+        from inversionbench.training.perceptual import check_perceptual
+
+        return train_evaluators(check_perceptual(options), data, seed, progress)

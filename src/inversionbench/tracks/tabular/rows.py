@@ -1,0 +1,75 @@
+"""The tabular track's second question: the rows of a federated client's batch, from its update (level GR).
+
+scenario.model     {name: mlp, hidden: [100, 100]}: linear layers with ReLU, PyTorch's initial weights
+scenario.training  the federation around the attacked round, see `training._rounds.Rounds` (rounds: 0 is untrained)
+scenario.protocol  {ask: rows, batch_size: a number or a list, labels: known | hidden, sends: gradient | delta,
+                   epochs, local_batch, local_rate}; see `training._batches`
+scenario.subjects  attacked clients of each batch size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from inversionbench.core.errors import UserError
+from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
+from inversionbench.models._tabular_names import check_model
+from inversionbench.training._batches import read_batches
+from inversionbench.training._rounds import read_rounds
+
+if TYPE_CHECKING:
+    from inversionbench.core.attack import Knowledge, Reconstruction
+    from inversionbench.core.defense import Defense
+    from inversionbench.data.base import Dataset, Part
+    from inversionbench.oracle.base import Oracle
+
+METRICS = {
+    "tabular_recovery": "higher", "categorical": "higher", "numeric": "higher", "whole_rows": "higher",
+    "label_recovery": "higher",
+}  # fmt: skip
+
+
+def check(scenario: Scenario) -> None:
+    """Raise `UserError` for what clients that train on rows do not know."""
+    check_model(scenario.model)
+    if scenario.model["name"] != "mlp":
+        raise UserError(f"model.name: rows are recovered from updates of an 'mlp', not of '{scenario.model['name']}'")
+    read_batches(scenario.protocol, scenario.subjects, "protocol", ("ask",))
+    read_rounds(scenario.training, "training")
+
+
+def train_target(scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress) -> Target:
+    from inversionbench.training.tabular_client import publish_rows
+
+    return Target(*publish_rows(scenario, data, defense, seed, progress))
+
+
+def oracle(scenario: Scenario, released: dict[str, Any], defense: Defense) -> Oracle:
+    from inversionbench.oracle.updates import update_oracle
+    from inversionbench.training.tabular_client import batches_of, load_net
+
+    model = load_net(scenario, released, defense)
+    return update_oracle(model, released["updates"], batches_of(scenario), released["classes"])
+
+
+def knowledge(released: dict[str, Any], public: Part, meta: Mapping[str, Any]) -> Knowledge:
+    """The schema with the server's standardisation, the labels where the scenario gives them, the defense."""
+    from inversionbench.core.attack import Knowledge
+    from inversionbench.models.rows import read_schema
+
+    labels = {"labels": released["labels"]} if "labels" in released else {}
+    return Knowledge(schema=read_schema(meta, public.x), public=public, defense=released["defense"], **labels)
+
+
+def evaluate(
+    scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset, seed: int
+) -> Evaluation:
+    from inversionbench.models.rows import read_schema
+    from inversionbench.tracks.tabular.evaluate_rows import evaluate_rows
+    from inversionbench.training.tabular_client import batches_of
+
+    schema, classes = read_schema(data.meta, data.public.x), target.released["classes"]
+    return evaluate_rows(
+        reconstruction, target.truth, schema, batches_of(scenario), data.public.x, classes, seed % 2**63
+    )

@@ -1,0 +1,94 @@
+"""The text track: what a client's update of a language model gives away of its sentences.
+
+target: the global model and the updates of client batches of sentences. oracle level GR. truth: the sentences.
+There is no evaluator: sentences are compared word by word.
+
+scenario.model     {name: decoder, width, blocks, heads, vocabulary, length (words and two marks), task: language |
+                   class (from the last word; the search then needs three blocks)}
+scenario.training  recipe on the public text before the attacked round, see `core.recipe.Recipe`; epochs: 0,
+                   the default, is untrained
+scenario.protocol  {batch_size: a number or a list, precision: float64 | float32, trained: attention | all,
+                   sends: gradient | delta, epochs, local_batch, local_rate}; see `training._batches`
+scenario.subjects  attacked clients of each batch size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.recipe import check_recipe
+from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
+from inversionbench.models._text_names import check_model, options_of
+from inversionbench.tracks.base import Track
+from inversionbench.training._batches import read_batches
+
+if TYPE_CHECKING:
+    from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+    from inversionbench.core.defense import Defense
+    from inversionbench.data.base import Dataset, Part
+    from inversionbench.oracle.base import Oracle
+
+CHOICES = {"precision": ("float64", "float32"), "trained": ("attention", "all")}
+
+
+class Text(Track):
+    """Sentences from updates; module docstring."""
+
+    id: ClassVar[str] = "text"
+    order = 5
+    title = "Text"
+    about = "A language model, or an update of one. The attacker tries to recover private sentences."
+    headline: ClassVar[str] = "exact_match"
+    metrics: ClassVar[Mapping[str, str]] = {
+        "exact_match": "higher", "verbatim": "higher", "token_accuracy": "higher", "token_recall": "higher",
+        "rouge1": "higher", "rouge2": "higher", "rougeL": "higher",
+    }  # fmt: skip
+    utility: ClassVar[str] = "accuracy"
+
+    def check(self, scenario: Scenario) -> None:
+        check_model(scenario.model)
+        read_batches(scenario.protocol, scenario.subjects, "protocol", tuple(CHOICES), ("labels",))
+        for option, allowed in CHOICES.items():
+            got = scenario.protocol.get(option, allowed[0])
+            if got not in allowed:
+                raise UserError(f"protocol.{option}: got {got!r}: {suggest(str(got), allowed)}")
+        check_recipe({"epochs": 0, **scenario.training}, "training")
+
+    def train_target(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> Target:
+        from inversionbench.training.text_client import publish
+
+        return Target(*publish(scenario, data, defense, seed, progress))
+
+    def oracle(
+        self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
+    ) -> Oracle:
+        from inversionbench.oracle.updates import update_oracle
+        from inversionbench.training.text_client import batches_of, load_model
+
+        model = load_model(scenario, released, defense)
+        return update_oracle(model, released["updates"], batches_of(scenario), len(released["words"]))
+
+    def knowledge(
+        self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
+    ) -> Knowledge:
+        from inversionbench.core.attack import Knowledge
+
+        return Knowledge(public=public, words=tuple(released["words"]), defense=released["defense"])
+
+    def evaluate(
+        self, scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset,
+        evaluator: dict[str, Any], seed: int,
+    ) -> Evaluation:
+        from inversionbench.models.text import Tokenizer
+        from inversionbench.tracks.text.evaluate import evaluate
+        from inversionbench.training.text_client import batches_of
+
+        words = Tokenizer(tuple(target.released["words"]))
+        return evaluate(
+            reconstruction, target.truth["tokens"], words, data.public.x, batches_of(scenario),
+            options_of(scenario.model), seed % 2**63,
+        )  # fmt: skip
