@@ -23,6 +23,7 @@ RECIPE = {"z_dim": 16, "width": 8, "critic_width": 8, "loss": "hinge", "rate": 2
           "batch": 32, "l1": 1.0}
 SETTING = {"base": "completion", "latents": 8, "iterations": 10}
 GIVEN = scenario(protocol={"hints": 2})
+EVERYBODY = scenario(subjects=12, protocol={"hints": 8})
 
 
 @functools.cache
@@ -94,9 +95,15 @@ def test_diversity_in_the_targets_features_is_paid_for_and_acts():
 
 
 def test_pseudo_labels_name_the_person():
-    """Card check 1, its second half: above chance (0.08), from completions alone."""
-    assert judged(latents=24).metrics["label_recovery"].mean() > 2 / data().classes
-    assert attacked()[0].labels.shape == victim().truth["hint_labels"].shape
+    """Card check 1, its second half, from completions alone: 0.58 are named right (sd 0.12 over four seeds), by chance
+    0.08 (sd 0.02); 0.18 is asked for."""
+    attack, right = SecretGen(**SETTING | {"access": "BB-S", "latents": 24}), []
+    for seed in range(2):
+        made = TRACK.train_target(EVERYBODY, NONE, data(), seed, quiet)
+        known = TRACK.knowledge(EVERYBODY, made.released, data().public, data().meta, completer()[0])
+        asked = TRACK.oracle(EVERYBODY, made.released, attack, attack.access, NONE, 0)
+        right += (attack.run(asked, known, generator()).labels == made.truth["hint_labels"]).tolist()
+    assert sum(right) / len(right) > 0.18
 
 
 def test_the_target_helps_beyond_the_critics():

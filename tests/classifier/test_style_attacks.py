@@ -187,7 +187,7 @@ def test_codes_stay_where_the_prior_has_them():
 
 
 def test_the_clip_keeps_images_like_the_public_ones():
-    """Distances of features over seeds: 0.6 to 0.8 with it, 1.5 to 4.7 without."""
+    """The distance with it is 0.37 (sd 0.10 over four seeds) of that without; 0.75 is asked for."""
     yardstick, found = FrechetProxy.of(data().public.images()[:400]), []
     for clip in (True, False):
         answer = attack_style(replace(ATTACKS["mirror"], clip=clip, rate=0.2, steps=60))[0]

@@ -203,12 +203,11 @@ def told_apart(prior, count: int = 240) -> float:
 
 
 def test_random_samples_show_their_class_unless_labels_were_shuffled():
-    """Recognised over seeds: 0.50 to 0.82 of the samples, 0.06 to 0.12 after shuffling; chance is 0.08."""
+    """Recognised: 0.66 of the samples (sd 0.15 over four seeds), after shuffling 0.09 (sd 0.03); chance is 0.08."""
     shuffled = replace(RECIPES["plg_gan"], shuffle=True)
     blind = shuffled.load(train(shuffled)[0])
-    chance = 1 / data().classes
-    assert told_apart(loaded("plg_gan")) > 1.8 * chance
-    assert told_apart(blind) < 1.8 * chance
+    assert told_apart(loaded("plg_gan")) > 0.19
+    assert told_apart(blind) < 0.19
 
 
 def test_classes_do_not_touch_each_other_in_the_generator():

@@ -1,5 +1,7 @@
 """What the tests of client-side defenses share: a client and its gradient, a quick attack, a quick training."""
 
+import functools
+
 import torch
 from federated_cells import CONVNET, data, evaluate, generator, psnr, reconstruct, scenario, target
 from torch.nn import functional as F
@@ -33,12 +35,14 @@ def as_client(defense, n=40, seed=0):
     return ready.for_client(*images(n), generator(seed + 1))
 
 
-def scores(defense, steps=120, subjects=4, **protocol):
-    """(PSNR to the original, PSNR to what the gradient saw)."""
-    where = scenario(subjects=subjects, **protocol)
-    made = target(where, defense)
-    answer = evaluate(where, made, reconstruct(where, made, "inverting_gradients", defense=defense, steps=steps))
-    return float(answer.metrics["psnr"].mean()), answer.facts["to_transformed"]["psnr"]
+def scores(defense, steps=120, subjects=4, seeds=1, **protocol):
+    """(PSNR to the original, PSNR to what the gradient saw), over so many networks."""
+    where, found = scenario(subjects=subjects, **protocol), []
+    for seed in range(seeds):
+        made = target(where, defense, seed)
+        answer = evaluate(where, made, reconstruct(where, made, "inverting_gradients", defense=defense, steps=steps))
+        found.append((float(answer.metrics["psnr"].mean()), answer.facts["to_transformed"]["psnr"]))
+    return tuple(sum(values) / seeds for values in zip(*found))
 
 
 def client(count=1, state=None, round=0, seed=0, model=None, first=0):
@@ -53,12 +57,18 @@ def client(count=1, state=None, round=0, seed=0, model=None, first=0):
     return ctx, dict(zip(names, gradient))
 
 
-def attack(defense=NONE, steps=120, subjects=4, **params):
-    where = scenario(subjects=subjects)
-    made = target(where, defense)
-    return psnr(where, made, reconstruct(where, made, "inverting_gradients", defense=defense, steps=steps, **params))
+@functools.cache
+def attack(defense=NONE, steps=120, subjects=4, seeds=1, **params):
+    """Mean PSNR over so many networks, whose seeds vary more than their clients."""
+    where, found = scenario(subjects=subjects), []
+    for seed in range(seeds):
+        made = target(where, defense, seed)
+        answer = reconstruct(where, made, "inverting_gradients", defense=defense, steps=steps, **params)
+        found.append(psnr(where, made, answer))
+    return sum(found) / seeds
 
 
+@functools.cache
 def learn(defense, rounds=60):
     """Mean loss on unchanged images after some federated rounds."""
     net = network()

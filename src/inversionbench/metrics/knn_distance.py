@@ -65,15 +65,13 @@ def length_and_direction(
 def normalised(value: Any, same: float, other: float) -> Tensor:
     """(d - same) / (other - same): 0 is as near as held-out private images of the class, 1 as other classes.
 
+    NaN where other classes are no farther than the same one: features that do not tell classes apart have no scale.
+
     >>> normalised([4.0], same=2.0, other=6.0)
     tensor([0.5000], dtype=torch.float64)
     """
-    if not other > same:
-        raise UserError(
-            f"knn_distance: other classes ({other:.4g}) must be farther than the same class ({same:.4g}); "
-            "else the evaluator's features do not tell the classes apart"
-        )
-    return (torch.as_tensor(value, dtype=torch.float64) - same) / (other - same)
+    scale = other - same if other > same else torch.nan
+    return (torch.as_tensor(value, dtype=torch.float64) - same) / scale
 
 
 def checked(

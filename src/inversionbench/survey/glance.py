@@ -4,7 +4,7 @@ the best defense for little utility, as far as the data support it (`verdicts`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -33,28 +33,34 @@ def table(
             *((f"best defense for ≤ {p} points",
                f"least leakage among those that lower it and cost, by the upper end of their interval, {p} points")
               for p in prices)]
-    real = attacks[attacks["headline"].astype(bool) & (attacks["kind"] == "attack") & attacks["mean"].notna()]
-    order = sorted(real.groupby(["track", "scenario", "level"]),
-                   key=lambda g: (words.place(g[0][0]), g[0][0], words.natural(g[0][1]), g[0][2]))
     rows: list[tuple[str, list[Cell]]] = []
-    for (track, scenario, level), part in order:
-        metric = words.metric(part.iloc[0]["metric"], track)
-        best = part.sort_values("mean", ascending=metric.direction == "lower").iloc[0]
-        name, mean, span = _undefended(defenses, best, part, metric)
+    for part, best, metric in leading(attacks):
+        scenario, level = best["scenario"], best["level"]
+        name, mean, span = undefended(defenses, best, part, metric)
         gone = missing(attacks, scenario, level, unanswered or {})
         top = end(part, "ceiling", metric.direction)
         rows.append(("", [
             Cell(scenario, settings.get(scenario, "")), Cell(words.label("levels", level)),
             Cell(f"{name}: {metric.show(mean)} {metric.unit}".strip() + (f" ({gone})" if gone else ""), span,
                  style="alarm" if gone else ""),
-            _above(best, part, metric, gone),
+            above(best, part, metric, gone),
             Cell(metric.show(top[1]), words.label("controls", top[0])) if top else Cell(),
             *(_best(defenses, best, metric, points) for points in prices),
         ]))
     return Table("Strongest attack and best defense", head, rows)
 
 
-def _undefended(
+def leading(attacks: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, pd.Series, Quantity]]:
+    """Per scenario and access level, by track: the attacks with a number, the strongest of them, and the metric."""
+    real = attacks[attacks["headline"].astype(bool) & (attacks["kind"] == "attack") & attacks["mean"].notna()]
+    order = sorted(real.groupby(["track", "scenario", "level"]),
+                   key=lambda g: (words.place(g[0][0]), g[0][0], words.natural(g[0][1]), g[0][2]))
+    for (track, *_), part in order:
+        metric = words.metric(part.iloc[0]["metric"], track)
+        yield part, part.sort_values("mean", ascending=metric.direction == "lower").iloc[0], metric
+
+
+def undefended(
     defenses: pd.DataFrame, best: pd.Series, part: pd.DataFrame, metric: Quantity
 ) -> tuple[str, float, str]:
     """The strongest attack without defense: name, mean, and in small its interval and what it cannot be told from.
@@ -62,7 +68,7 @@ def _undefended(
     An attack that processes the answers he gets, as some defense does, counts where it leaks more.
     """
     name = words.method("attack", best["attack"], best["method"])
-    own = _strongest(defenses, best)
+    own = attacked(defenses, best)
     own = own[[not r.endswith("/none/0") and words.better(u, best["mean"], metric.direction)
                for r, u in zip(own["reference"], own["undefended"])]]
     if len(own):
@@ -90,7 +96,7 @@ def missing(
     return f"{len(names)} of {len(rows) + len(without)} attacks missing: {', '.join(names)}" if names else ""
 
 
-def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity, gone: str) -> Cell:
+def above(best: pd.Series, part: pd.DataFrame, metric: Quantity, gone: str) -> Cell:
     """How far the attack passes the best guess; in words where the interval of that holds 0 or is missing. gone:
     attacks without a number, any of which might pass it."""
     guess = end(part, "guess", metric.direction)
@@ -105,7 +111,7 @@ def _above(best: pd.Series, part: pd.DataFrame, metric: Quantity, gone: str) -> 
     return Cell(f"{metric.show(best['above'], True)} {metric.unit}".strip(), said)
 
 
-def _strongest(defenses: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
+def attacked(defenses: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
     """The settings that were attacked at the level of `best`, against the strongest attack."""
     rows = headline_rows(defenses, best["scenario"])
     return rows[(rows["attack"] == STRONGEST) & (rows["level"] == best["level"]) & rows["mean"].notna()]
@@ -113,21 +119,27 @@ def _strongest(defenses: pd.DataFrame, best: pd.Series) -> pd.DataFrame:
 
 def _best(defenses: pd.DataFrame, best: pd.Series, metric: Quantity, points: int) -> Cell:
     """The setting with least leakage among those that lower the strongest attack and cost at most `points` of 100."""
-    rows = _strongest(defenses, best)
+    rows = attacked(defenses, best)
     if rows.empty:
         return Cell("no defense run", style="absent")
     able = rows[rows["verdict"] == verdicts.LOWERS]
     if able.empty:
         return Cell("none shown", _reasons(rows), style="absent")
-    prices = [_price(row, points) for row in able.itertuples()]
-    cheap = able[[not refused for _, refused in prices]]
-    if cheap.empty:
-        near = max(range(len(able)), key=lambda i: _order(able.iloc[i]["utility_difference"]))
-        return Cell("none at this price", f"{_named(able.iloc[near])}: {prices[near][1]}", style="absent")
-    row = cheap.sort_values("mean", ascending=metric.direction != "lower").iloc[0]
-    price, _ = prices[able.index.get_loc(row.name)]
-    text = f"{_named(row)}: {metric.show(row['mean'])} {metric.unit}".rstrip()
+    found = supported(rows, metric, points)
+    if found is None:
+        near = max((row for _, row in able.iterrows()), key=lambda row: _order(row["utility_difference"]))
+        return Cell("none at this price", f"{named(near)}: {_price(near, points)[1]}", style="absent")
+    row, price = found
+    text = f"{named(row)}: {metric.show(row['mean'])} {metric.unit}".rstrip()
     return Cell(f"{text}, {price}", metric.span(row["low"], row["high"]))
+
+
+def supported(rows: pd.DataFrame, metric: Quantity, points: int) -> tuple[pd.Series, str] | None:
+    """Of the settings `rows`, the one with least leakage among those that are shown to lower the strongest attack and
+    cost at most `points` of 100, and its price in words."""
+    priced = [(row, *_price(row, points)) for _, row in rows[rows["verdict"] == verdicts.LOWERS].iterrows()]
+    cheap = [(row, said) for row, said, refused in priced if not refused]
+    return min(cheap, key=lambda pair: pair[0]["mean"] * (-1 if metric.direction == "lower" else 1), default=None)
 
 
 def _reasons(rows: pd.DataFrame) -> str:
@@ -162,7 +174,7 @@ def _near_chance(row: Any) -> bool:
         row.utility - chance < 0.1 * (1 - chance) or row.utility - chance < 0.5 * (row.utility_undefended - chance))
 
 
-def _named(row: pd.Series) -> str:
+def named(row: pd.Series) -> str:
     return f"{words.method('defense', row['defense'])} {row['strength']:g}"
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inversionbench import __version__
-from inversionbench.survey import changes, checks, figures, glance, remarks, view, words
+from inversionbench.survey import changes, checks, figures, glance, remarks, result, view, words
 from inversionbench.survey.figures import Picture
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def _context(survey: Survey) -> dict[str, Any]:
         "problems": checks.problems(survey.checks),
         "alarms": checks.alarms(survey.defenses),
         "verdicts": Counter(c.verdict for c in survey.checks),
+        "result": result.sentences(survey.attacks, survey.defenses, survey.unanswered),
         "glance": glance.table(survey.attacks, survey.defenses, {r["scenario"]: setting(r) for r in survey.records},
                               survey.unanswered),
         "tracks": [_track(survey, name, scenarios) for name, scenarios in survey.scenarios],

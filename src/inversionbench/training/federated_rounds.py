@@ -172,7 +172,8 @@ def price(
 
     accuracy: on held-out images after the last round, where `Defense.personal` each image at one of the clients;
     accuracy_early: after a quarter of the rounds; bytes_round, bytes_down_round: sent and received by one client per
-    round; diverged: share of federations that ended below twice chance (values that are not finite are all one class).
+    round; diverged: share of federations that ended below twice chance (values that are not finite are all one class);
+    chance: accuracy of always saying the most frequent class.
     """
     from inversionbench.training.federated_target import prepared
 
@@ -193,7 +194,8 @@ def price(
         }
         sums = {k: sums.get(k, 0.0) + v / federation.utility_seeds for k, v in row.items()}
         trials.append({"seed": s, **pack(right), "curve": [[t, round(a, 4)] for t, a in curve.items()]})
-    return sums, trials
+    held = data.heldout.labels()
+    return {**sums, "chance": held.bincount().max().item() / len(held)}, trials
 
 
 def _federation(
