@@ -75,7 +75,10 @@ def close(*options):
 
 
 onstart:
-    PLAN.prepare_run()
+    try:
+        PLAN.prepare_run()
+    except UserError as error:
+        raise WorkflowError(str(error))
 
 
 onsuccess:

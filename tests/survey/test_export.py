@@ -46,14 +46,20 @@ def run(survey: build.Survey, cells: Path, tmp_path: Path, monkeypatch: pytest.M
                             data_root=Path("/mnt/someone/data"), combined=lambda entry: (),
                             dataset=lambda entry: (entry, {}))  # fmt: skip
     keys = [r["key"] for r in all_records()]
-    group = SimpleNamespace(cells=lambda: [(key, 0.0, 0) for key in keys])
+    group = SimpleNamespace(cells=lambda: [(key, key, 0) for key in keys])
     monkeypatch.setattr(parameters, "read", lambda path: given)
     monkeypatch.setattr(planning, "groups", lambda params: [group])
+    monkeypatch.setattr(planning, "parameters", chosen)
     write_json(folder / "params.json", raw)
     write_json(folder / "timings" / machine.FILE, {
         "commit": "c" * 40, "changed": ["src/x.py"], "cells": 5, "same_code": 4, "processor": "Some CPU", "cores": 2,
         "memory_gib": 8.0, "gpus": [], "system": "Linux x86_64", "python": "3.11.7", "late": False})  # fmt: skip
     return folder
+
+
+def chosen(params: object, group: object, strength: str) -> dict[str, object]:
+    """What was chosen for a synthetic cell, whose key stands in the place of its strength."""
+    return next(r["parameters"] for r in all_records() if r["key"] == strength)
 
 
 def digest(folder: Path) -> dict[str, bytes]:
@@ -258,6 +264,15 @@ def test_the_machine_is_described_and_changes_are_seen(tmp_path: Path) -> None:
     assert machine.commit(tmp_path) == {**found, "changed": ["params.yaml"]}
     (tmp_path / "inner").mkdir()
     assert machine.commit(tmp_path / "inner")["commit"] is None  # what lies around a folder is not its commit
+
+
+def test_parameters_that_are_not_those_of_the_records_are_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "parameters", lambda *of: {**chosen(*of), "seed": 7})
+    with pytest.raises(UserError, match=r"was made with other parameters than those of .*params\.json"):
+        export.export(run, tmp_path / "published")
+    assert not (tmp_path / "published").exists()
 
 
 def test_records_of_other_code_are_counted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

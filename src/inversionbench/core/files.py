@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -10,27 +11,60 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from inversionbench.core.errors import UserError
+
+# a disk or a folder that takes nothing: for a person to mend, not an error of ours
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def refused(error: OSError, path: Any = None) -> UserError | None:
+    """What a person can do where a disk or a folder takes nothing; None for other errors of the system."""
+    if error.errno not in UNWRITABLE:
+        return None
+    right = error.errno in (errno.EACCES, errno.EPERM) and path is None  # perhaps it was to be read
+    return UserError(f"cannot {'open or ' * right}write {path or error.filename or 'a file'}: "
+                     f"{os.strerror(error.errno)}. Nothing there is half written: make room or give the right to it, "
+                     "and the same command continues")  # fmt: skip
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Say in one line where nothing can be written."""
+    try:
+        yield
+    except OSError as error:
+        if said := refused(error, path):
+            raise said from error
+        raise
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is renamed to `path`, on error removed."""
+    """Yield a temporary path beside `path`; on success it is renamed to `path`, on error removed. `UserError` where the
+    disk is full or nothing may be written."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield part
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with _written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+        try:
+            yield part
+            with part.open("rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """The same for a folder: filled under a temporary name, then put in the place of `path`."""
-    path = Path(path)
+    with _written(Path(path)), _folder(Path(path)) as part:
+        yield part
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Path]:
     _sweep(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")

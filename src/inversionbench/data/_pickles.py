@@ -39,10 +39,19 @@ LISTS = {
 }
 
 
-class _Restricted(pickle.Unpickler):
+class _Restricted(pickle._Unpickler):  # type: ignore[name-defined]  # the one in Python, whose steps can be refused
     def __init__(self, data: bytes, where: str, allowed: dict[tuple[str, str], tuple[str, str]], encoding: str):
         super().__init__(io.BytesIO(data), encoding=encoding)
         self.where, self.allowed = where, allowed
+
+    def load_build(self) -> None:
+        """Set the state of an object, never of a class: it would change what this process has imported."""
+        if isinstance(self.stack[-2], type):  # type: ignore[attr-defined,dict-item]
+            raise UserError(f"{self.where}: the pickle changes the class '{self.stack[-2].__name__}'; it is not the "  # type: ignore[attr-defined,dict-item]
+                            "official file")  # fmt: skip
+        pickle._Unpickler.load_build(self)  # type: ignore[attr-defined,dict-item]
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # type: ignore[attr-defined,dict-item]
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.allowed:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.data import _archives
 
 CHANNELS = (1, 3)
+ARRAYS = _archives.Limits(members=64, member=1 << 36)
 LAYOUTS = ("auto", "nchw", "nhwc")
 
 
@@ -33,6 +35,8 @@ def _array(path: Path) -> np.ndarray:
     if path.suffix not in (".npy", ".npz"):
         raise UserError(f"'{path}': expected .npy, .npz or a folder of pictures")
     try:
+        if path.suffix == ".npz":
+            _archives.names(path, ARRAYS)  # refuses what expands beyond reason
         loaded: Any = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded

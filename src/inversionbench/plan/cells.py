@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.levels import inert
@@ -106,6 +107,28 @@ def of_attack(params: Params, key: str) -> list[Group]:
         known = {f"{group.scenario}/{group.attack}" for group in groups(params)}
         raise UserError(f"no cells '{key}': {suggest(key, known)}")
     return found
+
+
+def parameters(params: Params, group: Group, strength: float) -> dict[str, Any]:
+    """All that was chosen for a cell, as it stands in its record."""
+    scenario, attack = params.scenarios[group.scenario], params.attacks[group.attack]
+    defense = {} if group.defense == "none" else defense_entry(params, group.defense).parameters(group.scenario)
+    return {
+        "attack": attack.parameters(group.scenario),
+        "priors": {
+            role: {"entry": prior, "method": params.priors[prior].method, **params.priors[prior].parameters()}
+            for role, prior in attack.roles(group.scenario).items()
+        },
+        "defense": {**defense, "strength": strength},
+        "scenario": {
+            "model": scenario.model,
+            "training": scenario.training,
+            "protocol": scenario.protocol,
+            "subjects": scenario.subjects,
+        },
+        "dataset": params.datasets[scenario.dataset] or {},
+        **({"seed": params.seed} if params.seed else {}),
+    }
 
 
 def defense_entry(params: Params, name: str) -> Entry:

@@ -6,7 +6,6 @@ two runs with the same parameters and seeds write the same bytes; seconds and me
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ def _load(folder: Path) -> dict[str, Any]:
     try:
         record = next(records.load([folder]))
         records.check(record)
-    except (json.JSONDecodeError, ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise UserError(f"{folder}: cannot read this cell ({error}). Delete the folder and run again.") from None
     return record
 

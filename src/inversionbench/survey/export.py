@@ -108,6 +108,12 @@ def _refuse(run: Run, incomplete: bool) -> None:
     if run.absent and not incomplete:
         raise UserError(f"the run is not complete: {len(run.absent)} of {planned} cells have no record (the first is "
                         f"{run.absent[0]}). {again}, or export what is there with --incomplete.")
+    expected = {key: cells.parameters(run.params, group, strength)
+                for group in cells.groups(run.params) for key, strength, _ in group.cells()}  # fmt: skip
+    for record in run.records:
+        if record["parameters"] != json.loads(json.dumps(expected[record["key"]])):
+            raise UserError(f"{record['key']} was made with other parameters than those of {run.folder / 'params.json'}"
+                            f", which somebody has changed. {again}.")  # fmt: skip
     if not (survey / "cells.parquet").is_file():
         raise UserError(f"no tables in {survey}: {again}, or `inversionbench survey`")
     if (survey / machine.PROBLEMS).is_file():

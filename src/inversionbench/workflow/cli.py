@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from inversionbench import __version__
 from inversionbench.core import numerics
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.files import refused
 
 if TYPE_CHECKING:
     from inversionbench.plan.params import Params
@@ -32,9 +33,14 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"inversionbench: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output went away, as `| head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if not (said := refused(error)):
+            raise
+        print(f"inversionbench: {said}", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:

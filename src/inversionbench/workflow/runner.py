@@ -435,7 +435,6 @@ def _opened(result: Mapping[str, Any]) -> dict[str, list[str]]:
 def _base_record(params: Params, group: Group, key: str, strength: float, seed: int) -> dict[str, Any]:
     scenario = params.scenarios[group.scenario]
     entry = params.attacks[group.attack]
-    defense = cells.defense_entry(params, group.defense)
     return {
         "key": key,
         "track": scenario.track,
@@ -462,25 +461,7 @@ def _base_record(params: Params, group: Group, key: str, strength: float, seed: 
         "cost": {},
         "facts": {},
         "knowledge": {"used": [], **scenario.protocol},
-        "parameters": {
-            "attack": entry.parameters(group.scenario),
-            "priors": {
-                role: {"entry": prior, "method": params.priors[prior].method, **params.priors[prior].parameters()}
-                for role, prior in entry.roles(group.scenario).items()
-            },
-            "defense": {
-                **(defense.parameters(group.scenario) if group.defense != "none" else {}),
-                "strength": strength,
-            },
-            "scenario": {
-                "model": scenario.model,
-                "training": scenario.training,
-                "protocol": scenario.protocol,
-                "subjects": scenario.subjects,
-            },
-            "dataset": params.datasets[scenario.dataset] or {},
-            **({"seed": params.seed} if params.seed else {}),
-        },
+        "parameters": cells.parameters(params, group, strength),
         "provenance": {
             "versions": provenance.versions(), "code": attack_code(params, group), **numerics.provenance()
         },
