@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
+import random
 from pathlib import Path
 
 import pytest
+import yaml
 
 from inversionbench.core import safe_yaml as _yaml
 from inversionbench.core.errors import UserError
@@ -30,6 +33,8 @@ GOOD = {
     "attacks": {"mi_attribute": {"params": {"access": "BB-S"}}, "labels": {"method": "mi_attribute"}},
     "defenses": {"confidence_rounding": {"strengths": [0.1, 0.5]}},
 }
+
+DEFAULT = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
 def changed(path: str, value: object) -> dict:
@@ -69,7 +74,7 @@ def test_good_parameters_and_derived_values():
         ("attacks.mi_attribute.params", {"acces": "LO"}, ["'acces'", "'access'"]),
         ("attacks.mi_attribute.priors", {"dcgan": "dcgan"}, ["attacks.mi_attribute.priors", "'dcgan'"]),
         ("attacks.mi_attribute.params", {"access": "BB"}, ["access 'BB'", "BB-S"]),
-        ("attacks.mi_attribute.params", {"belief": 3}, ["attacks.mi_attribute.params.belief", "str"]),
+        ("attacks.mi_attribute.params", {"belief": 3}, ["attacks.mi_attribute.params.belief", "marginal"]),
         ("attacks.mi_attribute.scenarios", ["forest"], ["unknown scenario 'forest'", "tree"]),
         ("attacks.mi_attribute.defenses", ["rounding"], ["unknown defense 'rounding'", "confidence_rounding"]),
         ("defenses.confidence_rounding.strengths", [0, 0.1], ["strengths", "none of them 0"]),
@@ -209,3 +214,42 @@ def test_strengths_that_agree_in_six_digits_have_their_own_folders():
         len({format_strength(0.9999991), format_strength(0.9999992), format_strength(0.9999999), format_strength(1.0)})
         == 4
     )
+
+
+def leaves(value, path=()):
+    """(path, value) of everything in nested mappings and lists that is neither."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        yield from leaves(part, (*path, key))
+    if not isinstance(value, (dict, list)):
+        yield path, value
+
+
+def replaced(raw, path, value):
+    """The parameters with one leaf replaced."""
+    out = at = copy.deepcopy(raw)
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return out
+
+
+NUMBERS = [path for path, value in leaves(DEFAULT) if isinstance(value, (int, float)) and not isinstance(value, bool)]
+NONSENSE = (-1, -0.5, 10**13, math.inf, math.nan, "x", True, None, [], {"a": 1})
+
+
+@pytest.mark.parametrize("path", random.Random(0).sample(NUMBERS, 60), ids=lambda path: ".".join(map(str, path)))
+def test_nonsense_in_place_of_a_number_is_one_line(path):
+    for value in random.Random(str(path)).sample(NONSENSE, 3):
+        with pytest.raises(UserError) as error:
+            check(replaced(DEFAULT, path, value))
+        said = str(error.value).splitlines()[1:]
+        assert any(str(part) in said[0] for part in path if isinstance(part, str)), said
+
+
+def test_evaluators_are_of_the_track_and_data_of_a_scenario():
+    wrong = merge(DEFAULT, {"evaluators": {"faces_judges": {"dataset": "photos"}}})
+    with pytest.raises(UserError, match=r"judges: 'faces_judges' is of dataset 'photos', the scenario of 'faces'"):
+        check(wrong)
+    with pytest.raises(UserError, match="is of track 'tabular'"):
+        check(merge(DEFAULT, {"scenarios": {"faces_cnn": {"judges": "dosing_imputers"}}}))

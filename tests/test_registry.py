@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -99,7 +100,10 @@ def method(tmp_path, monkeypatch, text, **more):
 
 
 def test_inherited_fields_and_attributes(tmp_path, monkeypatch):
-    root = "class Base:\n    steps: int = 5\n    rate: float = 0.1\n    control = False\n    level = 'WB'\n"
+    root = (
+        "class Base:\n    id: ClassVar[str]\n    steps: int = 5\n    rate: float = 0.1\n"
+        "    control = False\n    level = 'WB'\n"
+    )
     text = (
         "from inversionbench.core.attack import Base as Root\n"
         "class _Half(Root):\n    rate: float = 0.2\n    level = ('LO', 'BB-S')\n"
@@ -120,10 +124,10 @@ def test_parameters_are_checked(tmp_path, monkeypatch):
     for bad, message in [
         ({"steps": 3, "raet": 1}, "did you mean 'rate'"),
         ({}, "needs steps"),
-        ({"steps": 3.5}, r"attacks\.probe\.steps: expected int, got 3\.5"),
-        ({"steps": True}, "expected int"),
-        ({"steps": 3, "on": 1}, "expected bool"),
-        ({"steps": 3, "rate": "fast"}, "expected float"),
+        ({"steps": 3.5}, r"attacks\.probe\.steps: expected a whole number, got 3\.5"),
+        ({"steps": True}, "expected a whole number"),
+        ({"steps": 3, "on": 1}, "expected true or false"),
+        ({"steps": 3, "rate": "fast"}, "expected a number or nothing"),
     ]:
         with pytest.raises(UserError, match=message):
             registry.check_parameters(found, bad, "attacks.probe")
@@ -155,3 +159,19 @@ def test_two_files_of_one_name_are_an_error(tmp_path, monkeypatch):
     text = "class Probe:\n    id = 'probe'\n"
     with pytest.raises(UserError, match="two attacks are named 'probe'"):
         method(tmp_path, monkeypatch, text, **{"tracks/other/attacks/probe.py": text})
+
+
+@pytest.mark.parametrize(("kind", "name"), [e for e in EVERY if e[0] != "metric"])
+def test_every_number_has_a_range(kind, name):
+    """A parameter without one would take a negative rate or no step at all; these two take any number."""
+    types = registry.describe(kind, name).types
+    plain = {f for f, text in types.items() if re.search(r"\b(int|float)\b", text) and "Literal" not in text}
+    assert plain <= {"log_variance", "effect"}
+
+
+def test_an_unknown_class_attribute_is_refused(tmp_path, monkeypatch):
+    root = "class Base:\n    control: ClassVar[bool] = False\n"
+    text = ("from inversionbench.core.attack import Base\n"
+            "class Probe(Base):\n    id = 'probe'\n    contrl = True\n")  # fmt: skip
+    with pytest.raises(UserError, match="Probe has no class attribute 'contrl': did you mean 'control'"):
+        method(tmp_path, monkeypatch, text, **{"core/attack.py": root.replace("control", "id: str\n    control")})

@@ -203,7 +203,7 @@ def test_evaluator_options_are_checked():
         ({"first": {"modle": {}}}, "did you mean 'model'"),
         ({"first": {"model": {"name": "plain"}}}, "two judges of one architecture"),
         ({"second": None}, "both evaluators are needed"),
-        ({"second": {"training": {"epochs": "many"}}}, "expected int"),
+        ({"second": {"training": {"epochs": "many"}}}, "expected a whole number"),
     ):
         with pytest.raises(UserError, match=words):
             check_options(wrong)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from inversionbench.core.defense import Defense
 from inversionbench.core.errors import UserError
-from inversionbench.core.recipe import SCHEDULES, Recipe, check_recipe
+from inversionbench.core.recipe import Recipe, check_recipe
 from inversionbench.metrics.nll import FLOOR
 from inversionbench.training.loop import augment, batches, evaluate_classifier, fit, rate_factor, steps_per_epoch
 
@@ -152,7 +152,7 @@ def test_batches_cover_every_sample_once_in_a_new_order():
     assert (steps_per_epoch(1, 4), steps_per_epoch(3, 1)) == (1, 3)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle", "cosine", "step"])
 def test_schedules_stay_below_the_highest_rate(schedule):
     factors = [rate_factor(schedule, t / 100) for t in range(100)]
     assert max(factors) == pytest.approx(1, abs=1e-3)
@@ -210,11 +210,11 @@ def test_recipes_are_checked_with_the_nearest_name():
     assert check_recipe({"epochs": 3, "rate": 1}, "training").epochs == 3
     for wrong, words in (
         ({"epoch": 3}, "did you mean 'epochs'"),
-        ({"epochs": 2.5}, "training.epochs: expected int, got 2.5"),
-        ({"flip": 1}, "training.flip: expected bool"),
-        ({"rate": "fast"}, "training.rate: expected float"),
+        ({"epochs": 2.5}, "training.epochs: expected a whole number of at least 0, got 2.5"),
+        ({"flip": 1}, "training.flip: expected true or false"),
+        ({"rate": "fast"}, "training.rate: expected a number above 0"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"batch": 0}, "batch >= 1"),
+        ({"batch": 0}, "batch: expected a whole number of at least 1"),
     ):
         with pytest.raises(UserError, match=words):
             check_recipe(wrong, "training")

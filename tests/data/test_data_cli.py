@@ -46,7 +46,7 @@ def test_list(run, tmp_path):
 def test_show(run, tmp_path):
     status, text = run("show", "mnist")
     assert status == 0
-    for part in ("LeCun", "private_classes: tuple[int, ...] = (0, 1, 2, 3, 4)", "state: present", str(tmp_path)):
+    for part in ("LeCun", "private_classes: tuple[Whole, ...] = (0, 1, 2, 3, 4)", "state: present", str(tmp_path)):
         assert part in text
     assert "state: missing" in run("show", "celeba")[1]
     assert "md5 00d2c5bc6d35e252742224ab0c1e8fcb" in run("show", "celeba")[1]
@@ -82,7 +82,7 @@ def test_prepare_and_combine(run, tmp_path):
     for bad in ("private", "=3", "private=[1"):
         with pytest.raises(UserError, match="--option"):
             run("prepare", "mnist", "--option", bad, "--out", tmp_path / "d")
-    with pytest.raises(UserError, match="expected int"):
+    with pytest.raises(UserError, match="expected a whole number"):
         run("prepare", "mnist", "--option", "private=many", "--out", tmp_path / "d")
     with pytest.raises(sources.MissingData, match="What to do"):
         run("prepare", "celeba", "--out", tmp_path / "d")

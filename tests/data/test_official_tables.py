@@ -23,7 +23,7 @@ def ready(tmp_path, monkeypatch):
         result = built(name, layout, tmp_path / "root", monkeypatch)
         cls = registry.get("dataset", name)
         if name == "bank_marketing":
-            for attribute in ("member_sha256", "full_sha256"):
+            for attribute in ("_member_sha256", "_full_sha256"):
                 monkeypatch.setattr(cls, attribute, hashlib.sha256(result).hexdigest())
         return prepare(name, options, tmp_path / "root", tmp_path / "out")
 

@@ -117,10 +117,10 @@ def test_releases_in_order_and_by_name(tmp_path, monkeypatch):
 
 BAD = [
     ({"resolutoin": 28}, "did you mean 'resolution'"),
-    ({"resolution": "28"}, "expected int"),
+    ({"resolution": "28"}, "expected a whole number"),
     ({"resolution": 4}, r"expected 8\.\.1024"),
     ({"private_classes": [0]}, "two or more"),
-    ({"private_classes": [0, "1"]}, "expected a list of int"),
+    ({"private_classes": [0, "1"]}, "each a whole number"),
     ({"private_classes": [0, 10]}, r"two or more of 0\.\.9"),
     ({"private_classes": list(range(10))}, "use protocol 'samples'"),
     ({"protocol": "class"}, "did you mean 'classes'"),

@@ -204,7 +204,7 @@ def test_distinct_labels():
     [
         ({"model": {"name": "lenett"}}, "did you mean 'lenet'"),
         ({"model": {"name": "lenet", "activation": "reluu"}}, "did you mean 'relu'"),
-        ({"model": {"name": "convnet", "widths": 8}}, "list of positive"),
+        ({"model": {"name": "convnet", "widths": 8}}, "a list that is not empty"),
         ({"protocol": {"batchsize": 1}}, "did you mean 'batch_size'"),
         ({"protocol": {"bn": "train"}}, "train_private"),
         ({"protocol": {"batch_size": 0}}, "at least 1"),

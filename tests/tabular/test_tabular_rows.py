@@ -32,13 +32,13 @@ def test_no_torch_for_checking():
     [
         ({"ask": "row"}, r"protocol\.ask: 'row': did you mean 'rows'"),
         ({"sizes": [8, 8]}, "different numbers"),
-        ({"sizes": 0}, r"protocol\.batch_size: expected a number of at least 1"),
+        ({"sizes": 0}, r"protocol\.batch_size: expected a whole number of at least 1"),
         ({"bn": "eval_public"}, "unknown setting 'bn'"),
         ({"label": "known"}, "did you mean 'labels'"),
         ({"labels": "maybe"}, r"protocol\.labels"),
         ({"epochs": 2}, "sends: delta"),
         ({"training": {"round": 3}}, "did you mean 'rounds'"),
-        ({"training": {"clients": 0}}, r"training\.clients: expected a number of at least 1"),
+        ({"training": {"clients": 0}}, r"training\.clients: expected a whole number of at least 1"),
         ({"hidden": (0,)}, r"model\.hidden"),
     ],
 )

@@ -48,7 +48,7 @@ def test_no_torch_for_checking():
     [
         ({"model": {"name": "tre"}}, r"model\.name: unknown model 'tre': did you mean 'tree'"),
         ({"model": {"name": "tree", "dept": 3}}, "did you mean 'depth'"),
-        ({"model": {"name": "tree", "depth": 0}}, r"model\.depth: expected a positive whole number, got 0"),
+        ({"model": {"name": "tree", "depth": 0}}, r"model\.depth: expected a whole number of at least 1 or nothing"),
         ({"model": {"name": "tree", "leaf": None}}, r"model\.leaf"),
         ({"model": {"name": "mlp", "hidden": 64}}, r"model\.hidden: expected a list"),
         ({"training": {"epoch": 3}}, "did you mean 'epochs'"),
@@ -57,7 +57,7 @@ def test_no_torch_for_checking():
         ({"training": {"schedule": 3}}, r"training\.schedule"),
         ({"training": {"rate": "fast"}}, r"training\.rate"),
         ({"training": {"members": 0}}, r"training\.members"),
-        ({"training": {"swap": 1.5}}, r"training\.swap: expected a share"),
+        ({"training": {"swap": 1.5}}, r"training\.swap: expected a number from 0 to 1"),
         ({"protocol": {"sensitiv": "genotype"}}, "did you mean 'sensitive'"),
         ({"protocol": {"sensitive": 3}}, "expected the name of a column"),
         ({"subjects": 8}, "subjects: expected at least 80"),

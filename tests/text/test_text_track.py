@@ -40,7 +40,7 @@ def test_no_torch_for_checking():
         ({"precision": "float16"}, r"protocol\.precision: got 'float16': did you mean 'float"),
         ({"trained": "everything"}, r"protocol\.trained"),
         ({"labels": "known"}, "unknown setting 'labels'"),
-        ({"training": {"epoch": 1}}, "unknown 'epoch': did you mean 'epochs'"),
+        ({"training": {"epoch": 1}}, "unknown setting 'epoch': did you mean 'epochs'"),
         ({"sizes": (4, 4)}, "different numbers"),
     ],
 )

@@ -143,6 +143,11 @@ class Attack:
     control: ClassVar[bool] = False
     budget: ClassVar[tuple[str, ...]] = ()
     published: ClassVar[Mapping[str, Any]] = {}
+    adapts: ClassVar[str]  # id of the attack that this one is a form of, against one defense
+    control_without_defense: ClassVar[bool]  # True: no target behind it, so no defense can act
+    asks: ClassVar[str]  # what a scenario must ask for, where a track asks several questions
+    needs: ClassVar[str]  # a setting of training or protocol that a scenario must have
+    twin: ClassVar[bool]  # True: attacks the target that was trained on swapped values
     on_device: ClassVar[bool] = True  # False: computes on the CPU although its track has a device
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:

@@ -23,6 +23,7 @@ from inspect import get_annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.errors import suggest
+from inversionbench.core.ranges import NonNegative
 
 if TYPE_CHECKING:
     import torch
@@ -96,7 +97,7 @@ class Client:
 class Defense:
     """Base of all defenses: every hook is the identity."""
 
-    strength: float = 0.0
+    strength: NonNegative = 0.0
 
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.settings import check_value
 
 PACKAGE = Path(__file__).parents[1]
 PATTERNS = {
@@ -156,40 +157,14 @@ def get(kind: str, name: str) -> type:
 
 
 def check_parameters(method: Method, given: Mapping[str, Any], where: str) -> None:
-    """Refuse parameters that the method does not have, or of the wrong plain type."""
+    """Refuse parameters that the method does not have, of the wrong kind or outside their range."""
     for name, value in given.items():
         if name not in method.fields:
             raise UserError(f"{where}: '{method.id}' has no parameter '{name}': {suggest(name, method.fields)}")
-        allowed = _literals(method.types[name])
-        if allowed and value not in allowed:
-            raise UserError(f"{where}.{name}: got {value!r}: {suggest(str(value), map(str, allowed))}")
-        if not _fits(value, method.types[name]):
-            raise UserError(f"{where}.{name}: expected {method.types[name]}, got {value!r}")
+        check_value(value, method.types[name], f"{where}.{name}")
     missing = [n for n, default in method.fields.items() if default is REQUIRED and n not in given]
     if missing:
         raise UserError(f"{where}: '{method.id}' needs {', '.join(missing)}")
-
-
-def _fits(value: Any, annotation: str) -> bool:
-    """Whether a YAML value fits a plain annotation; annotations we do not know are left to the class."""
-    plain = {
-        "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
-        "float": lambda v: isinstance(v, (int, float)) and not isinstance(v, bool),
-        "str": lambda v: isinstance(v, str),
-        "bool": lambda v: isinstance(v, bool),
-        "None": lambda v: v is None,
-    }
-    options = [part.strip() for part in annotation.split("|")]
-    checks = [plain[o] if o in plain else _sequence if o.startswith(("tuple", "list")) else None for o in options]
-    return any(check is None or check(value) for check in checks)
-
-
-def _literals(annotation: str) -> tuple[Any, ...]:
-    """The values that `Literal[...]`, or several of them, allow; nothing for other annotations."""
-    parts = annotation.split(" | ")
-    if not all(part.startswith("Literal[") for part in parts):
-        return ()
-    return tuple(v for part in parts for v in ast.literal_eval(part.removeprefix("Literal")))
 
 
 def _written_out(annotation: str) -> str:
@@ -198,10 +173,6 @@ def _written_out(annotation: str) -> str:
     body = _parse(path).body if path.is_file() else []
     shared = {ast.unparse(n.targets[0]): ast.unparse(n.value) for n in body if isinstance(n, ast.Assign)}
     return " | ".join(shared.get(part, part) for part in annotation.split(" | "))
-
-
-def _sequence(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
 
 
 def _read(kind: str, path: Path) -> Method:
@@ -216,7 +187,12 @@ def _read(kind: str, path: Path) -> Method:
     fields: dict[str, Any] = {}
     types: dict[str, str] = {}
     attributes: dict[str, Any] = {}
-    for body in _lineage(carriers[0], path) if carriers else ():
+    lineage = _lineage(carriers[0], path) if carriers else []
+    for body in lineage[1:]:
+        if unknown := sorted(n for n in _assignments(body).keys() - _declared(lineage[0]) if not n.startswith("_")):
+            raise UserError(f"{path}: {body.name} has no class attribute '{unknown[0]}': "
+                            f"{suggest(unknown[0], _declared(lineage[0]))}")  # fmt: skip
+    for body in lineage:
         own, annotations = _fields(body)
         fields, types = fields | own, types | annotations
         kept = {k: v for k, v in attributes.items() if k not in _assignments(body)}
@@ -274,6 +250,12 @@ def _attributes(body: ast.ClassDef) -> dict[str, Any]:
         except ValueError:
             continue
     return out
+
+
+def _declared(body: ast.ClassDef) -> set[str]:
+    """Class attributes that a base class names, with a value or without."""
+    annotated = {n.target.id for n in body.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    return annotated | _assignments(body).keys()
 
 
 def _assignments(body: ast.ClassDef) -> dict[str, ast.expr]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Share, Whole
 from inversionbench.data import _formats, _records
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -60,13 +61,13 @@ class Adult(DatasetSource):
     response: str = "income"
     sensitive: str = "marital_status"
     drop: tuple[str, ...] = ("fnlwgt", "education_num", "relationship")
-    public_share: float = 0.2
-    evaluation_share: float = 0.1
-    heldout_share: float = 0.1
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    public_share: Share = 0.2
+    evaluation_share: Share = 0.1
+    heldout_share: Share = 0.1
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         assert root is not None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Whole
 from inversionbench.data import _images, _people, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -47,10 +48,10 @@ class AttFaces(DatasetSource):
     )
 
     release: str = "auto"
-    resolution: int = 64
-    private_subjects: int = 20
-    evaluation: int = 3
-    heldout: int = 2
+    resolution: Count = 64
+    private_subjects: Count = 20
+    evaluation: Whole = 3
+    heldout: Whole = 2
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {"zip": ("att_faces.zip",), "tar": ("att_faces.tar.gz",), "folder": ("att_faces",),

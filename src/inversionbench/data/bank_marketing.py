@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Share, Whole
 from inversionbench.data import _archives, _formats, _records, sources
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -48,8 +49,8 @@ class BankMarketing(DatasetSource):
         "additional": "Bank Marketing (bank-additional-full)",
         "full": "Bank Marketing (bank-full)", "full_zip": "Bank Marketing (bank-full)",
     }  # fmt: skip
-    member_sha256 = SHA256
-    full_sha256 = FULL_SHA256
+    _member_sha256 = SHA256
+    _full_sha256 = FULL_SHA256
     card = Card(
         name="Bank Marketing",
         modality="tabular",
@@ -75,13 +76,13 @@ class BankMarketing(DatasetSource):
     response: str = "subscribed"
     sensitive: str = "marital"
     drop: tuple[str, ...] = ("duration",)
-    public_share: float = 0.2
-    evaluation_share: float = 0.1
-    heldout_share: float = 0.1
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    public_share: Share = 0.2
+    evaluation_share: Share = 0.1
+    heldout_share: Share = 0.1
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {"additional": (ZIP,), "full": ("bank-full.csv.gz",), "full_zip": ("bank.zip",)}
@@ -91,9 +92,9 @@ class BankMarketing(DatasetSource):
         release = sources.release_of(self, root)
         path = sources.path_of(self, root, self.needs()[release][0])
         if release == "additional":
-            data = _archives.member(path, MEMBER, sha256=self.member_sha256)
+            data = _archives.member(path, MEMBER, sha256=self._member_sha256)
         elif release == "full_zip":
-            data = _archives.member(path, "bank-full.csv", sha256=self.full_sha256)
+            data = _archives.member(path, "bank-full.csv", sha256=self._full_sha256)
         else:
             data = _archives.gunzip(path, LIMIT)
         rows = _formats.table(_formats.text(data, str(path)), str(path), ("age", "job", "y"), ";")

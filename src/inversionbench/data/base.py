@@ -9,6 +9,7 @@ only that folder, through `load`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -126,7 +127,11 @@ class DatasetSource:
     Subclasses are frozen dataclasses too. `build` may stream: see `inversionbench.data.prepare.Writer`.
     """
 
+    id: ClassVar[str]
     card: ClassVar[Card]
+    task: ClassVar[str] = "-"  # of a model trained on it, for people
+    folders: ClassVar[tuple[str, ...]] = ()  # other names that its folder may have
+    titles: ClassVar[Mapping[str, str]] = {}  # of its releases, for people
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         """Write the parts into `out` (a `Writer`); `root` is the folder of the downloaded files, verified."""

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.ranges import Count
 from inversionbench.data import _table
 from inversionbench.data.base import PARTS, Card, DatasetSource
 
@@ -42,10 +43,10 @@ class BreastCancer(DatasetSource):
         embedded=True,
     )
 
-    private: int = 200
-    public: int = 180
-    evaluation: int = 60
-    heldout: int = 129
+    private: Count = 200
+    public: Count = 180
+    evaluation: Count = 60
+    heldout: Count = 129
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         from sklearn.datasets import load_breast_cancer

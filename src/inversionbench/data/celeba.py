@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _formats, _images, _people, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -56,13 +57,13 @@ class Celeba(DatasetSource):
 
     release: str = "auto"
     partial: bool = False
-    resolution: int = 64
-    crop: int = 108
+    resolution: Count = 64
+    crop: Count = 108
     grey: bool = False
-    private_people: int = 1000
-    public: int = 30000
-    evaluation_share: float = 0.3
-    heldout_share: float = 0.1
+    private_people: Whole = 1000
+    public: Whole = 30000
+    evaluation_share: Share = 0.3
+    heldout_share: Share = 0.1
     attribute: str = ""
 
     def needs(self) -> dict[str, tuple[str, ...]]:

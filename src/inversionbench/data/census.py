@@ -39,6 +39,7 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.ranges import Count, NonNegative
 from inversionbench.data import _table
 from inversionbench.data.base import PARTS, Card, DatasetSource
 
@@ -95,11 +96,11 @@ class Census(DatasetSource):
         embedded=True,
     )
 
-    private: int = 4000
-    public: int = 2000
-    evaluation: int = 500
-    heldout: int = 1500
-    noise: float = 0.7
+    private: Count = 4000
+    public: Count = 2000
+    evaluation: Count = 500
+    heldout: Count = 1500
+    noise: NonNegative = 0.7
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         sizes = {part: getattr(self, part) for part in PARTS}

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _formats, _images, _split, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -65,14 +66,14 @@ class Chestxray8(DatasetSource):
 
     release: str = "auto"
     partial: bool = False
-    resolution: int = 64
+    resolution: Count = 64
     findings: tuple[str, ...] = (
         "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
         "Pneumothorax",
     )  # fmt: skip
-    public: int = 10000
-    evaluation_share: float = 0.3
-    heldout_share: float = 0.15
+    public: Whole = 10000
+    evaluation_share: Share = 0.3
+    heldout_share: Share = 0.15
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         archives = {f"archives{suffix}": (*ARCHIVES, table) for suffix, table in zip(("", "_v2020"), TABLES)}

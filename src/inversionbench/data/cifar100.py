@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _cifar, _classed, _images, _pickles, _split
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -57,16 +58,16 @@ class Cifar100(DatasetSource):
     )  # fmt: skip
 
     release: str = "auto"
-    resolution: int = 32
+    resolution: Count = 32
     protocol: str = "superclasses"
-    private_superclasses: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-    private_classes: tuple[int, ...] = (0, 1, 2, 3, 4)
+    private_superclasses: tuple[Whole, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+    private_classes: tuple[Whole, ...] = (0, 1, 2, 3, 4)
     without_cifar10_classes: bool = False
-    evaluation_share: float = 0.5
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    evaluation_share: Share = 0.5
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {"python": (ARCHIVE,), "folder": tuple(f"{FOLDER}/{name}" for name in ("train", "test", "meta"))}

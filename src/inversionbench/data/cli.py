@@ -56,7 +56,7 @@ def _list(args: argparse.Namespace) -> int:
     for name in registry.methods("dataset"):
         source = _source(name, {})
         rows.append((
-            name, source.card.modality, getattr(source, "task", "-"), _state(source, name, root),
+            name, source.card.modality, source.task, _state(source, name, root),
             source.card.terms,
         ))  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(4)]

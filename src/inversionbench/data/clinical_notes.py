@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.ranges import Count
 from inversionbench.data import _table
 from inversionbench.data.base import PARTS, Card, DatasetSource
 
@@ -109,10 +110,10 @@ class ClinicalNotes(DatasetSource):
         embedded=True,
     )
 
-    private: int = 3000
-    public: int = 3000
-    evaluation: int = 300
-    heldout: int = 600
+    private: Count = 3000
+    public: Count = 3000
+    evaluation: Count = 300
+    heldout: Count = 600
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         sizes = {part: getattr(self, part) for part in PARTS}

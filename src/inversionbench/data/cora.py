@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Whole
 from inversionbench.data import _pickles
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
 
@@ -54,8 +55,8 @@ class Cora(DatasetSource):
         manual_steps="put the files ind.cora.* of the repository's folder data/ into cora/",
     )
 
-    nodes: int = 300
-    max_neighbours: int = 12
+    nodes: Whole = 300
+    max_neighbours: Count = 12
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         assert root is not None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _classed
 from inversionbench.data.base import Card, DatasetSource
 
@@ -39,14 +40,14 @@ class Digits(DatasetSource):
         embedded=True,
     )
 
-    resolution: int = 32
-    private_classes: tuple[int, ...] = (0, 1, 2, 3, 4)
+    resolution: Count = 32
+    private_classes: tuple[Whole, ...] = (0, 1, 2, 3, 4)
     protocol: str = "classes"
-    evaluation_share: float = 0.5
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    evaluation_share: Share = 0.5
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         from sklearn.datasets import load_digits

@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.ranges import Count, NonNegative
 from inversionbench.data import _table
 from inversionbench.data.base import PARTS, Card, DatasetSource
 
@@ -69,12 +70,12 @@ class Dosing(DatasetSource):
         embedded=True,
     )
 
-    private: int = 1000
-    public: int = 3000
-    evaluation: int = 2000
-    heldout: int = 2000
+    private: Count = 1000
+    public: Count = 3000
+    evaluation: Count = 2000
+    heldout: Count = 2000
     effect: float = 0.8
-    noise: float = 0.6
+    noise: NonNegative = 0.6
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         sizes = {part: getattr(self, part) for part in PARTS}

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.ranges import Count, NonNegative, Whole
 from inversionbench.data._order import round_robin
 from inversionbench.data._portraits import CLEAR, FLAGS, NAMES, random_people, render
 from inversionbench.data.base import Card, DatasetSource
@@ -53,15 +54,15 @@ class Faces(DatasetSource):
         embedded=True,
     )
 
-    resolution: int = 32
-    people: int = 50
-    private: int = 40
-    evaluation: int = 150
-    heldout: int = 40
-    public_people: int = 400
-    public: int = 20
-    nuisance: float = 1.8
-    spread: float = 1.0
+    resolution: Count = 32
+    people: Count = 50
+    private: Count = 40
+    evaluation: Count = 150
+    heldout: Count = 40
+    public_people: Whole = 400
+    public: Count = 20
+    nuisance: NonNegative = 1.8
+    spread: NonNegative = 1.0
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         known, others, *streams = rng.spawn(6)

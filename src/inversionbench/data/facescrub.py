@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _images, _people, _stream
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -48,13 +49,13 @@ class Facescrub(DatasetSource):
         notes="people overlap with CelebA; 40 to 200 photos a person; the files depend on which links worked",
     )
 
-    resolution: int = 224
-    crop: int = 0
+    resolution: Count = 224
+    crop: Whole = 0
     grey: bool = False
-    private_people: int = 424
-    photos: int = 0
-    evaluation_share: float = 0.3
-    heldout_share: float = 0.1
+    private_people: Whole = 424
+    photos: Whole = 0
+    evaluation_share: Share = 0.3
+    heldout_share: Share = 0.1
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         assert root is not None

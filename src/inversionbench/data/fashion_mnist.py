@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _idx_pair
 from inversionbench.data.base import Card, DatasetSource
 
@@ -49,14 +50,14 @@ class FashionMnist(DatasetSource):
         notes="classes 0, 2, 4 and 6 look alike: good classifiers reach 90-94 %.",
     )  # fmt: skip
 
-    resolution: int = 28
-    private_classes: tuple[int, ...] = (0, 1, 2, 3, 4)
+    resolution: Count = 28
+    private_classes: tuple[Whole, ...] = (0, 1, 2, 3, 4)
     protocol: str = "classes"
-    evaluation_share: float = 0.5
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    evaluation_share: Share = 0.5
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         assert root is not None

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, PositiveShare, Whole
 from inversionbench.data import _images, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -49,9 +50,9 @@ class Ffhq(DatasetSource):
     )
 
     release: str = "auto"
-    resolution: int = 64
-    crop_share: float = 0.78125
-    public: int = 30000
+    resolution: Count = 64
+    crop_share: PositiveShare = 0.78125
+    public: Whole = 30000
     check_md5: bool = False
 
     def needs(self) -> dict[str, tuple[str, ...]]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Whole
 from inversionbench.data import _archives, _formats, _people, _split, sources
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
 
@@ -50,8 +51,8 @@ class Fsdd(DatasetSource):
     )  # fmt: skip
 
     release: str = "auto"
-    public_speakers: int = 2
-    samples: int = 8000
+    public_speakers: Whole = 2
+    samples: Count = 8000
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {"archive": (ARCHIVE,), "folder": (FOLDER,)}

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Share
 from inversionbench.data import _formats, _images, _people, _split, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -58,10 +59,10 @@ class Ham10000(DatasetSource):
 
     release: str = "auto"
     partial: bool = False
-    resolution: int = 64
-    public_share: float = 0.4
-    evaluation_share: float = 0.15
-    heldout_share: float = 0.1
+    resolution: Count = 64
+    public_share: Share = 0.4
+    evaluation_share: Share = 0.15
+    heldout_share: Share = 0.1
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         ends = ("", "_tab", "_plain")

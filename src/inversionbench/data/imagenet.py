@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _archives, _classed, _formats, _images, _split, _stream
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
 
@@ -56,17 +57,17 @@ class Imagenet(DatasetSource):
         notes="smaller stand-ins (Tiny-ImageNet, ImageNette) are other sets",
     )
 
-    resolution: int = 224
-    resize: int = 0
+    resolution: Count = 224
+    resize: Whole = 0
     use_train: bool = False
-    classes: int = 0
-    public_share: float = 0.3
-    evaluation_share: float = 0.2
-    heldout_share: float = 0.1
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    classes: Whole = 0
+    public_share: Share = 0.3
+    evaluation_share: Share = 0.2
+    heldout_share: Share = 0.1
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {"": (VAL, KIT, TRAIN) if self.use_train else (VAL, KIT)}

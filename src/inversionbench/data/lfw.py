@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _images, _people, _stream, sources
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -70,16 +71,16 @@ class Lfw(DatasetSource):
     )  # fmt: skip
 
     release: str = "auto"
-    resolution: int = 64
-    crop: int = 160
+    resolution: Count = 64
+    crop: Count = 160
     grey: bool = False
-    min_photos: int = 30
-    private_people: int = 0
-    photos: int = 30
-    public_people: int = 0
-    public: int = 0
-    evaluation_share: float = 0.3
-    heldout_share: float = 0.2
+    min_photos: Count = 30
+    private_people: Whole = 0
+    photos: Whole = 30
+    public_people: Whole = 0
+    public: Whole = 0
+    evaluation_share: Share = 0.3
+    heldout_share: Share = 0.2
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {release: (archive,) for release, archive in ARCHIVES.items()}

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _idx_pair
 from inversionbench.data.base import Card, DatasetSource
 
@@ -54,14 +55,14 @@ class Mnist(DatasetSource):
         notes="mostly black: an empty image has a high PSNR and SSIM. With five classes top-5 is 100 %.",
     )  # fmt: skip
 
-    resolution: int = 28
-    private_classes: tuple[int, ...] = (0, 1, 2, 3, 4)
+    resolution: Count = 28
+    private_classes: tuple[Whole, ...] = (0, 1, 2, 3, 4)
     protocol: str = "classes"
-    evaluation_share: float = 0.5
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    evaluation_share: Share = 0.5
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         assert root is not None

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, NonNegative
 from inversionbench.data._order import round_robin
 from inversionbench.data.base import Card, DatasetSource
 
@@ -92,12 +93,12 @@ class Photos(DatasetSource):
         embedded=True,
     )
 
-    resolution: int = 32
-    private: int = 60
-    public: int = 240
-    evaluation: int = 150
-    heldout: int = 40
-    contrast: float = 0.12
+    resolution: Count = 32
+    private: Count = 60
+    public: Count = 240
+    evaluation: Count = 150
+    heldout: Count = 40
+    contrast: NonNegative = 0.12
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         taken: list[set[Box]] = [set() for _ in PHOTOGRAPHS]

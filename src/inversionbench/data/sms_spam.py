@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _classed, _formats, _split, sources
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
 
@@ -44,14 +45,14 @@ class SmsSpam(DatasetSource):
     )
 
     release: str = "auto"
-    public_share: float = 0.5
-    evaluation_share: float = 0.1
-    heldout_share: float = 0.1
-    min_words: int = 1
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    public_share: Share = 0.5
+    evaluation_share: Share = 0.1
+    heldout_share: Share = 0.1
+    min_words: Count = 1
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         return {"uci": ("SMSSpamCollection",), "tsv": ("sms.tsv",)}

@@ -73,7 +73,7 @@ def releases(source: DatasetSource | type[DatasetSource]) -> dict[str, tuple[str
 
 
 def folders(source: DatasetSource, name: str) -> tuple[str, ...]:
-    return (name, *getattr(source, "folders", ()))
+    return (name, *source.folders)
 
 
 def declared(card: Card, path: str) -> File:
@@ -160,7 +160,7 @@ def steps(card: Card) -> str:
 
 def title(source: DatasetSource, release: str) -> str:
     """What results are called: a release that differs from the original carries its own name."""
-    return getattr(source, "titles", {}).get(release, source.card.name)
+    return source.titles.get(release, source.card.name)
 
 
 def verify(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, Share, Whole
 from inversionbench.data import _classed, _formats, _images, _split
 from inversionbench.data.base import Card, DatasetSource, File
 
@@ -42,15 +43,15 @@ class Svhn(DatasetSource):
         manual_steps="put train_32x32.mat and test_32x32.mat (format 2) from the site into svhn/",
     )
 
-    resolution: int = 32
-    private_classes: tuple[int, ...] = (0, 1, 2, 3, 4)
+    resolution: Count = 32
+    private_classes: tuple[Whole, ...] = (0, 1, 2, 3, 4)
     protocol: str = "classes"
     use_extra: bool = False
-    evaluation_share: float = 0.5
-    private: int = 0
-    public: int = 0
-    evaluation: int = 0
-    heldout: int = 0
+    evaluation_share: Share = 0.5
+    private: Whole = 0
+    public: Whole = 0
+    evaluation: Whole = 0
+    heldout: Whole = 0
 
     def needs(self) -> dict[str, tuple[str, ...]]:
         files = ("train_32x32.mat", "test_32x32.mat")

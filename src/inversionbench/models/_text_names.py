@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.errors import UserError
+from inversionbench.core.settings import check_options
 
 TASKS = ("language", "class")
 MODELS: dict[str, dict[str, Any]] = {
@@ -21,19 +22,11 @@ def options_of(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_model(model: Mapping[str, Any]) -> None:
     """Refuse an unknown model, an unknown option, or a value that the option cannot take."""
-    name = str(model.get("name"))
-    if name not in MODELS:
-        raise UserError(f"model.name: unknown model '{name}': {suggest(name, MODELS)}")
-    for option, value in model.items():
-        if option == "name":
-            continue
-        if option not in MODELS[name]:
-            raise UserError(f"model: '{name}' has no option '{option}': {suggest(option, MODELS[name])}")
-        if option == "task":
-            if value not in TASKS:
-                raise UserError(f"model.task: got {value!r}: {suggest(str(value), TASKS)}")
-        elif not isinstance(value, int) or isinstance(value, bool) or value < SMALLEST[option]:
-            raise UserError(f"model.{option}: expected a whole number of at least {SMALLEST[option]}, got {value!r}")
+    kinds = {**dict.fromkeys(SMALLEST, "Count"), "task": f"Literal{list(TASKS)}"}
+    check_options(model, MODELS, kinds, "model", "model")
     options = options_of(model)
+    for option, least in SMALLEST.items():
+        if options[option] < least:
+            raise UserError(f"model.{option}: expected a whole number of at least {least}, got {options[option]}")
     if options["width"] % options["heads"]:
         raise UserError(f"model.heads: expected a divisor of the width {options['width']}, got {options['heads']}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.settings import check_options
 
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "softmax": {},
@@ -30,21 +30,10 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
 }
 
 
+KINDS = {"hidden": "Count", "width": "Count", "features": "Count", "side": "Count",
+         "activation": 'Literal["sigmoid", "relu"]'}  # fmt: skip
+
+
 def check_model(model: Mapping[str, Any], where: str) -> None:
-    """Refuse an unknown classifier, an unknown option, or an option of another type than its default."""
-    if "name" not in model:
-        raise UserError(f"{where}: needs `name`. Allowed: {', '.join(sorted(CLASSIFIERS))}")
-    name = model["name"]
-    if name not in CLASSIFIERS:
-        raise UserError(f"{where}.name: unknown classifier '{name}': {suggest(str(name), CLASSIFIERS)}")
-    known = CLASSIFIERS[name]
-    for option, value in model.items():
-        if option == "name":
-            continue
-        if option not in known:
-            raise UserError(f"{where}: '{name}' has no option '{option}': {suggest(option, known)}")
-        kind = type(known[option])
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise UserError(f"{where}.{option}: expected {kind.__name__}, got {value!r}")
-        if kind is int and value < 1:
-            raise UserError(f"{where}.{option}: expected at least 1, got {value}")
+    """Refuse an unknown classifier, an unknown option, or a value that the option cannot take."""
+    check_options(model, CLASSIFIERS, KINDS, where, "classifier")

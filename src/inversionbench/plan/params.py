@@ -38,6 +38,7 @@ from inversionbench.core import registry
 from inversionbench.core import safe_yaml as _yaml
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.scenario import Scenario
+from inversionbench.core.settings import check_value
 from inversionbench.tracks import get_track, track_names
 
 SECTIONS = (
@@ -301,6 +302,7 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     _known(given["dataset"], f"{where}.dataset", "entry of datasets", sections["datasets"])
     if given.get("judges"):
         _known(given["judges"], f"{where}.judges", "entry of evaluators", sections["evaluators"])
+        _check_judges(given, sections, f"{where}.judges")
     optional = dict.fromkeys(get_track(given["track"]).optional)
     for metric in given.get("metrics", ()):
         _known(metric, f"{where}.metrics", "further metric", optional)
@@ -312,6 +314,19 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
         told = str(error)
         raise UserError(told if told.startswith(where) else f"{where}.{told}") from None
     return scenario
+
+
+def _check_judges(given: Mapping[str, Any], sections: Mapping[str, Any], where: str) -> None:
+    """Evaluators are of the scenario's track, and trained on the private data that it attacks."""
+    judges = sections["evaluators"][given["judges"]]
+
+    def private(dataset: str) -> str:
+        return (sections["datasets"].get(dataset) or {}).get(COMBINED[0], dataset)
+
+    for name, got, wanted in (("track", judges["track"], given["track"]),
+                              ("dataset", private(judges["dataset"]), private(given["dataset"]))):
+        if got != wanted:
+            raise UserError(f"{where}: '{given['judges']}' is of {name} '{got}', the scenario of '{wanted}'")
 
 
 def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) -> Entry:
@@ -347,6 +362,8 @@ def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections
             raise UserError(f"{where}.params: give the strength under 'strengths'")
         if not entry.strengths or 0 in entry.strengths:
             raise UserError(f"{where}.strengths: give at least one strength, none of them 0 (0 is no defense)")
+        for strength in entry.strengths:
+            check_value(strength, described.types["strength"], f"{where}.strengths")
     return entry
 
 

@@ -28,6 +28,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from inversionbench.core.device import device
 from inversionbench.core.prior import PriorRecipe
+from inversionbench.core.ranges import Count, NonNegative, Positive
 from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.models.base import channels_last
 from inversionbench.models.classifiers import freeze
@@ -58,7 +59,7 @@ class Completer:
     whole: Critic
     local: Critic
     fill: Tensor
-    z_dim: int
+    z_dim: Count
 
     def sample(self, n: int, rng: torch.Generator) -> Tensor:
         """n latents from N(0, I), clamped to [-1, 1]: (n, z_dim)."""
@@ -77,17 +78,17 @@ class Completion(PriorRecipe):
     target_aware: ClassVar[bool] = False
     budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
-    z_dim: int = 100
-    width: int = 32
+    z_dim: Count = 100
+    width: Count = 32
     loss: Literal["wgan_gp", "hinge"] = "wgan_gp"
-    steps: int = 47000
-    batch: int = 64
-    rate: float = 4e-3
-    critic_rate: float = 4e-3
-    critic_width: int = 64
-    penalty: float = 10.0
-    diversity: float = 0.5
-    l1: float = 0.0
+    steps: Count = 47000
+    batch: Count = 64
+    rate: Positive = 4e-3
+    critic_rate: Positive = 4e-3
+    critic_width: Count = 64
+    penalty: NonNegative = 10.0
+    diversity: NonNegative = 0.5
+    l1: NonNegative = 0.0
 
     def networks(self, shape: tuple[int, ...]) -> tuple[Net, Critic, Critic]:
         """Fresh network, whole and local critic for images of shape (channels, side, side)."""

@@ -32,6 +32,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 from inversionbench.core.device import device
 from inversionbench.core.files import atomic
 from inversionbench.core.prior import Prior, PriorRecipe
+from inversionbench.core.ranges import Count, NonNegative, Positive, ShareBelowOne
 from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.models.base import channels_last
 from inversionbench.models.classifiers import freeze
@@ -59,20 +60,20 @@ class Dcgan(PriorRecipe):
     target_aware: ClassVar[bool] = False
     budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
-    z_dim: int = 100
-    width: int = 64
+    z_dim: Count = 100
+    width: Count = 64
     upsample: Literal["transposed", "nearest"] = "transposed"
     loss: Literal["wgan_gp", "hinge"] = "wgan_gp"
-    steps: int = 130000
-    batch: int = 64
-    rate: float = 2e-4
-    critic_rate: float = 2e-4
-    critic_steps: int = 5
-    penalty: float = 10.0
-    ema: float = 0.0
+    steps: Count = 130000
+    batch: Count = 64
+    rate: Positive = 2e-4
+    critic_rate: Positive = 2e-4
+    critic_steps: Count = 5
+    penalty: NonNegative = 10.0
+    ema: ShareBelowOne = 0.0
     flip: bool = True
-    measure: int = 1000
-    patience: int = 20
+    measure: Count = 1000
+    patience: Count = 20
 
     def networks(self, shape: tuple[int, ...]) -> tuple[Generator, Critic]:
         """Fresh generator and critic for images of shape (channels, side, side)."""

@@ -38,6 +38,7 @@ from torch.nn import functional as F
 from inversionbench.core.device import device
 from inversionbench.core.errors import UserError
 from inversionbench.core.prior import Prior, PriorRecipe
+from inversionbench.core.ranges import Count, NonNegative, Positive, ShareBelowOne, Whole
 from inversionbench.core.recipe import Recipe
 from inversionbench.core.seeds import spawn
 from inversionbench.models.classifiers import freeze
@@ -67,17 +68,17 @@ class KedmiGan(PriorRecipe):
     budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     critic: Literal["minibatch", "classifier"] = "minibatch"
-    width: int = 64
+    width: Count = 64
     warm: bool = False
-    steps: int = 11250
-    batch: int = 64
-    rate: float = 2e-4
-    critic_rate: float = 2e-4
-    critic_steps: int = 5
-    entropy: float = 1e-4
-    distil_epochs: int = 0
+    steps: Count = 11250
+    batch: Count = 64
+    rate: Positive = 2e-4
+    critic_rate: Positive = 2e-4
+    critic_steps: Count = 5
+    entropy: NonNegative = 1e-4
+    distil_epochs: Whole = 0
     labels: Literal["target", "uniform"] = "target"
-    ema: float = 0.0
+    ema: ShareBelowOne = 0.0
     flip: bool = True
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from inversionbench.core.device import device
 from inversionbench.core.errors import UserError
 from inversionbench.core.prior import Prior, PriorRecipe
+from inversionbench.core.ranges import Count, NonNegative, Positive, Share, ShareBelowOne, Whole
 from inversionbench.core.seeds import spawn
 from inversionbench.latent.losses import margin
 from inversionbench.latent.views import Views
@@ -67,7 +68,7 @@ VIEWS = Views(colour=0.5)
 class ConditionalPrior(Prior):
     """A trained class-conditional prior. generator: (z, y) -> images; without y classes come in turn."""
 
-    classes: int
+    classes: Whole
 
     def of(self, y: Tensor) -> nn.Module:
         """The generator of samples of classes y (n,): z (n, z_dim) -> images."""
@@ -93,20 +94,20 @@ class PlgGan(PriorRecipe):
     base: ClassVar[str] = "dcgan"
     budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
-    top: int = 30
+    top: Count = 30
     form: Literal["residual", "shared"] = "residual"
-    z_dim: int = 128
-    width: int = 64
+    z_dim: Count = 128
+    width: Count = 64
     warm: bool = False
-    steps: int = 30000
-    batch: int = 64
-    rate: float = 2e-4
-    critic_rate: float = 2e-4
-    critic_steps: int = 5
-    alpha: float = 0.2
-    target_share: float = 1.0
+    steps: Count = 30000
+    batch: Count = 64
+    rate: Positive = 2e-4
+    critic_rate: Positive = 2e-4
+    critic_steps: Count = 5
+    alpha: NonNegative = 0.2
+    target_share: Share = 1.0
     shuffle: bool = False
-    ema: float = 0.0
+    ema: ShareBelowOne = 0.0
     flip: bool = True
 
     def __post_init__(self) -> None:

@@ -18,13 +18,14 @@ What is loaded is no generator but `Students`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from inversionbench.core.device import device
 from inversionbench.core.prior import PriorRecipe
+from inversionbench.core.ranges import Count, NonNegative, Positive, ShareBelowOne, Whole
 from inversionbench.core.recipe import Recipe
 from inversionbench.core.seeds import spawn
 from inversionbench.models.classifiers import load
@@ -62,16 +63,16 @@ class StudentsRecipe(PriorRecipe):
     models: tuple[dict[str, Any], ...] = (
         {"name": "efficientnet_b0"}, {"name": "efficientnet_b1"}, {"name": "efficientnet_b2"},
     )
-    temperature: float = 1.0
-    epochs: int = 20
-    batch: int = 64
-    optimiser: str = "sgd"
-    rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    schedule: str = "constant"
+    temperature: Positive = 1.0
+    epochs: Count = 20
+    batch: Count = 64
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
+    rate: Positive = 0.01
+    momentum: ShareBelowOne = 0.9
+    weight_decay: NonNegative = 1e-4
+    schedule: Literal["constant", "one_cycle", "cosine", "step"] = "constant"
     flip: bool = False
-    shift: int = 0
+    shift: Whole = 0
 
     def __post_init__(self) -> None:
         if not self.models:

@@ -34,6 +34,7 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from inversionbench.core.device import device
 from inversionbench.core.prior import PriorRecipe
+from inversionbench.core.ranges import Count, NonNegative, Positive, Share, Whole
 from inversionbench.core.seeds import spawn
 from inversionbench.models.classifiers import freeze
 from inversionbench.models.generators import Critic
@@ -59,23 +60,23 @@ class Style(PriorRecipe):
     target_aware: ClassVar[bool] = False
     budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
-    z_dim: int = 64
-    w_dim: int = 64
-    channels: tuple[int, ...] = (128, 128, 64, 32)
+    z_dim: Count = 64
+    w_dim: Count = 64
+    channels: tuple[Count, ...] = (128, 128, 64, 32)
     loss: Literal["logistic", "hinge"] = "logistic"
-    steps: int = 60000
-    batch: int = 32
-    rate: float = 2.5e-3
-    critic_rate: float = 2.5e-3
-    critic_width: int = 16
-    r1: float = 0.01
-    r1_every: int = 16
-    half_life: int = 10000
-    decay_from: float = 1.0
-    warm_critic: int = 0
+    steps: Count = 60000
+    batch: Count = 32
+    rate: Positive = 2.5e-3
+    critic_rate: Positive = 2.5e-3
+    critic_width: Count = 16
+    r1: NonNegative = 0.01
+    r1_every: Count = 16
+    half_life: Count = 10000
+    decay_from: Share = 1.0
+    warm_critic: Whole = 0
     flip: bool = True
-    measure: int = 1000
-    patience: int = 20
+    measure: Count = 1000
+    patience: Count = 20
 
     def __post_init__(self) -> None:
         if self.warm_critic and self.loss != "hinge":

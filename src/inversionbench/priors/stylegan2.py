@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from inversionbench.core.device import device
 from inversionbench.core.errors import UserError
 from inversionbench.core.prior import PriorRecipe
+from inversionbench.core.ranges import Whole
 from inversionbench.core.seeds import spawn
 from inversionbench.data.sources import ROOT_VARIABLE, data_root
 from inversionbench.models.classifiers import freeze
@@ -71,7 +72,7 @@ class Stylegan2(PriorRecipe):
 
     weights: str = "stylegan2/ffhq.pkl"
     sha256: str = ""
-    crop: int = 800
+    crop: Whole = 800
 
     def train(
         self, public: Part, rng: torch.Generator, progress: Progress, target: Oracle | None = None, base: Any = None,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.ranges import Count, NonNegative, Share, ShareBelowOne, Whole
+from inversionbench.core.settings import parse
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,16 @@ class Federation:
     reaches in the end.
     """
 
-    rounds: int = 0
-    utility_rounds: int = 0
-    utility_seeds: int = 1
-    clients: int = 8
-    batch: int = 16
-    rate: float = 0.015
-    momentum: float = 0.9
-    warm_up: int = 10
-    skew: float = 0.0
-    target_accuracy: float = 0.0
+    rounds: Whole = 0
+    utility_rounds: Whole = 0
+    utility_seeds: Count = 1
+    clients: Count = 8
+    batch: Count = 16
+    rate: NonNegative = 0.015
+    momentum: ShareBelowOne = 0.9
+    warm_up: Whole = 10
+    skew: NonNegative = 0.0
+    target_accuracy: Share = 0.0
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -42,12 +43,4 @@ class Federation:
 
 def read_federation(given: Mapping[str, Any], where: str) -> Federation:
     """The federation of a scenario; `UserError` for what it does not know or cannot be."""
-    known = {f.name: f.default for f in fields(Federation)}
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(f"{where}: unknown setting '{name}': {suggest(name, known)}")
-        low = 1 if name in ("utility_seeds", "clients", "batch") else 0
-        kinds = (int, float) if isinstance(known[name], float) else (int,)
-        if not isinstance(value, kinds) or isinstance(value, bool) or value < low:
-            raise UserError(f"{where}.{name}: expected a number of at least {low}, got {value!r}")
-    return Federation(**given)
+    return parse(Federation, given, where)

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from inversionbench.core.errors import UserError, suggest
-
-CHOICES = {
-    "ask": ("images", "labels"),
-    "sends": ("gradient", "delta"),
-    "labels": ("known", "hidden"),
-    "classes": ("any", "distinct"),
-    "observer": ("server", "eavesdropper", "client", "collusion"),
-    "bn": ("eval_public", "train_private", "train_shared"),
-}
+from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, NonNegative, Whole
+from inversionbench.core.settings import parse
 
 
 @dataclass(frozen=True)
@@ -37,18 +30,18 @@ class Protocol:
     and its own update), or server and client in `collusion`. They differ where a protocol hides payloads.
     """
 
-    sends: str = "gradient"
-    batch_size: int = 1
-    labels: str = "known"
-    classes: str = "any"
-    bn: str = "eval_public"
-    epochs: int = 1
-    local_batch: int = 0
-    local_rate: float = 0.01
-    rounds: int = 1
-    server_rate: float = 0.1
-    observer: str = "server"
-    ask: str = "images"
+    sends: Literal["gradient", "delta"] = "gradient"
+    batch_size: Count = 1
+    labels: Literal["known", "hidden"] = "known"
+    classes: Literal["any", "distinct"] = "any"
+    bn: Literal["eval_public", "train_private", "train_shared"] = "eval_public"
+    epochs: Count = 1
+    local_batch: Whole = 0
+    local_rate: NonNegative = 0.01
+    rounds: Count = 1
+    server_rate: NonNegative = 0.1
+    observer: Literal["server", "eavesdropper", "client", "collusion"] = "server"
+    ask: Literal["images", "labels"] = "images"
 
     @property
     def steps(self) -> list[tuple[int, int]]:
@@ -71,20 +64,7 @@ class Protocol:
 
 def read_protocol(given: Mapping[str, Any], where: str) -> Protocol:
     """The protocol of a scenario; `UserError` for what it does not know or cannot be."""
-    known = {f.name: f.default for f in fields(Protocol)}
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(f"{where}: unknown setting '{name}': {suggest(name, known)}")
-        if name in CHOICES:
-            if value not in CHOICES[name]:
-                raise UserError(f"{where}.{name}: got {value!r}: {suggest(str(value), CHOICES[name])}")
-            continue
-        rate = name in ("local_rate", "server_rate")
-        low = 0 if rate or name == "local_batch" else 1
-        number = isinstance(value, (int, float)) if rate else isinstance(value, int)
-        if not number or isinstance(value, bool) or value < low:
-            raise UserError(f"{where}.{name}: expected a number of at least {low}, got {value!r}")
-    protocol = Protocol(**given)
+    protocol = parse(Protocol, given, where)
     if protocol.ask == "labels" and protocol.labels == "known":
         raise UserError(f"{where}.labels: attacks that ask for labels need them hidden; set labels: hidden")
     if protocol.sends == "delta" and not protocol.local_rate:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.ranges import Count, NonNegative, ShareBelowOne, Whole
+from inversionbench.core.settings import parse
 
 
 @dataclass(frozen=True)
@@ -18,22 +19,14 @@ class Rounds:
     the update of `batch` rows; the server takes the mean with `momentum` at `rate`.
     """
 
-    rounds: int = 0
-    utility_rounds: int = 0
-    clients: int = 8
-    batch: int = 32
-    rate: float = 0.1
-    momentum: float = 0.9
+    rounds: Whole = 0
+    utility_rounds: Whole = 0
+    clients: Count = 8
+    batch: Count = 32
+    rate: NonNegative = 0.1
+    momentum: ShareBelowOne = 0.9
 
 
 def read_rounds(given: Mapping[str, Any], where: str) -> Rounds:
     """The rounds of a scenario; `UserError` for what it does not know or cannot be."""
-    known = {f.name: f.default for f in fields(Rounds)}
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(f"{where}: unknown setting '{name}': {suggest(name, known)}")
-        low = 1 if name in ("clients", "batch") else 0
-        kinds = (int, float) if isinstance(known[name], float) else (int,)
-        if not isinstance(value, kinds) or isinstance(value, bool) or value < low:
-            raise UserError(f"{where}.{name}: expected a number of at least {low}, got {value!r}")
-    return Rounds(**given)
+    return parse(Rounds, given, where)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense, Step
+from inversionbench.core.ranges import NonNegative
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Precode(Defense):
     hooks = frozenset({"build_model", "loss"})
     tracks = ("federated",)
 
-    beta: float = 1e-3
+    beta: NonNegative = 1e-3
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.strength != int(self.strength) or self.beta < 0:

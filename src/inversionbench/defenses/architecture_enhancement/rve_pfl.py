@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense, Step
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -40,10 +41,10 @@ class RvePfl(Defense):
     tracks = ("federated",)
     personal = True
 
-    kl: float = 0.0
-    width: int = 8
-    hidden: int = 64
-    rate: float = 1e-3
+    kl: NonNegative = 0.0
+    width: Count = 8
+    hidden: Count = 64
+    rate: Positive = 1e-3
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.kl < 0 or min(self.width, self.hidden) < 1:

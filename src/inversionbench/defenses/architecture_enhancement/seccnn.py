@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Whole
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,7 @@ class Seccnn(Defense):
     hooks = frozenset({"build_model"})
     tracks = ("federated",)
 
-    position: int = 0
+    position: Whole = 0
     mode: str = "nearest"
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense
 from inversionbench.core.exchange import Exchange, Round, Update, of_others
+from inversionbench.core.ranges import Count, Positive, PositiveShare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,14 +52,14 @@ class Cahe(Defense):
     takes = ("dense", "sparse")
     gives = "masked"
 
-    clients: int = 4
-    share: float = 1.0
+    clients: Count = 4
+    share: PositiveShare = 1.0
     select: str = "random"
-    clip: float = 2.0
-    bits: int = 14
-    dimension: int = 2560
-    identity: int = 32
-    slots: int = 1024
+    clip: Positive = 2.0
+    bits: Count = 14
+    dimension: Count = 2560
+    identity: Count = 32
+    slots: Count = 1024
 
     def __post_init__(self) -> None:
         if self.strength not in (0, 1):
@@ -218,7 +219,7 @@ class Keys:
     per_slot: int
     field: int
     offset: int
-    clients: int
+    clients: Count
     stream: Stream
 
     NAME = "participants"

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense
 from inversionbench.core.exchange import Exchange, Round, of_others
+from inversionbench.core.ranges import Count, Positive, Whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,10 +52,10 @@ class SecureAggregation(Defense):
     takes = ("dense", "sparse")
     gives = "masked"
 
-    clip: float = 8.0
-    bits: int = 20
-    neighbours: int = 0
-    dropouts: int = 0
+    clip: Positive = 8.0
+    bits: Count = 20
+    neighbours: Whole = 0
+    dropouts: Whole = 0
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.strength != int(self.strength):

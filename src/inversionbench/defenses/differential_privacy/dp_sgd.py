@@ -26,6 +26,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense, Step
+from inversionbench.core.ranges import Positive, Probability
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +45,8 @@ class DpSgd(Defense):
     tracks = ("federated",)
     poisson = True
 
-    clip: float = 1.0
-    delta: float = 1e-5
+    clip: Positive = 1.0
+    delta: Probability = 1e-5
     accountant: str = "rdp"
 
     def __post_init__(self) -> None:

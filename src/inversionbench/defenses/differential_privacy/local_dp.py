@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Client, Defense
+from inversionbench.core.ranges import Positive, PositiveShare, Probability
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,10 +46,10 @@ class LocalDp(Defense):
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("clip", "noise")
 
-    clip: float = 1.0
-    keep: float = 1.0
-    growth: float = 1.02
-    delta: float = 1e-5
+    clip: Positive = 1.0
+    keep: PositiveShare = 1.0
+    growth: Positive = 1.02
+    delta: Probability = 1e-5
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.clip <= 0 or not 0 < self.keep <= 1 or self.growth < 1:

@@ -34,6 +34,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense
+from inversionbench.core.ranges import Count, Share
 
 if TYPE_CHECKING:
     import torch
@@ -54,13 +55,13 @@ class Ats(Defense):
     budget = ("candidates", "images")
 
     policy: str = ""
-    candidates: int = 150
-    points: int = 10
-    images: int = 20
-    batch: int = 64
-    fit: int = 60
-    quantile: float = 0.3
-    hybrid: int = 2
+    candidates: Count = 150
+    points: Count = 10
+    images: Count = 20
+    batch: Count = 64
+    fit: Count = 60
+    quantile: Share = 0.3
+    hybrid: Count = 2
     searched: bool = False
 
     def __post_init__(self) -> None:

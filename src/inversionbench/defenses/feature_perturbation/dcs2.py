@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Step
+from inversionbench.core.ranges import Count, NonNegative, Positive
 from inversionbench.defenses.feature_perturbation._local import LocalDefense
 
 if TYPE_CHECKING:
@@ -51,14 +52,14 @@ class Dcs2(LocalDefense):
     tracks = ("federated",)
     budget = ("iterations",)
 
-    sensitive: int = 1
-    proxies: int = 1
-    slope: float = 0.05
-    consistency: float = 0.1
-    far: float = 100.0
-    iterations: int = 100
-    rate: float = 0.1
-    margin: float = 0.5
+    sensitive: Count = 1
+    proxies: Count = 1
+    slope: NonNegative = 0.05
+    consistency: NonNegative = 0.1
+    far: NonNegative = 100.0
+    iterations: Count = 100
+    rate: Positive = 0.1
+    margin: NonNegative = 0.5
     clamp: bool = True
     kind: str = "same"
 

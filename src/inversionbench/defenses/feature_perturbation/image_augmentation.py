@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense
+from inversionbench.core.ranges import Count, NonNegative
 
 if TYPE_CHECKING:
     import torch
@@ -43,10 +44,10 @@ class ImageAugmentation(Defense):
 
     policy: str = ""
     operations: str = "rotate,shear_x,shear_y,translate_x,translate_y,brightness,contrast,solarize"
-    tolerance: float = 0.02
-    images: int = 3
-    steps: int = 60
-    fit: int = 60
+    tolerance: NonNegative = 0.02
+    images: Count = 3
+    steps: Count = 60
+    fit: Count = 60
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 10:

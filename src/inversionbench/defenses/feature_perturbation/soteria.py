@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Client, Defense
+from inversionbench.core.ranges import Count, Positive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +41,8 @@ class Soteria(Defense):
     looks_again = True
 
     layer: str = ""
-    offset: float = 0.1
-    probes: int = 32
+    offset: Positive = 0.1
+    probes: Count = 32
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 100 or self.offset <= 0 or self.probes < 0:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Defense, Step
+from inversionbench.core.ranges import Count, Positive, Share
 
 if TYPE_CHECKING:
     import torch
@@ -45,11 +46,11 @@ class StatisticalFeaturesKd(Defense):
     tracks = ("federated",)
     budget = ("steps",)
 
-    pool: int = 2
-    hidden: int = 128
-    tau: float = 3.0
-    beta: float = 0.7
-    steps: int = 60
+    pool: Count = 2
+    hidden: Count = 128
+    tau: Positive = 3.0
+    beta: Share = 0.7
+    steps: Count = 60
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.strength != int(self.strength) or not 0 <= self.beta <= 1 or self.tau <= 0:

@@ -25,6 +25,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inversionbench.core.ranges import NonNegative
 from inversionbench.defenses.feature_perturbation._local import LocalDefense
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Vrm(LocalDefense):
     tracks = ("federated",)
 
     member: str = "mix"
-    a: float = 1.0
-    sigma: float = 0.0
+    a: NonNegative = 1.0
+    sigma: NonNegative = 0.0
     conceal: bool = False
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Client, Defense
+from inversionbench.core.ranges import Count, Positive, Whole
 from inversionbench.core.update_path import Payload, Received, Residual, Stage, UpdatePath
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ class AutoencoderCompression(Defense):
     places = ("compensate", "transform")
     gives = "latent"
 
-    chunk: int = 256
-    channels: int = 8
-    first_steps: int = 100
-    steps: int = 10
-    period: int = 10
-    history: int = 3
-    rate: float = 5e-3
+    chunk: Count = 256
+    channels: Count = 8
+    first_steps: Whole = 100
+    steps: Whole = 10
+    period: Count = 10
+    history: Count = 3
+    rate: Positive = 5e-3
     feedback: bool = True
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from inversionbench.core.defense import Defense
 from inversionbench.core.errors import UserError
 from inversionbench.core.exchange import Exchange, Round, Update, dense_size
+from inversionbench.core.ranges import Count, Positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,12 +50,12 @@ class FragmentationShuffle(Defense):
     takes = ("dense", "sparse")
     gives = "masked"
 
-    clients: int = 8
-    least: int = 3
+    clients: Count = 8
+    least: Count = 3
     variant: str = "partition"
     reads: str = "fragments"
-    clip: float = 8.0
-    bits: int = 20
+    clip: Positive = 8.0
+    bits: Count = 20
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.strength != int(self.strength):

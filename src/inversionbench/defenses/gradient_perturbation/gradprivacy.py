@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Client, Defense
+from inversionbench.core.ranges import Count, Positive, Share
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +50,11 @@ class GradPrivacy(Defense):
     looks_again = True
 
     mode: str = "flatten"
-    alpha: float = 0.9
-    least: float = 0.5
-    feedback: float = 1.0
-    offset: float = 0.1
-    probes: int = 32
+    alpha: Share = 0.9
+    least: Share = 0.5
+    feedback: Share = 1.0
+    offset: Positive = 0.1
+    probes: Count = 32
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Client, Defense
+from inversionbench.core.ranges import Share
 from inversionbench.core.update_path import Payload, Received, Residual, Stage, UpdatePath
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class MixedQuantization(Defense):
     table: str = "fixed"
     rounding: str = "stochastic"
     feedback: bool = False
-    outliers: float = 0.0
+    outliers: Share = 0.0
 
     def __post_init__(self) -> None:
         if self.strength < 0 or self.strength != int(self.strength):

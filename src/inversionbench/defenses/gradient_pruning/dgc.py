@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Client, Defense
+from inversionbench.core.ranges import NonNegative, ShareBelowOne, Whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,9 +45,9 @@ class Dgc(Defense):
     gives = "sparse"
     client_momentum = True  # the server adds none
 
-    momentum: float = 0.9
-    clip: float = 0.0
-    warm_up: int = 0
+    momentum: ShareBelowOne = 0.9
+    clip: NonNegative = 0.0
+    warm_up: Whole = 0
     residual: bool = True
     masking: bool = True
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Client, Defense
+from inversionbench.core.ranges import Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,8 +40,8 @@ class Dgp(Defense):
     places = ("compensate", "transform")
     gives = "sparse"
 
-    top: float = 0.05
-    feedback: float = 1.0
+    top: Share = 0.05
+    feedback: Share = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < 1:

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.defense import Client, Defense
+from inversionbench.core.ranges import Count, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -54,8 +55,8 @@ class Guardian(Defense):
     looks_again = True
     budget = ("steps",)
 
-    steps: int = 10
-    coarse: int = 4
+    steps: Count = 10
+    coarse: Whole = 4
     start: str = "noise"
 
     def __post_init__(self) -> None:

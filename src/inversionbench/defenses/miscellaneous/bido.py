@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inversionbench.core.defense import Defense
+from inversionbench.core.ranges import NonNegative, Positive
 
 if TYPE_CHECKING:
     from inversionbench.core.defense import Step
@@ -43,11 +44,11 @@ class Bido(Defense):
     # at the published ratio it is the label term that moves: D(X, Z) rises with it (see above)
     effect: ClassVar[tuple[str, str, float] | None] = ("effect_label_gap", "lower", 0.85)
 
-    strength: float = 0.0
-    ratio: float = 10.0
+    strength: NonNegative = 0.0
+    ratio: NonNegative = 10.0
     measure: str = "hsic"
-    sigma: float = 5.0
-    eps: float = 1e-5
+    sigma: Positive = 5.0
+    eps: Positive = 1e-5
 
     def __post_init__(self) -> None:
         if self.measure not in ("hsic", "coco"):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.defense import Defense
+from inversionbench.core.ranges import NonNegative
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ class ConfidenceRounding(Defense):
     keeps_labels: ClassVar[bool] = True
     post_processing: ClassVar[bool] = True  # of what is released: anybody can do it himself
 
-    strength: float = 0.0
+    strength: NonNegative = 0.0
     renormalise: bool = False
 
     def release(self, logits: Tensor, rng: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.defense import Defense
+from inversionbench.core.ranges import NonNegative
 from inversionbench.defenses.miscellaneous.negative_label_smoothing import smoothed
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class LabelSmoothing(Defense):
     # the finite gap between logits; other trainings of the same network differ by 5 %
     effect: ClassVar[tuple[str, str, float] | None] = ("effect_logit_norm", "lower", 0.9)
 
-    strength: float = 0.0
+    strength: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:

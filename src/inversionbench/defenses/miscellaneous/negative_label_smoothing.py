@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch.nn import functional as F
 
 from inversionbench.core.defense import Defense
+from inversionbench.core.ranges import NonNegative, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,9 +51,9 @@ class NegativeLabelSmoothing(Defense):
     # between the trainings that hardly show it and those that do (see above)
     effect: ClassVar[tuple[str, str, float] | None] = ("effect_logit_norm", "higher", 1.5)
 
-    strength: float = 0.0
-    warm_up: float = 0.5
-    ramp: float = 0.25
+    strength: NonNegative = 0.0
+    warm_up: Share = 0.5
+    ramp: Share = 0.25
 
     def loss(self, ctx: Step) -> Tensor:
         alpha = self.alpha(ctx.epoch, ctx.epochs)

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.recipe import check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
+from inversionbench.core.settings import check_value
 from inversionbench.models._text_names import check_model, options_of
 from inversionbench.tracks.base import Track
 from inversionbench.training._batches import read_batches
@@ -51,9 +51,7 @@ class Text(Track):
         check_model(scenario.model)
         read_batches(scenario.protocol, scenario.subjects, "protocol", tuple(CHOICES), ("labels",))
         for option, allowed in CHOICES.items():
-            got = scenario.protocol.get(option, allowed[0])
-            if got not in allowed:
-                raise UserError(f"protocol.{option}: got {got!r}: {suggest(str(got), allowed)}")
+            check_value(scenario.protocol.get(option, allowed[0]), f"Literal{list(allowed)}", f"protocol.{option}")
         check_recipe({"epochs": 0, **scenario.training}, "training")
 
     def train_target(

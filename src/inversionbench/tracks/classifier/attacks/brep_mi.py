@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, Share, Whole
 from inversionbench.latent.rows import generate, passes_per_answer, rows
 
 if TYPE_CHECKING:
@@ -47,18 +48,18 @@ class BrepMi(Attack):
     prior: ClassVar[str] = "dcgan"
     budget: ClassVar[tuple[str, ...]] = ("limit",)
 
-    sphere: int = 32
-    radius: float = 0.2
-    growth: float = 1.3
-    step: float = 3.0
-    box: float = 1.5
-    inside: float = 0.875
-    iterations: int = 1000
-    limit: int = 0
-    start_batch: int = 256
-    start_cap: int = 5000
-    restarts: int = 1
-    keep_at: tuple[int, ...] = ()
+    sphere: Count = 32
+    radius: Positive = 0.2
+    growth: Positive = 1.3
+    step: Positive = 3.0
+    box: NonNegative = 1.5
+    inside: Share = 0.875
+    iterations: Count = 1000
+    limit: Whole = 0
+    start_batch: Count = 256
+    start_cap: Count = 5000
+    restarts: Count = 1
+    keep_at: tuple[Count, ...] = ()
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior

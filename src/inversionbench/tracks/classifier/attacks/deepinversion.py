@@ -39,6 +39,7 @@ from torch.nn import functional as F
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.core.device import device
+from inversionbench.core.ranges import Count, NonNegative, Positive, Share, Whole
 from inversionbench.latent.rows import rows
 from inversionbench.latent.statistics import NormStatistics
 from inversionbench.training.loop import rate_factor
@@ -55,23 +56,23 @@ class DeepInversion(Attack):
     budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     access: Literal["WB", "WB-noBN"] = "WB"
-    batch: int = 256
-    restarts: int = 4
-    others: int = 1
-    iterations: int = 2000
-    coarse: int = 0
-    rate: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.999)
+    batch: Count = 256
+    restarts: Count = 4
+    others: Whole = 1
+    iterations: Count = 2000
+    coarse: Whole = 0
+    rate: Positive = 0.1
+    betas: tuple[Share, Share] = (0.9, 0.999)
     schedule: Literal["constant", "cosine"] = "constant"
-    warm_up: int = 0
-    statistics: float = 10.0
-    first: float = 1.0
-    tv: float = 2.5e-5
-    l2: float = 0.0
-    jitter: int = 2
+    warm_up: Whole = 0
+    statistics: NonNegative = 10.0
+    first: NonNegative = 1.0
+    tv: NonNegative = 2.5e-5
+    l2: NonNegative = 0.0
+    jitter: Whole = 2
     flip: bool = False
     clamp: bool = False
-    keep_at: tuple[int, ...] = ()
+    keep_at: tuple[Count, ...] = ()
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         where = device()

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, PositiveShare, ShareBelowOne
 from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.latent.prototypes import Memory
 from inversionbench.latent.rows import rows
@@ -50,20 +51,20 @@ class Dmmia(Attack):
     prior: ClassVar[str] = "style"
     budget: ClassVar[tuple[str, ...]] = ("candidates", "steps")
 
-    samples: int = 5000
-    psi: float = 0.5
-    candidates: int = 200
-    steps: int = 70
-    rate: float = 0.005
-    crop: tuple[float, float] = (0.9, 1.0)
-    restarts: int = 50
-    transforms: int = 100
-    batch: int = 50
-    prototypes: int = 800
-    momentum: float = 0.7
-    memory_rate: float = 0.01
-    imr: float = 0.1
-    idr: float = 0.1
+    samples: Count = 5000
+    psi: NonNegative = 0.5
+    candidates: Count = 200
+    steps: Count = 70
+    rate: Positive = 0.005
+    crop: tuple[PositiveShare, PositiveShare] = (0.9, 1.0)
+    restarts: Count = 50
+    transforms: Count = 100
+    batch: Count = 50
+    prototypes: Count = 800
+    momentum: ShareBelowOne = 0.7
+    memory_rate: Positive = 0.01
+    imr: NonNegative = 0.1
+    idr: NonNegative = 0.1
     imr_sign: Literal[-1, 1] = -1
     idr_sign: Literal[-1, 1] = 1
 

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.core.device import device
+from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
 from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.latent.rows import rows
 from inversionbench.latent.statistics import NormStatistics
@@ -63,18 +64,18 @@ class Emi(Attack):
     needs: ClassVar[str] = "siblings"
     budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
-    models: int = 0
-    steps: int = 1000
-    batch: int = 64
+    models: Whole = 0
+    steps: Count = 1000
+    batch: Count = 64
     equal_passes: bool = False
-    z_dim: int = 64
-    width: int = 16
-    rate: float = 1e-3
-    activation: float = 0.05
-    statistics: float = 0.0
-    adversarial: float = 0.0
-    critic_rate: float = 4e-4
-    restarts: int = 4
+    z_dim: Count = 64
+    width: Count = 16
+    rate: Positive = 1e-3
+    activation: NonNegative = 0.05
+    statistics: NonNegative = 0.0
+    adversarial: NonNegative = 0.0
+    critic_rate: Positive = 4e-4
+    restarts: Count = 4
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         count = self.models or knowledge.models

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 from inversionbench.latent.dependence import normalised_hsic
 from inversionbench.latent.rows import device_of
 from inversionbench.tracks.classifier.attacks.gmi import Gmi
@@ -61,19 +62,19 @@ class FedInverse(Attack):
     budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     base: Literal["gmi", "kedmi", "vmi"] = "gmi"
-    hsic: float = 0.05
-    sigma: float = 0.0
-    iterations: int = 2000
-    rate: float = 0.02
-    identity_weight: float = 100.0
-    realism: float = 1.0
-    box: float = 1.0
-    restarts: int = 10
+    hsic: NonNegative = 0.05
+    sigma: NonNegative = 0.0
+    iterations: Count = 2000
+    rate: Positive = 0.02
+    identity_weight: NonNegative = 100.0
+    realism: NonNegative = 1.0
+    box: NonNegative = 1.0
+    restarts: Count = 10
     log_variance: float = 0.0
     answer: Literal["draws", "mean"] = "draws"
-    batch: int = 64
+    batch: Count = 64
     optimiser: Literal["sgd", "adam"] = "sgd"
-    keep_at: tuple[int, ...] = ()
+    keep_at: tuple[Count, ...] = ()
 
     @property
     def host(self) -> Gmi | Kedmi | Vmi:

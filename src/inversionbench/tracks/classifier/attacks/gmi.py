@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, ShareBelowOne, Whole
 from inversionbench.latent.losses import IDENTITY
 from inversionbench.latent.rows import best_of_class, device_of, rows
 from inversionbench.latent.search import Momentum, Point, Search, in_blocks
@@ -46,17 +47,17 @@ class Gmi(Attack):
     prior: ClassVar[str] = "dcgan"
     budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
-    iterations: int = 1500
-    rate: float = 0.02
-    momentum: float = 0.9
-    identity_weight: float = 100.0
-    realism: float = 1.0
-    box: float = 1.0
-    restarts: int = 5
+    iterations: Count = 1500
+    rate: Positive = 0.02
+    momentum: ShareBelowOne = 0.9
+    identity_weight: NonNegative = 100.0
+    realism: NonNegative = 1.0
+    box: NonNegative = 1.0
+    restarts: Count = 5
     identity: Identity = "cross_entropy"
-    reference: int = 60
+    reference: Whole = 60
     select: Literal["all", "best"] = "all"
-    keep_at: tuple[int, ...] = ()
+    keep_at: tuple[Count, ...] = ()
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior

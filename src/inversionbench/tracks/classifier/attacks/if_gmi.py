@@ -36,6 +36,7 @@ import torch
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, NonNegative, Positive, PositiveShare, Whole
 from inversionbench.core.seeds import draw_seed
 from inversionbench.latent.crops import Crop, Cropped
 from inversionbench.latent.losses import IDENTITY
@@ -61,17 +62,17 @@ class IfGmi(Attack):
     prior: ClassVar[str] = "style"
     budget: ClassVar[tuple[str, ...]] = ("steps",)
 
-    samples: int = 5000
-    psi: float = 0.5
-    restarts: int = 50
-    steps: tuple[int, ...] = (70, 25, 25, 25)
-    rate: float = 0.005
-    feature_rate: float = 0.005
-    candidates: int = 0
-    transforms: int = 100
-    style_radii: tuple[float, ...] = (1.95, 3.91, 5.86, 7.81)
-    radii: tuple[float, ...] = (0.244, 0.0916, 0.0305)
-    crop: tuple[float, float] = (0.9, 1.0)
+    samples: Count = 5000
+    psi: NonNegative = 0.5
+    restarts: Count = 50
+    steps: tuple[Count, ...] = (70, 25, 25, 25)
+    rate: Positive = 0.005
+    feature_rate: Positive = 0.005
+    candidates: Whole = 0
+    transforms: Count = 100
+    style_radii: tuple[NonNegative, ...] = (1.95, 3.91, 5.86, 7.81)
+    radii: tuple[NonNegative, ...] = (0.244, 0.0916, 0.0305)
+    crop: tuple[PositiveShare, PositiveShare] = (0.9, 1.0)
     identity: Identity = "poincare"
     carry_rgb: bool = True
 

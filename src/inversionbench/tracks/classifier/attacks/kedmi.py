@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, ShareBelowOne
 from inversionbench.latent.rows import device_of, rows
 from inversionbench.latent.search import Latent, Search, in_blocks
 from inversionbench.tracks.classifier.attacks.gmi import Gmi
@@ -88,16 +89,16 @@ class Kedmi(Attack):
 
     base: Literal["kedmi_gan", "dcgan"] = "kedmi_gan"
     latent: Literal["gaussian", "point"] = "gaussian"
-    iterations: int = 2400
-    rate: float = 0.02
-    momentum: float = 0.9
-    identity_weight: float = 100.0
-    realism: float = 1.0
+    iterations: Count = 2400
+    rate: Positive = 0.02
+    momentum: ShareBelowOne = 0.9
+    identity_weight: NonNegative = 100.0
+    realism: NonNegative = 1.0
     log_variance: float = 1.0
-    box: float = 0.0
-    restarts: int = 5
+    box: NonNegative = 0.0
+    restarts: Count = 5
     answer: Literal["draws", "mean"] = "draws"
-    keep_at: tuple[int, ...] = ()
+    keep_at: tuple[Count, ...] = ()
 
     @property
     def point(self) -> Gmi:

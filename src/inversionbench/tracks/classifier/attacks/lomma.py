@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
 from inversionbench.latent.losses import IDENTITY
 from inversionbench.latent.rows import device_of
 from inversionbench.latent.search import Search
@@ -67,18 +68,18 @@ class Lomma(Attack):
     base: Literal["gmi", "kedmi", "plg_mi"] = "kedmi"
     identity: Identity = "logit"
     augment: bool = True
-    feature: float = 1.0
-    images: int = 5000
-    iterations: int = 2400
-    rate: float = 0.02
-    identity_weight: float = 100.0
-    realism: float = 1.0
-    box: float = 1.0
-    restarts: int = 5
-    views: int = 2
+    feature: NonNegative = 1.0
+    images: Count = 5000
+    iterations: Count = 2400
+    rate: Positive = 0.02
+    identity_weight: NonNegative = 100.0
+    realism: NonNegative = 1.0
+    box: NonNegative = 1.0
+    restarts: Count = 5
+    views: Whole = 2
     log_variance: float = 1.0
     answer: Literal["draws", "mean"] = "draws"
-    keep_at: tuple[int, ...] = ()
+    keep_at: tuple[Count, ...] = ()
 
     @property
     def host(self) -> Gmi | Kedmi | PlgMi:

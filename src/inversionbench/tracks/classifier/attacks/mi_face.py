@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.core.device import device
+from inversionbench.core.ranges import Count, NonNegative, Positive, Share, Whole
 from inversionbench.latent.losses import one_minus_confidence
 from inversionbench.latent.rows import rows
 
@@ -50,19 +51,19 @@ class MiFace(Attack):
     budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
     access: Literal["WB", "BB-S"] = "WB"
-    iterations: int = 5000
-    patience: int = 100
-    goal: float = 0.99
-    rate: float = 0.1
+    iterations: Count = 5000
+    patience: Count = 100
+    goal: Share = 0.99
+    rate: Positive = 0.1
     normalise: bool = False
     start: Literal["zero", "grey"] = "zero"
-    spread: float = 0.0
+    spread: NonNegative = 0.0
     clamp: bool = True
-    restarts: int = 1
-    difference: float = 0.01
-    directions: int = 0
-    grid: int = 0
-    keep_at: tuple[int, ...] = ()
+    restarts: Count = 1
+    difference: NonNegative = 0.01
+    directions: Whole = 0
+    grid: Whole = 0
+    keep_at: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
         if self.access == "BB-S" and not self.clamp:

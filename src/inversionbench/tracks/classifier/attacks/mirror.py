@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, Share, Whole
 from inversionbench.core.seeds import draw_seed
 from inversionbench.latent.candidates import Ask, best_for, by_passes, codes, scores_of
 from inversionbench.latent.genetic import Genetic
@@ -65,21 +66,21 @@ class Mirror(Attack):
     published = {"samples": 100000}
 
     access: Literal["WB", "BB-S"] = "WB"
-    samples: int = 5000
-    psi: float = 0.7
-    cutoff: int = 8
-    kappa: float = 1.0
+    samples: Count = 5000
+    psi: NonNegative = 0.7
+    cutoff: Whole = 8
+    kappa: NonNegative = 1.0
     clip: bool = True
-    restarts: int = 8
-    steps: int = 300
-    rate: float = 0.2
-    weight: float = 10.0
-    population: int = 100
-    generations: int = 100
-    mutation: float = 0.1
-    mutation_size: float = 0.1
-    goal: float = 0.0
-    keep_at: tuple[int, ...] = ()
+    restarts: Count = 8
+    steps: Count = 300
+    rate: Positive = 0.2
+    weight: NonNegative = 10.0
+    population: Count = 100
+    generations: Count = 100
+    mutation: Share = 0.1
+    mutation_size: NonNegative = 0.1
+    goal: Share = 0.0
+    keep_at: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
         if self.population < 2:

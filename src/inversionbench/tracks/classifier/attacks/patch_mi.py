@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.core.device import device
+from inversionbench.core.ranges import Count, NonNegative, Positive, PositiveShare, Share, Whole
 from inversionbench.core.seeds import draw_seed
 from inversionbench.latent.rows import rows
 from inversionbench.latent.views import Views
@@ -54,23 +55,23 @@ class PatchMi(Attack):
     budget: ClassVar[tuple[str, ...]] = ("steps", "batch")
 
     base: Literal["scratch", "dcgan"] = "scratch"
-    steps: int = 28000
-    batch: int = 64
-    rate: float = 1e-3
-    z_dim: int = 100
-    width: int = 64
-    patch: int = 6
-    stride: int = 2
-    padding: int = 2
-    critic_width: int = 256
+    steps: Count = 28000
+    batch: Count = 64
+    rate: Positive = 1e-3
+    z_dim: Count = 100
+    width: Count = 64
+    patch: Count = 6
+    stride: Count = 2
+    padding: Whole = 2
+    critic_width: Count = 256
     norm: bool = True
-    identity_weight: float = 30.0
-    smoothing: float = 0.6
-    views: int = 1
-    scale: tuple[float, float] = (0.85, 1.0)
-    turn: float = 20.0
-    flip: float = 0.0
-    restarts: int = 4
+    identity_weight: NonNegative = 30.0
+    smoothing: NonNegative = 0.6
+    views: Whole = 1
+    scale: tuple[PositiveShare, PositiveShare] = (0.85, 1.0)
+    turn: NonNegative = 20.0
+    flip: Share = 0.0
+    restarts: Count = 4
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:

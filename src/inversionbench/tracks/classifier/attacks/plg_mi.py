@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
 from inversionbench.latent.losses import IDENTITY
 from inversionbench.latent.rows import device_of, rows
 from inversionbench.latent.search import Point, Search, in_blocks
@@ -45,13 +46,13 @@ class PlgMi(Attack):
     prior: ClassVar[str] = "plg_gan"
     budget: ClassVar[tuple[str, ...]] = ("iterations",)
 
-    iterations: int = 600
-    rate: float = 0.1
-    views: int = 2
-    restarts: int = 5
+    iterations: Count = 600
+    rate: Positive = 0.1
+    views: Whole = 2
+    restarts: Count = 5
     identity: Identity = "margin"
-    box: float = 0.0
-    keep_at: tuple[int, ...] = ()
+    box: NonNegative = 0.0
+    keep_at: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
         if self.views < 1:

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import Count, NonNegative, Positive, PositiveShare, Share
 from inversionbench.core.seeds import draw_seed
 from inversionbench.latent.candidates import best_for, best_rows, by_passes, codes, robustness, scores_of
 from inversionbench.latent.crops import Crop, Cropped
@@ -59,19 +60,19 @@ class Ppa(Attack):
     prior: ClassVar[str] = "style"
     budget: ClassVar[tuple[str, ...]] = ("candidates", "steps")
 
-    samples: int = 5000
-    psi: float = 0.5
-    candidates: int = 200
-    steps: int = 70
-    rate: float = 0.005
-    crop: tuple[float, float] = (0.9, 1.0)
+    samples: Count = 5000
+    psi: NonNegative = 0.5
+    candidates: Count = 200
+    steps: Count = 70
+    rate: Positive = 0.005
+    crop: tuple[PositiveShare, PositiveShare] = (0.9, 1.0)
     identity: Identity = "poincare"
-    realism: float = 0.0
-    restarts: int = 50
-    transforms: int = 100
+    realism: NonNegative = 0.0
+    restarts: Count = 50
+    transforms: Count = 100
     select: Literal["robust", "all"] = "robust"
-    goal: float = 0.0
-    keep_at: tuple[int, ...] = ()
+    goal: Share = 0.0
+    keep_at: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.restarts <= self.candidates:

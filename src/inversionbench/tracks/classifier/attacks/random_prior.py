@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count
 from inversionbench.latent.rows import device_of, generate, rows
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class RandomPrior(Attack):
     control: ClassVar[bool] = True
 
     base: Literal["dcgan", "style", "plg_gan"] = "dcgan"
-    restarts: int = 5
+    restarts: Count = 5
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         y = rows(knowledge.targets, self.restarts)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count
 from inversionbench.latent.rows import generate, rows
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ class RandomSearch(Attack):
     control: ClassVar[bool] = True
 
     base: Literal["dcgan", "style"] = "dcgan"
-    draws: int = 1500
-    restarts: int = 5
+    draws: Count = 1500
+    restarts: Count = 5
     shared: bool = False
-    keep_at: tuple[int, ...] = ()
+    keep_at: tuple[Count, ...] = ()
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior, targets = knowledge.prior, knowledge.targets

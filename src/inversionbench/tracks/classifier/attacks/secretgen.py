@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, ShareBelowOne
 from inversionbench.latent.search import Momentum
 
 if TYPE_CHECKING:
@@ -65,16 +66,16 @@ class SecretGen(Attack):
 
     access: Literal["WB", "BB-S"] = "WB"
     base: Literal["completion", "completion_target"] = "completion_target"
-    latents: int = 200
+    latents: Count = 200
     transforms: bool = True
-    cells: int = 4
-    keep: int = 5
-    starts: int = 1
-    iterations: int = 1500
-    rate: float = 0.01
-    momentum: float = 0.9
-    identity_weight: float = 100.0
-    realism: float = 1.0
+    cells: Count = 4
+    keep: Count = 5
+    starts: Count = 1
+    iterations: Count = 1500
+    rate: Positive = 0.01
+    momentum: ShareBelowOne = 0.9
+    identity_weight: NonNegative = 100.0
+    realism: NonNegative = 1.0
     label: Literal["pseudo", "true"] = "pseudo"
     initial: Literal["confident", "random"] = "confident"
 

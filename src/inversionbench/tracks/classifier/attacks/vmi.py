@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
 from inversionbench.latent.flows import Distribution, Flow, Normal, divergence
 from inversionbench.latent.losses import cross_entropy
 from inversionbench.latent.rows import device_of, rows
@@ -83,16 +84,16 @@ class Vmi(Attack):
 
     base: Literal["dcgan", "style"] = "dcgan"
     family: Literal["flow", "normal"] = "flow"
-    kl: float = 1e-3
-    steps: int = 10
-    hidden: int = 100
-    free: int = 0
-    iterations: int = 3140
-    batch: int = 64
+    kl: NonNegative = 1e-3
+    steps: Count = 10
+    hidden: Count = 100
+    free: Whole = 0
+    iterations: Count = 3140
+    batch: Count = 64
     optimiser: Literal["sgd", "adam"] = "sgd"
-    rate: float = 1e-4
-    restarts: int = 5
-    keep_at: tuple[int, ...] = ()
+    rate: Positive = 1e-4
+    restarts: Count = 5
+    keep_at: tuple[Count, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.restarts <= self.batch:

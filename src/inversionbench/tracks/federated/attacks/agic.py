@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -37,11 +38,11 @@ class Agic(Attack):
     level = "GR"
     budget = ("steps", "restarts")
 
-    steps: int = 300
-    rate: float = 0.1
-    tv: float = 0.01
-    restarts: int = 1
-    rounds: int = 0
+    steps: Count = 300
+    rate: Positive = 0.1
+    tv: NonNegative = 0.01
+    restarts: Count = 1
+    rounds: Whole = 0
     weights: Literal["linear", "exponential", "flat"] = "linear"
     label_rule: LabelRule = "bias_corrected"
     form: Form = "auto"

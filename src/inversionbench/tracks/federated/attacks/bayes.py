@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -40,11 +41,11 @@ class Bayes(Attack):
     adapts = "inverting_gradients"
     budget = ("steps",)
 
-    steps: int = 300
-    rate: float = 0.1
-    draws: int = 4
-    weights: tuple[float, ...] = (0.01, 0.03, 0.1)
-    tune: int = 4
+    steps: Count = 300
+    rate: Positive = 0.1
+    draws: Count = 4
+    weights: tuple[NonNegative, ...] = (0.01, 0.03, 0.1)
+    tune: Whole = 4
     label_rule: LabelRule = "bias_corrected"
     form: Form = "auto"
 

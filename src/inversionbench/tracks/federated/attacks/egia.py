@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from inversionbench.core.attack import Attack, Form, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, PositiveShare
 
 if TYPE_CHECKING:
     import torch
@@ -43,13 +44,13 @@ class Egia(Attack):
     access: str = "GR-U"
     route: str = "analytic"
     initial: str = "public"
-    rho: float = 1.0
-    rate_factor: float = 1.0
-    tol: float = 1e-6
-    steps: int = 300
-    rate: float = 0.1
-    tv: float = 0.01
-    restarts: int = 1
+    rho: PositiveShare = 1.0
+    rate_factor: Positive = 1.0
+    tol: NonNegative = 1e-6
+    steps: Count = 300
+    rate: Positive = 0.1
+    tv: NonNegative = 0.01
+    restarts: Count = 1
     label_rule: str = "bias_corrected"
     form: Form = "auto"
 

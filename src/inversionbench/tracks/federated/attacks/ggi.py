@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +39,11 @@ class Ggi(Attack):
     prior: ClassVar[str] = "style"
     budget = ("steps", "restarts")
 
-    steps: int = 300
-    rate: float = 0.03
-    weight: float = 0.1
-    tv: float = 1e-4
-    restarts: int = 4
+    steps: Count = 300
+    rate: Positive = 0.03
+    weight: NonNegative = 0.1
+    tv: NonNegative = 1e-4
+    restarts: Count = 4
     sphere: bool = False
     objective: Literal["cosine", "l2"] = "cosine"
     match: Literal["plain", "mask"] = "plain"

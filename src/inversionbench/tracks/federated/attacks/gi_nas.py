@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +41,13 @@ class GiNas(Attack):
     level = "GR"
     budget = ("steps",)
 
-    candidates: int = 5000
-    levels: int = 5
-    width: int = 128
-    steps: int = 30000
-    rate: float = 1e-3
+    candidates: Count = 5000
+    levels: Count = 5
+    width: Count = 128
+    steps: Count = 30000
+    rate: Positive = 1e-3
     signed: bool = True
-    tv: float = 0.0
+    tv: NonNegative = 0.0
     match: Literal["plain", "mask"] = "plain"
     label_rule: LabelRule = "bias_corrected"
     form: Form = "auto"

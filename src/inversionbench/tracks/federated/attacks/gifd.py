@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -47,16 +48,16 @@ class Gifd(Attack):
     prior: ClassVar[str] = "style"
     budget = ("steps", "restarts")
 
-    stages: int = 3
-    steps: int = 1000
-    latent_rate: float = 0.1
-    rate: float = 0.1
-    radii: tuple[float, ...] = (0.244, 0.0916, 0.0305)
-    style_radius: float = 0.1
-    noise_radius: float = 0.1
-    tv: float = 1e-4
-    norm: float = 1e-6
-    restarts: int = 4
+    stages: Count = 3
+    steps: Count = 1000
+    latent_rate: Positive = 0.1
+    rate: Positive = 0.1
+    radii: tuple[NonNegative, ...] = (0.244, 0.0916, 0.0305)
+    style_radius: NonNegative = 0.1
+    noise_radius: NonNegative = 0.1
+    tv: NonNegative = 1e-4
+    norm: NonNegative = 1e-6
+    restarts: Count = 4
     carry_rgb: bool = True
     match: Literal["plain", "mask"] = "plain"
     label_rule: LabelRule = "row_sum"

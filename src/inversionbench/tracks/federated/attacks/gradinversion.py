@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -47,19 +48,19 @@ class GradInversion(Attack):
     budget = ("steps", "seeds")
     published = {"steps": 20000}
 
-    steps: int = 300
-    rate: float = 0.1
-    seeds: int = 4
-    grad: float = 1.0
-    tv: float = 1e-4
-    l2: float = 1e-6
-    bn: float = 0.1
-    first: float = 10.0
-    group: float = 0.01
-    period: int = 50
-    reach: int = 2
-    noise: float = 0.01
-    warm_up: int = 15
+    steps: Count = 300
+    rate: Positive = 0.1
+    seeds: Count = 4
+    grad: NonNegative = 1.0
+    tv: NonNegative = 1e-4
+    l2: NonNegative = 1e-6
+    bn: NonNegative = 0.1
+    first: NonNegative = 10.0
+    group: NonNegative = 0.01
+    period: Count = 50
+    reach: Whole = 2
+    noise: NonNegative = 0.01
+    warm_up: Whole = 15
     label_rule: LabelRule = "min_row"
     form: Form = "auto"
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +33,11 @@ class Idlg(Attack):
     budget = ("steps", "restarts")
     published = {"steps": 300}
 
-    steps: int = 300
-    rate: float = 1.0
-    history: int = 100
-    restarts: int = 1
-    stop: float = 1e-6
+    steps: Count = 300
+    rate: Positive = 1.0
+    history: Count = 100
+    restarts: Count = 1
+    stop: NonNegative = 1e-6
     init: Literal["randn", "rand", "zeros", "patterned"] = "randn"
     label_rule: LabelRule = "bias"
     batch_rule: LabelRule = "bias_corrected"

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -36,9 +37,9 @@ class InvertTransform(Attack):
     adapts = "inverting_gradients"
     budget = ("steps",)
 
-    steps: int = 300
-    rate: float = 0.1
-    tv: float = 0.01
+    steps: Count = 300
+    rate: Positive = 0.1
+    tv: NonNegative = 0.01
     label_rule: LabelRule = "bias_corrected"
     form: Form = "auto"
 

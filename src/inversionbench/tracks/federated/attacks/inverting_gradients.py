@@ -23,6 +23,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Match, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -41,10 +42,10 @@ class InvertingGradients(Attack):
     budget = ("steps", "restarts")
     published = {"steps": 4800}
 
-    steps: int = 300
-    rate: float = 0.1
-    tv: float = 0.01
-    restarts: int = 1
+    steps: Count = 300
+    rate: Positive = 0.1
+    tv: NonNegative = 0.01
+    restarts: Count = 1
     signed: bool = True
     boxed: bool = True
     init: Literal["randn", "rand", "zeros", "patterned"] = "randn"

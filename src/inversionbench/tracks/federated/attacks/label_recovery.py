@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
+from inversionbench.core.ranges import Count, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +32,8 @@ class LabelRecovery(Attack):
     on_device = False
 
     rule: str = "bias_corrected"
-    images: int = 64
-    ranks: int = 0
+    images: Count = 64
+    ranks: Whole = 0
 
     def __post_init__(self) -> None:
         from inversionbench.core.errors import UserError, suggest

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, Positive, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -46,13 +47,13 @@ class LearningToInvert(Attack):
     level = "GR"
     budget = ("pairs", "epochs")
 
-    pairs: int = 50000
-    features: int = 8000
-    hidden: int = 3000
-    epochs: int = 200
-    rate: float = 1e-4
-    size: int = 256
-    shift: int = 2
+    pairs: Count = 50000
+    features: Count = 8000
+    hidden: Count = 3000
+    epochs: Count = 200
+    rate: Positive = 1e-4
+    size: Count = 256
+    shift: Whole = 2
     inverter: Literal["mlp", "ridge"] = "mlp"
     shuffled: bool = False
     label_rule: LabelRule = "bias_corrected"

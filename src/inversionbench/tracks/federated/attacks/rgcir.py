@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -41,14 +42,14 @@ class Rgcir(Attack):
     level = "GR"
     budget = ("steps", "restarts")
 
-    steps: int = 300
-    rate: float = 0.1
-    beta: float = 1.0
-    gamma: float = 1e-4
-    period: int = 2
-    strength: float = 0.05
-    end: float = 0.005
-    restarts: int = 1
+    steps: Count = 300
+    rate: Positive = 0.1
+    beta: NonNegative = 1.0
+    gamma: NonNegative = 1e-4
+    period: Count = 2
+    strength: NonNegative = 0.05
+    end: NonNegative = 0.005
+    restarts: Count = 1
     label_rule: LabelRule = "bias_corrected"
     form: Form = "auto"
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive, PositiveShare, Share, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -52,21 +53,21 @@ class Sgi(Attack):
     budget = ("steps", "restarts")
     published = {"steps": 15000}
 
-    steps: int = 300
-    rate: float = 0.1
-    tv: float = 0.005
-    tv_start: float = 0.2
-    bn: float = 0.0
-    bn_start: float = 0.33
-    keep: float = 0.7
-    first: float = 0.9
-    last: float = 0.23
-    stages: int = 8
-    ramp: float = 0.3
+    steps: Count = 300
+    rate: Positive = 0.1
+    tv: NonNegative = 0.005
+    tv_start: Share = 0.2
+    bn: NonNegative = 0.0
+    bn_start: Share = 0.33
+    keep: PositiveShare = 0.7
+    first: NonNegative = 0.9
+    last: NonNegative = 0.23
+    stages: Count = 8
+    ramp: Share = 0.3
     step: Literal["quantised", "sign"] = "quantised"
-    restarts: int = 1
-    images: int = 64
-    ranks: int = 0
+    restarts: Count = 1
+    images: Count = 64
+    ranks: Whole = 0
     label_rule: LabelRule | Literal["evolution"] = "evolution"
     form: Form = "auto"
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -38,13 +39,13 @@ class SurrogateEncoder(Attack):
     adapts = "inverting_gradients"
     budget = ("steps", "restarts")
 
-    steps: int = 300
-    rate: float = 0.1
-    tv: float = 0.01
-    restarts: int = 1
-    fit: int = 300
-    size: int = 32
-    fit_rate: float = 3e-3
+    steps: Count = 300
+    rate: Positive = 0.1
+    tv: NonNegative = 0.01
+    restarts: Count = 1
+    fit: Count = 300
+    size: Count = 32
+    fit_rate: Positive = 3e-3
     label_rule: LabelRule = "bias_corrected"
     form: Form = "auto"
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inversionbench.core.attack import Attack, Form, Knowledge, LabelRule, Reconstruction
+from inversionbench.core.ranges import Count, NonNegative, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -38,10 +39,10 @@ class TwoImage(Attack):
     adapts = "inverting_gradients"
     budget = ("steps", "restarts")
 
-    steps: int = 300
-    rate: float = 0.1
-    tv: float = 0.01
-    restarts: int = 1
+    steps: Count = 300
+    rate: Positive = 0.1
+    tv: NonNegative = 0.01
+    restarts: Count = 1
     label_rule: LabelRule = "bias_corrected"
     form: Form = "auto"
 

@@ -28,10 +28,11 @@ rows of a table. Responses are classes here; the paper's Gaussian error of a reg
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.core.errors import UserError
+from inversionbench.core.ranges import NonNegative
 from inversionbench.oracle.base import Oracle
 from inversionbench.tracks.tabular.attacks._posterior import check, infer
 
@@ -47,8 +48,8 @@ class MIAttribute(Attack):
     level: ClassVar[tuple[str, ...]] = ("LO", "BB-S", "WB")
 
     access: str = "LO"
-    belief: str = "marginal"
-    rounding: float = 0.0
+    belief: Literal["marginal", "conditional", "uniform"] = "marginal"
+    rounding: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         check(self.id, self.access, self.belief)

@@ -11,7 +11,7 @@ Parameters are those of `mi_attribute`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.oracle.base import Oracle
@@ -32,7 +32,7 @@ class SwappedColumn(Attack):
     twin: ClassVar[bool] = True  # the oracle answers with the twin
 
     access: str = "BB-S"
-    belief: str = "marginal"
+    belief: Literal["marginal", "conditional", "uniform"] = "marginal"
 
     def __post_init__(self) -> None:
         check(self.id, self.access, self.belief)

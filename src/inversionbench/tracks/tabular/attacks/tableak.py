@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.ranges import Count, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -63,9 +64,9 @@ class TabLeak(Attack):
     asks: ClassVar[str] = "rows"
     budget: ClassVar[tuple[str, ...]] = ("iterations", "restarts")
 
-    iterations: int = 1500
-    rate: float = 0.06
-    restarts: int = 30
+    iterations: Count = 1500
+    rate: Positive = 0.06
+    restarts: Count = 30
     pooling: str = "median"
     relax: bool = True
     match: str = "plain"

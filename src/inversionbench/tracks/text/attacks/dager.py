@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from inversionbench.core.attack import Attack, Knowledge, Reconstruction
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.ranges import NonNegative, Positive, Whole
 
 if TYPE_CHECKING:
     import torch
@@ -51,14 +52,14 @@ class Dager(Attack):
     id: ClassVar[str] = "dager"
     level: ClassVar[str] = "GR"
 
-    token_threshold: float = 1e-6
-    sequence_threshold: float = 1e-5
+    token_threshold: NonNegative = 1e-6
+    sequence_threshold: NonNegative = 1e-5
     rank: str = "tolerance"
-    tolerance: float = 1e-10
-    limit: int = 20000
-    outlier: float = 0.0
-    nearest: float = 1.0
-    beam: float = 8.0
+    tolerance: NonNegative = 1e-10
+    limit: Whole = 20000
+    outlier: NonNegative = 0.0
+    nearest: NonNegative = 1.0
+    beam: Positive = 8.0
 
     def __post_init__(self) -> None:
         from inversionbench.tracks.text.attacks._span import RULES
