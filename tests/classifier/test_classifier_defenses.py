@@ -11,7 +11,8 @@ from classifier_cells import TRACK, TRAINING, data, generator, knowledge, oracle
 from torch.nn import functional as F
 
 from inversionbench.core import registry
-from inversionbench.core.defense import NONE, Step, acted, inert
+from inversionbench.core.defense import NONE, Step, acted
+from inversionbench.core.levels import inert
 from inversionbench.core.recipe import Recipe
 from inversionbench.defenses.miscellaneous.bido import Bido, coco, gaussian, hsic
 from inversionbench.defenses.miscellaneous.confidence_rounding import ConfidenceRounding
