@@ -11,13 +11,13 @@ from inversionbench.core import registry
 from inversionbench.core.defense import NONE, Defense
 from inversionbench.core.errors import UserError
 from inversionbench.core.recipe import Recipe, check_recipe
+from inversionbench.federation.averaging import deal, fit_rounds
 from inversionbench.latent.dependence import gaussian_kernel, normalised_hsic
 from inversionbench.models.classifiers import build
 from inversionbench.tracks.classifier.attacks.fedinverse import FedInverse, spread
 from inversionbench.tracks.classifier.attacks.gmi import Gmi
 from inversionbench.tracks.classifier.attacks.vmi import Vmi
 from inversionbench.tracks.classifier.evaluate import refer, score
-from inversionbench.training.global_model import deal, fit_rounds
 from inversionbench.training.loop import fit
 
 TRAINING = {"clients": 3, "share": 0.67, "epochs": 1, "rate": 4e-3, "batch": 16, "schedule": "constant"}

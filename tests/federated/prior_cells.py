@@ -10,11 +10,10 @@ from inversion_cells import TRACK, data, oracle_of, target, truth
 
 from inversionbench.core import registry
 from inversionbench.core.defense import NONE
+from inversionbench.federation.images import Images
+from inversionbench.federation.oracle import update_oracle
 from inversionbench.metrics import pairwise
-from inversionbench.oracle.federated import gr_oracle
 from inversionbench.priors.style import Style
-from inversionbench.training._protocol import read_protocol
-from inversionbench.training.federated_target import global_model
 
 RECIPE = Style(z_dim=16, w_dim=16, channels=(16, 16, 12), loss="hinge", r1=0.0, steps=80, batch=16,
                critic_rate=8e-4, critic_width=8, half_life=400, measure=40)  # fmt: skip
@@ -35,8 +34,12 @@ def oracle_with(s, change, seed=0):
     """The cell's oracle with every update changed: change(name, tensor) -> tensor."""
     released = target(s, seed).released
     updates = {v: {n: change(n, t) for n, t in view.items()} for v, view in released["updates"].items()}
-    model = global_model(s, NONE, released)
-    return gr_oracle(model, updates, read_protocol(s.protocol, "protocol"), released["statistics"])
+    return oracle_over(s, {**released, "updates": updates})
+
+
+def oracle_over(s, released):
+    images = Images(s)
+    return update_oracle(images.load(released, NONE), released, images.batches, released["classes"])
 
 
 def run(name, s, seed=0, oracle=None, given=None, declared=None, **params):
@@ -61,7 +64,7 @@ def decoys(s):
     """An oracle that shows the updates of the decoys as if they were the clients'."""
     released = target(s).released
     updates = {"client": released["updates"]["decoy"], "decoy": released["updates"]["decoy"]}
-    return gr_oracle(global_model(s, NONE, released), updates, read_protocol(s.protocol, "protocol"))
+    return oracle_over(s, {**released, "updates": updates})
 
 
 def noisy(ratio, seed=0):

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from inversionbench.core.defense import NONE, Client, Defense
 from inversionbench.core.errors import AccessDenied, UserError
+from inversionbench.core.exchange import Round
+from inversionbench.core.protocol import Protocol
+from inversionbench.federation.client import exchange, local_update, send
 from inversionbench.models.federated import build
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import local_update, observe, send
 
 RESNET = {"name": "resnet8", "width": 4}
 
@@ -64,11 +65,11 @@ def test_hooks_act_in_order():
     agreed = Protocol(sends="delta", batch_size=3, local_batch=2, epochs=2)
     x, y = batch(3)
     sent = send(model(), x, y, agreed, Recorder(), client(model(), 3), 10)
-    mean, view = observe(Recorder(), [sent, sent], [1.0, 1.0])
+    done, view = exchange(Recorder(), [sent, sent], [1.0, 1.0], Round(0, generator(), [1, 1], "server", True))
     steps = [f"H2/{s}/{n} H4/{s}/{s // 2} H5/{s}" for s, n in enumerate((2, 1, 2, 1))]
     assert [*" ".join(steps).split(), "H6", "H7"] == LOG
     assert all(torch.equal(sent.payload[n], 2 * t) for n, t in sent.update.items())
-    assert all(view[n].shape == (2, *t.shape) and torch.allclose(mean[n], t) for n, t in sent.payload.items())
+    assert all(view[n].shape == (2, *t.shape) and torch.allclose(done.mean[n], t) for n, t in sent.payload.items())
 
 
 def test_fedsgd_sends_the_gradient():
@@ -125,8 +126,8 @@ def test_the_matching_loss_at_the_truth_is_zero(net, protocol):
 def test_a_wrong_simulation_is_noticed():
     """Running statistics instead of the client's own: the check must not be zero."""
     made = target(scenario(RESNET, subjects=2, batch_size=2, bn="train_private"))
-    from inversionbench.training.client import Sent
-    from inversionbench.training.self_check import self_check
+    from inversionbench.federation.client import Sent
+    from inversionbench.federation.images import self_check
 
     net = model(RESNET)
     net.load_state_dict(made.released["state"])
@@ -136,7 +137,7 @@ def test_a_wrong_simulation_is_noticed():
         Sent({n: t[i] for n, t in view.items()}, {}, 0, data().private.images(row.numpy()), made.truth["labels"][i])
         for i, row in enumerate(index)
     ]
-    wrong = self_check(net, Protocol(batch_size=2), sent, view, made.truth["labels"])
+    wrong = self_check(net, Protocol(batch_size=2), sent, view)
     assert min(wrong["match_at_truth"]) > 1e-3
 
 
@@ -174,7 +175,7 @@ def test_the_oracle_gives_copies_and_nothing_else():
     for call in ("module", "scores", "labels", "truth"):
         with pytest.raises(AccessDenied):
             getattr(gr, call)
-    with pytest.raises(ValueError, match="decoy"):
+    with pytest.raises(AccessDenied, match="decoy"):
         gr.observe_update("everything")
     assert not any(p.requires_grad for p in gr.global_model().parameters())
 

@@ -10,12 +10,12 @@ from prior_cells import prior, run
 from inversionbench.core.balls import l1_ball
 from inversionbench.core.defense import NONE
 from inversionbench.core.errors import UserError
+from inversionbench.core.protocol import Protocol
+from inversionbench.federation.images import Images
 from inversionbench.gradients.features import FeatureSpaceSearch, Packed
 from inversionbench.gradients.latent import Matcher
 from inversionbench.gradients.problem import Problem
 from inversionbench.tracks.federated.attacks.gifd import Gifd
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.federated_target import global_model
 
 CELL = scenario(batch_size=1)
 SETTINGS = {"steps": 30, "restarts": 1, "tv": 0.01, "radii": (0.3, 0.1)}
@@ -29,7 +29,7 @@ def found():
 def walk(attack, part=slice(None)):
     """The walk of one attack over the cell's clients, run."""
     released = target(CELL).released
-    problem = Problem(global_model(CELL, NONE, released), Protocol(batch_size=1), released["updates"]["client"])
+    problem = Problem(Images(CELL).load(released, NONE), Protocol(batch_size=1), released["updates"]["client"])
     matcher = Matcher(problem, released["labels"], 1, attack.tv, "cosine", "plain", "auto")
     made = FeatureSpaceSearch(attack, prior(), matcher, part)
     style = prior().style

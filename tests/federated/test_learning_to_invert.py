@@ -11,11 +11,11 @@ from scipy.optimize import linear_sum_assignment
 
 from inversionbench.core import registry
 from inversionbench.core.defense import NONE, Client
+from inversionbench.core.protocol import read_protocol
+from inversionbench.federation.client import send
+from inversionbench.federation.images import Images
 from inversionbench.gradients.inverter import Hash, InferredCompression, assign, set_loss
 from inversionbench.gradients.layout import layout_of
-from inversionbench.training._protocol import read_protocol
-from inversionbench.training.client import observe, send
-from inversionbench.training.federated_target import new_model
 
 SUBJECTS = 16
 CELL = scenario(batch_size=1, subjects=SUBJECTS)
@@ -76,7 +76,7 @@ def test_the_inverter_belongs_to_one_model(found):
 def _of_other_weights():
     """The cell's batches, sent by a model of another initialisation."""
     t = target(CELL)
-    model = new_model(CELL, NONE, data().shape, data().classes, 99)
+    model = Images(CELL).start(data(), NONE, 99)
     x = data().private.images(t.truth["index"].flatten().numpy())
     protocol = read_protocol(CELL.protocol, "protocol")
     parameters = {n: p.detach() for n, p in model.named_parameters()}
@@ -85,7 +85,7 @@ def _of_other_weights():
              Client(0, 1, i, SUBJECTS, 1, parameters, torch.Generator()), data().classes)
         for i in range(SUBJECTS)
     ]  # fmt: skip
-    view = observe(NONE, sent, [1.0] * SUBJECTS)[1]
+    view = {n: torch.stack([s.payload[n] for s in sent]) for n in sent[0].payload}
     return {**t.released, "updates": {"client": view, "decoy": view}}
 
 

@@ -73,6 +73,10 @@ def target(where, seed=0, defense=NONE):
     return _TARGETS[key]
 
 
+def price(where, defense=NONE, seed=0):
+    return TRACK.price(where, defense, data(), seed, lambda items, **kwargs: items)
+
+
 def attack(name="tableak", **params):
     return registry.get("attack", name)(**{"iterations": 250, "restarts": 6, **params})
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from inversionbench.core import registry
 from inversionbench.core.defense import NONE
 from inversionbench.core.errors import AccessDenied, UserError
+from inversionbench.core.protocol import Protocol
+from inversionbench.federation.rows import Rows
+from inversionbench.gradients.fully_connected import Matching, layers_of, observed_of, simulate
 from inversionbench.tracks.tabular.attacks import _pool
-from inversionbench.tracks.tabular.attacks._mlp_matching import Matching, layers_of, observed_of, simulate
 from inversionbench.tracks.tabular.attacks._relax import Relaxation
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.tabular_client import new_net
 
 MAIN = scenario((1, 16))
 POOLED = attack()
@@ -110,7 +110,7 @@ def test_local_steps_are_inverted():
 
 
 def net():
-    return new_net(scenario(4, hidden=(20, 15)), schema().mean, schema().std, 2, NONE, 3)
+    return Rows(scenario(4, hidden=(20, 15))).start(data(), NONE, 3)
 
 
 def batch(clients=2, trials=3, rows=5):

@@ -8,13 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from rows_cells import TRACK, Noise, data, scenario, schema, target
+from rows_cells import TRACK, Noise, data, price, scenario, schema, target
 
 from inversionbench.core.attack import Reconstruction
 from inversionbench.core.defense import NONE, Defense
 from inversionbench.core.errors import UserError
+from inversionbench.federation.rows import choose
+from inversionbench.federation.settings import batches_of_rows as batches_of
 from inversionbench.tracks.tabular.evaluate_rows import evaluate_rows
-from inversionbench.training.tabular_client import batches_of, choose, publish_rows
 
 
 def test_no_torch_for_checking():
@@ -57,10 +58,10 @@ def test_trees_send_no_updates():
 
 def test_rows_are_drawn_once_and_decoys_have_their_labels():
     batches, y = batches_of(scenario((1, 8), 3)), data().private.labels()
-    index, decoy, rest = choose(y, batches, torch.Generator().manual_seed(0))
+    index, decoy = choose(y, batches, torch.Generator().manual_seed(0))
     own = [i for row, n in zip(index.tolist(), batches.sizes) for i in row[:n]]
     others = [i for row, n in zip(decoy.tolist(), batches.sizes) for i in row[:n]]
-    assert len({*own, *others, *rest.tolist()}) == len(own) + len(others) + len(rest) == len(y)
+    assert len({*own, *others}) == len(own) + len(others) == 2 * sum(batches.sizes)
     assert torch.equal(y[own], y[others])
     with pytest.raises(UserError, match="fewer subjects"):
         choose(y[:40], batches, torch.Generator())
@@ -74,14 +75,14 @@ def test_what_is_released_does_not_hold_the_rows():
 
 
 def test_a_federation_learns_and_noise_costs():
-    """Utility is measured with the defense in the loop; the untrained model guesses."""
-    training = {"rounds": 20, "utility_rounds": 40, "clients": 4, "rate": 0.2}
-    where = scenario((2,), 1, training=training)
-    plain, noisy = target(where), target(where, defense=Noise(30.0))
-    assert plain.utility["balanced_accuracy"] > 0.65
-    assert plain.utility["accuracy"] > noisy.utility["accuracy"] + 0.05
-    untrained = target(scenario((2,), 1))
-    assert "accuracy" not in untrained.utility
+    """The price is measured with the defense in the loop, in federations of its own."""
+    where = scenario((2,), 1, training={"rounds": 20, "utility_rounds": 60, "utility_seeds": 2, "clients": 4})
+    plain, noisy = price(where), price(where, Noise(30.0))
+    assert plain[0]["accuracy"] > plain[0]["chance"] + 0.02
+    assert plain[0]["accuracy"] > noisy[0]["accuracy"] + 0.05
+    assert [t["seed"] for t in plain[1]] == [0, 1]
+    assert price(scenario((2,), 1)) == ({}, [])
+    plain, untrained = target(where), target(scenario((2,), 1))
     trained, first = plain.released["state"], untrained.released["state"]
     assert not torch.equal(trained["net.fc.weight"], first["net.fc.weight"])
     assert max(plain.truth["checks"]["match_at_truth_undefended"]) < 2e-6
@@ -95,8 +96,8 @@ def test_a_defense_that_invents_rows_leaves_none_to_recover():
         def training_set(self, x, y, rng):
             return x[:50], y[:50]
 
-    with pytest.raises(UserError, match="no row to recover"):
-        publish_rows(scenario((2,), 1), data(), Fewer(), 0, None)
+    with pytest.raises(UserError, match="none is left to find"):
+        TRACK.train_target(scenario((2,), 1), Fewer(), data(), 0, None)
 
 
 def test_bytes_are_those_of_the_network():

@@ -12,11 +12,11 @@ from text_cells import NONE, TRACK, Noise, attack, data, evaluated, mean, recons
 
 from inversionbench.core.attack import Reconstruction
 from inversionbench.core.errors import AccessDenied, UserError
+from inversionbench.federation.settings import batches_of_sentences as batches_of
 from inversionbench.metrics.text_recovery import bag_overlap
 from inversionbench.models import text
 from inversionbench.models.text import END, IGNORED, PAD, START, UNKNOWN, Decoder, Tokenizer
-from inversionbench.tracks.text.evaluate import _overlaps, evaluate
-from inversionbench.training.text_client import batches_of, distinct
+from inversionbench.tracks.text.evaluate import _overlaps, distinct, evaluate
 
 
 def test_no_torch_for_checking():

@@ -78,6 +78,10 @@ class BatchNorm(nn.Module):
         self.batch = self.track = self.record = False
         self.seen: tuple[Tensor, Tensor] | None = None
 
+    def mode(self, name: str) -> None:
+        """How to normalise while a client computes: one of `BN_MODES`."""
+        self.batch, self.record = name != "eval_public", name == "train_shared"
+
     def forward(self, x: Tensor) -> Tensor:
         mean, var = self.running_mean, self.running_var
         if self.batch or self.track or self.record:
@@ -215,7 +219,7 @@ class Victim(nn.Module):
         if mode not in BN_MODES:
             raise ValueError(f"bn: expected one of {', '.join(BN_MODES)}, got '{mode}'")
         for norm in self.batch_norms():
-            norm.batch, norm.record = mode != "eval_public", mode == "train_shared"
+            norm.mode(mode)
         return self
 
 

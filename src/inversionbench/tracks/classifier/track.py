@@ -87,10 +87,10 @@ class Classifier(Track):
         import torch
 
         from inversionbench.core.device import device
+        from inversionbench.federation.averaging import fit_rounds
         from inversionbench.models.classifiers import build
         from inversionbench.training.effects import effects
         from inversionbench.training.evaluators import plain_state
-        from inversionbench.training.global_model import fit_rounds
         from inversionbench.training.loop import evaluate_classifier, fit
 
         x = torch.from_numpy(np.array(data.private.x)).to(device())

@@ -19,7 +19,10 @@ from torch import Tensor
 from inversionbench.core import registry
 from inversionbench.core.attack import Reconstruction
 from inversionbench.core.defense import NONE
+from inversionbench.core.protocol import read_protocol
 from inversionbench.core.scenario import Evaluation, Scenario, Target
+from inversionbench.federation.images import Images
+from inversionbench.federation.settings import read_federation
 from inversionbench.gradients.labels import RULES
 from inversionbench.gradients.problem import Problem, recovered
 from inversionbench.metrics import PairScores, pairwise
@@ -27,12 +30,10 @@ from inversionbench.metrics._controls import score_controls
 from inversionbench.metrics.base import Unavailable
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
 from inversionbench.tracks.federated.perceptual import Perception
-from inversionbench.training._federation import read_federation
-from inversionbench.training._protocol import read_protocol
-from inversionbench.training.federated_target import global_model
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
+    from inversionbench.models.federated import Victim
 
 NAMES = ("mse", "psnr", "ssim")
 FURTHER = ("avd", "rdlv", "iip")  # want the public mean image, and other originals
@@ -152,7 +153,7 @@ def problem_of(scenario: Scenario, target: Target) -> Problem:
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     built = dict(released["architecture"])
     defense = NONE if built["id"] == NONE.id else registry.get("defense", built.pop("id"))(**built)
-    model = global_model(scenario, defense, released)
+    model: Victim = Images(scenario).load(released, defense)  # type: ignore[assignment]
     update = {n: t * protocol.scale for n, t in released["updates"]["client"].items()}
     return Problem(model.bn_mode(protocol.bn), protocol, update, None)
 

@@ -18,47 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from inversionbench.core.scenario import Evaluation
+from inversionbench.federation.settings import Batches
 from inversionbench.metrics.label_recovery import label_recovery
 from inversionbench.metrics.tabular_recovery import marginal_rows, tabular_recovery
-from inversionbench.models.rows import RowNet, Schema
+from inversionbench.models.rows import Schema
 from inversionbench.tracks._by_size import by_size, table
-from inversionbench.tracks.tabular.attacks._mlp_matching import Matching, layers_of, observed_of
-from inversionbench.training._batches import Batches
-from inversionbench.training.client import Sent
-from inversionbench.training.senders import as_gradient
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Reconstruction
 
 DRAWS = 5  # guesses per batch of the controls that are drawn
 Values = dict[str, float]
-
-
-def self_check(model: RowNet, batches: Batches, sent: Sequence[Sent], view: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Cosine distance at the true rows between the attacker's simulation and what the client sent, per client.
-
-    match_at_truth_undefended: against the update before H6; 0 to float precision, else the client is simulated
-    wrongly. match_at_truth: against what the server sees.
-    """
-    out: dict[str, list[float]] = {"match_at_truth_undefended": [], "match_at_truth": []}
-    if not isinstance(model, RowNet):
-        return out
-    plain = [p.plain for p, clients in batches.parts() for _ in clients]
-    before = as_gradient({n: torch.stack([s.update[n] for s in sent]) for n in view}, plain)
-    updates = {"match_at_truth_undefended": before, "match_at_truth": as_gradient(dict(view), plain)}
-    for name, update in updates.items():
-        observed = observed_of(model, update)
-        for protocol, clients in batches.parts():
-            for i in clients:
-                z = ((sent[i].x.detach() - model.mean) / model.std)[None, None]
-                y = sent[i].y if sent[i].y.is_floating_point() else F.one_hot(sent[i].y, model.net.fc.out_features)
-                matching = Matching(layers_of(model), [g[i : i + 1] for g in observed], protocol)
-                with torch.no_grad():
-                    out[name].append(float(matching(z, y.float()[None, None])))
-    return out
 
 
 def evaluate_rows(

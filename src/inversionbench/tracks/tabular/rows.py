@@ -1,9 +1,9 @@
 """The tabular track's second question: the rows of a federated client's batch, from its update (level GR).
 
 scenario.model     {name: mlp, hidden: [100, 100]}: linear layers with ReLU, PyTorch's initial weights
-scenario.training  the federation around the attacked round, see `training._rounds.Rounds` (rounds: 0 is untrained)
+scenario.training  the federation around the attacked round, see `federation.settings.Federation`
 scenario.protocol  {ask: rows, batch_size: a number or a list, labels: known | hidden, sends: gradient | delta,
-                   epochs, local_batch, local_rate}; see `training._batches`
+                   epochs, local_batch, local_rate, observer}; see `core.protocol.Protocol`
 scenario.subjects  attacked clients of each batch size
 """
 
@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.errors import UserError
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
+from inversionbench.federation.settings import batches_of_rows, federation_of_rows
 from inversionbench.models._tabular_names import check_model
-from inversionbench.training._batches import read_batches
-from inversionbench.training._rounds import read_rounds
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Knowledge, Reconstruction
@@ -35,22 +34,32 @@ def check(scenario: Scenario) -> None:
     check_model(scenario.model)
     if scenario.model["name"] != "mlp":
         raise UserError(f"model.name: rows are recovered from updates of an 'mlp', not of '{scenario.model['name']}'")
-    read_batches(scenario.protocol, scenario.subjects, "protocol", ("ask",))
-    read_rounds(scenario.training, "training")
+    batches_of_rows(scenario)
+    federation_of_rows(scenario)
 
 
 def train_target(scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress) -> Target:
-    from inversionbench.training.tabular_client import publish_rows
+    from inversionbench.federation.round import make_target
+    from inversionbench.federation.rows import Rows
 
-    return Target(*publish_rows(scenario, data, defense, seed, progress))
+    return make_target(Rows(scenario), defense, data, seed, progress)
 
 
-def oracle(scenario: Scenario, released: dict[str, Any], defense: Defense) -> Oracle:
-    from inversionbench.oracle.updates import update_oracle
-    from inversionbench.training.tabular_client import batches_of, load_net
+def price(
+    scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    from inversionbench.federation.rows import Rows
+    from inversionbench.federation.trainer import price
 
-    model = load_net(scenario, released, defense)
-    return update_oracle(model, released["updates"], batches_of(scenario), released["classes"])
+    return price(Rows(scenario), defense, data, seed, progress)
+
+
+def oracle(scenario: Scenario, released: dict[str, Any], defense: Defense, level: str) -> Oracle:
+    from inversionbench.federation.oracle import update_oracle
+    from inversionbench.federation.rows import Rows
+
+    rows = Rows(scenario)
+    return update_oracle(rows.load(released, defense), released, rows.batches, released["classes"], level)
 
 
 def knowledge(released: dict[str, Any], public: Part, meta: Mapping[str, Any]) -> Knowledge:
@@ -67,9 +76,8 @@ def evaluate(
 ) -> Evaluation:
     from inversionbench.models.rows import read_schema
     from inversionbench.tracks.tabular.evaluate_rows import evaluate_rows
-    from inversionbench.training.tabular_client import batches_of
 
     schema, classes = read_schema(data.meta, data.public.x), target.released["classes"]
     return evaluate_rows(
-        reconstruction, target.truth, schema, batches_of(scenario), data.public.x, classes, seed % 2**63
+        reconstruction, target.truth, schema, batches_of_rows(scenario), data.public.x, classes, seed % 2**63
     )

@@ -83,6 +83,11 @@ class Tabular(Track):
 
         return Target(*publish(scenario, data, defense, seed, progress))
 
+    def price(
+        self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        return rows.price(scenario, defense, data, seed, progress) if _asked(scenario) == "rows" else ({}, [])
+
     def check_evaluator(self, options: Mapping[str, Any]) -> None:
         for option in options:
             if option != "sensitive":
@@ -105,7 +110,7 @@ class Tabular(Track):
         if answers != question:
             raise AccessDenied(f"'{attack.id}' asks for {answers}; scenario '{scenario.name}' is about {question}")
         if answers == "rows":
-            return rows.oracle(scenario, released, defense)
+            return rows.oracle(scenario, released, defense, level)
         from inversionbench.oracle.tabular import tabular_oracle
 
         return tabular_oracle(released, level, defense, seed, twin=getattr(attack, "twin", False))

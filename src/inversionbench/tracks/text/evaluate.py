@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inversionbench.core.scenario import Evaluation
+from inversionbench.federation.settings import Batches
 from inversionbench.metrics._matching import assign
 from inversionbench.metrics.text_recovery import text_recovery
 from inversionbench.models.text import END, PAD, SPECIAL, START, UNKNOWN, Tokenizer, sentences
 from inversionbench.tracks._by_size import by_size, table
-from inversionbench.training._batches import Batches
-from inversionbench.training.text_client import distinct
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,3 +105,15 @@ def _next(client: int, batches: Batches) -> int:
 def _nearest(true: list[int], guesses: Sentences) -> list[int]:
     """The guess that shares most words with a true sentence."""
     return max(guesses, key=lambda g: len(set(g) & set(true)))
+
+
+def distinct(sentences: list[list[int]], task: str) -> dict[str, int]:
+    """What of one batch bounds the search: `tokens` that enter the model, distinct (token, place) `pairs`, and
+    distinct `prefixes`. With the language task the last token of a sentence is a target only.
+    """
+    inputs = [s[:-1] if task == "language" else s for s in sentences]
+    return {
+        "tokens": sum(map(len, inputs)),
+        "pairs": len({(t, p) for s in inputs for p, t in enumerate(s)}),
+        "prefixes": len({tuple(s[: p + 1]) for s in inputs for p in range(len(s))}),
+    }

@@ -8,7 +8,7 @@ scenario.model     {name: decoder, width, blocks, heads, vocabulary, length (wor
 scenario.training  recipe on the public text before the attacked round, see `core.recipe.Recipe`; epochs: 0,
                    the default, is untrained
 scenario.protocol  {batch_size: a number or a list, precision: float64 | float32, trained: attention | all,
-                   sends: gradient | delta, epochs, local_batch, local_rate}; see `training._batches`
+                   sends: gradient | delta, epochs, local_batch, local_rate, observer}; see `core.protocol.Protocol`
 scenario.subjects  attacked clients of each batch size
 """
 
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from inversionbench.core.recipe import check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.core.settings import check_value
+from inversionbench.federation.settings import batches_of_sentences
 from inversionbench.models._text_names import check_model, options_of
 from inversionbench.tracks.base import Track
-from inversionbench.training._batches import read_batches
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Attack, Knowledge, Reconstruction
@@ -49,7 +49,7 @@ class Text(Track):
 
     def check(self, scenario: Scenario) -> None:
         check_model(scenario.model)
-        read_batches(scenario.protocol, scenario.subjects, "protocol", tuple(CHOICES), ("labels",))
+        batches_of_sentences(scenario)
         for option, allowed in CHOICES.items():
             check_value(scenario.protocol.get(option, allowed[0]), f"Literal{list(allowed)}", f"protocol.{option}")
         check_recipe({"epochs": 0, **scenario.training}, "training")
@@ -57,18 +57,20 @@ class Text(Track):
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
     ) -> Target:
-        from inversionbench.training.text_client import publish
+        from inversionbench.federation.round import make_target
+        from inversionbench.federation.sentences import Sentences
 
-        return Target(*publish(scenario, data, defense, seed, progress))
+        return make_target(Sentences(scenario), defense, data, seed, progress)
 
     def oracle(
         self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
     ) -> Oracle:
-        from inversionbench.oracle.updates import update_oracle
-        from inversionbench.training.text_client import batches_of, load_model
+        from inversionbench.federation.oracle import update_oracle
+        from inversionbench.federation.sentences import Sentences
 
-        model = load_model(scenario, released, defense)
-        return update_oracle(model, released["updates"], batches_of(scenario), len(released["words"]))
+        sentences = Sentences(scenario)
+        model = sentences.load(released, defense)
+        return update_oracle(model, released, sentences.batches, sentences.classes(released), level)
 
     def knowledge(
         self, scenario: Scenario, released: dict[str, Any], public: Part, meta: Mapping[str, Any], prior: Any
@@ -83,10 +85,9 @@ class Text(Track):
     ) -> Evaluation:
         from inversionbench.models.text import Tokenizer
         from inversionbench.tracks.text.evaluate import evaluate
-        from inversionbench.training.text_client import batches_of
 
         words = Tokenizer(tuple(target.released["words"]))
         return evaluate(
-            reconstruction, target.truth["tokens"], words, data.public.x, batches_of(scenario),
+            reconstruction, target.truth["tokens"], words, data.public.x, batches_of_sentences(scenario),
             options_of(scenario.model), seed % 2**63,
         )  # fmt: skip

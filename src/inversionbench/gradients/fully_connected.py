@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inversionbench.core.protocol import Protocol
 from inversionbench.models.rows import RowNet
-from inversionbench.training._protocol import Protocol
 
 Layer = tuple[Tensor, Tensor]  # weight (..., out, in), bias (..., out)
 TINY = 1e-30
@@ -38,6 +39,13 @@ def observed_of(model: RowNet, update: Mapping[str, Tensor]) -> list[Tensor]:
     names = [name for name, _ in model.stack()]
     pairs = [(update[f"{n}.weight"].float(), update[f"{n}.bias"].float()) for n in names]
     return [torch.cat([w.mT, b[:, None]], dim=1) for w, b in pairs]
+
+
+def as_gradient(update: Mapping[str, Tensor], protocols: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Updates (clients, ...) as gradients: weight differences become the mean gradient along the client's path.
+    protocols: each client's settings."""
+    factor = torch.tensor([Protocol(**plain).scale for plain in protocols], dtype=torch.float64)
+    return {n: t * factor.to(t.dtype).view(-1, *[1] * (t.dim() - 1)) for n, t in update.items()}
 
 
 def chain(layers: Sequence[Layer], z: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from inversionbench.core.defense import NONE, Client, Defense
+from inversionbench.core.exchange import Round
 from inversionbench.core.recipe import Recipe
 from inversionbench.core.seeds import draw_seed, spawn
+from inversionbench.federation.client import upload
 from inversionbench.models.base import channels_last
 from inversionbench.training.loop import train_epochs
 
@@ -66,17 +68,17 @@ def _one_round(
     parameters = {name: p.detach().clone() for name, p in model.named_parameters()}
     taking = max(1, round(recipe.share * recipe.clients))
     chosen = torch.randperm(recipe.clients, generator=order)[:taking].sort().values.tolist()
-    payloads, buffers, weights = [], [], []
+    sent, buffers, weights = [], [], []
     for i in chosen:
         local = copy.deepcopy(model)
         x, y = shares[i]
         train_epochs(local, x, y, classes, recipe, defense, order, own)
         update = {name: p.detach() - parameters[name] for name, p in local.named_parameters()}
-        client = Client(t, recipe.rounds, i, taking, len(x), parameters, own, states[i], model, x, y)
-        payloads.append(defense.client_update(update, client))
+        client = Client(t, recipe.rounds, i, taking, len(x), parameters, own, states[i])
+        sent.append(upload(model, update, x, y, defense, client))
         buffers.append(dict(local.named_buffers()))
         weights.append(float(len(x)))
-    mean, _ = defense.aggregate(payloads, weights)
+    mean = defense.exchange([s.payload for s in sent], weights, Round(t, own, [s.size for s in sent])).mean
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.add_(mean[name])

@@ -1,7 +1,7 @@
 """What a federated client does in one round, with the hooks of a defense in their places.
 
     model <- global parameters                       H3 build_model has acted when the server built it
-    for each local step, images [i, j) of the batch in order:
+    for each local step, samples [i, j) of the batch in order:
         x', y' = H2 train_transform(x, y)            y' may become soft
         logits, hidden = model(x')                   batch norms in the protocol's mode
         L  = H4 loss(Step)
@@ -14,7 +14,8 @@
                                                      attacker's only source
 
 FedSGD is the same code with one step. A payload maps parameter names to tensors; with `bn: train_shared`
-the batch statistics travel beside it.
+the batch statistics travel beside it. Images, rows and sentences take the same path: a sample is whatever the model
+reads, and the loss is the cross entropy of whatever it predicts.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ from torch import Tensor, nn
 from inversionbench.core.defense import Client, Defense, Step
 from inversionbench.core.exchange import Exchange, Round
 from inversionbench.models.base import trace
-from inversionbench.models.federated import Victim
+from inversionbench.models.federated import BatchNorm
 
 if TYPE_CHECKING:
-    from inversionbench.training._protocol import Protocol
+    from inversionbench.core.protocol import Protocol
 
 Update = dict[str, Tensor]
 
@@ -55,6 +56,11 @@ class Sent:
     public: dict[str, Any] = field(default_factory=dict)
 
 
+def batch_norms(model: nn.Module) -> list[BatchNorm]:
+    """The batch norms of a model, in order; none where it has none."""
+    return [m for m in model.modules() if isinstance(m, BatchNorm)]
+
+
 def local_update(
     model: nn.Module,
     x: Tensor,
@@ -65,8 +71,8 @@ def local_update(
     rng: torch.Generator,
     expected: float = 0.0,
 ) -> tuple[Update, Tensor, Tensor]:
-    """Local training: (update, x', y'). x: (batch, c, h, w) in [0, 1]; y: (batch,). `model` is left as it was.
-    expected: see `Step`.
+    """Local training: (update, x', y'). x: (batch, ...), as the model reads it; y: (batch, ...), as the loss does.
+    `model` is left as it was. expected: see `Step`.
 
     Raises `ValueError` when a soft label has the wrong width.
     """
@@ -99,51 +105,34 @@ def local_update(
         with torch.no_grad():
             for name, before in start.items():
                 model.get_parameter(name).data.copy_(before)
-    return gradients, _join(used_x), _join(used_y)
+    return gradients, torch.cat(used_x), torch.cat(used_y)
 
 
 def send(
-    model: Victim,
-    x: Tensor,
-    y: Tensor,
-    protocol: Protocol,
-    defense: Defense,
-    client: Client,
-    classes: int,
+    model: nn.Module, x: Tensor, y: Tensor, protocol: Protocol, defense: Defense, client: Client, classes: int
 ) -> Sent:
     """One client's whole round up to H6; randomness from `client.rng`."""
-    norms = model.bn_mode(protocol.bn).batch_norms()
+    norms = batch_norms(model)
+    for norm in norms:
+        norm.mode(protocol.bn)
     update, used_x, used_y = local_update(model, x, y, protocol, defense, classes, client.rng)
-    statistics = []
+    sent = upload(model, update, used_x, used_y, defense, client)
     if protocol.bn == "train_shared":
-        statistics = [(n.seen[0].detach(), n.seen[1].detach()) for n in norms if n.seen]
-    client.model, client.x, client.y = model, used_x, used_y
+        sent.statistics = [(n.seen[0].detach(), n.seen[1].detach()) for n in norms if n.seen]
+    return sent
+
+
+def upload(model: nn.Module, update: Update, x: Tensor, y: Tensor, defense: Defense, client: Client) -> Sent:
+    """H6: an update on its way to the server. model, x, y: the global one, and what the update was trained on."""
+    client.model, client.x, client.y = model, x, y
     payload = defense.client_update(update, client)
-    public = dict(client.state.get("public", {}))
-    return Sent(update, payload, defense.bytes_sent(payload), used_x, used_y, statistics, public)
-
-
-def observe(
-    defense: Defense, sent: Sequence[Sent], weights: Sequence[float]
-) -> tuple[Update, Update]:
-    """H7: (mean update, what the server sees as stacked tensors (clients, ...)).
-
-    A defense that shows the server one tensor for all clients (a sum) gives it to every client's row: the
-    attacker has nothing better for any of them.
-    """
-    round = Round(0, torch.Generator().manual_seed(0), [s.size for s in sent], "server", True)
-    done, view = exchange(defense, sent, weights, round)
-    return done.mean, view
+    return Sent(update, payload, defense.bytes_sent(payload), x, y, public=dict(client.state.get("public", {})))
 
 
 def exchange(
     defense: Defense, sent: Sequence[Sent], weights: Sequence[float], round: Round
 ) -> tuple[Exchange, Update]:
-    """H7 of an attacked round, and what its observer sees as stacked tensors (clients, ...)."""
+    """H7, and what its observer sees as stacked tensors (clients, ...). A defense that shows one tensor for all clients
+    (a sum) gives it to every client's row: the attacker has nothing better for any of them."""
     done = defense.exchange([s.payload for s in sent], weights, round)
     return done, {name: torch.stack([row[name] for row in done.view]) for name in done.view[0]}
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    """The batches of one epoch as one tensor; hard and soft labels are not mixed by any defense."""
-    return torch.cat(parts)

@@ -1,11 +1,11 @@
 """Federated training with several clients: the global model before an attack, and the price of a defense.
 
-    for each round: every client draws a batch of its images ── gradient ── H6 ──▶ payload
+    for each round: every client draws a batch of its samples ── gradient ── H6 ──▶ payload
                     server: H7 mean, momentum, one step
 
 Every client goes through `client.local_update`, the code of the attacked round. (One gradient for all clients
 at once is not faster here: at 16 images a client the convolutions are compute-bound. Channels last they take two
-thirds of the time, and held-out images in parts that fit the cache less than half.)
+thirds of the time, and held-out samples in parts that fit the cache less than half.)
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inversionbench.core.defense import Client, Defense
 from inversionbench.core.exchange import Round
+from inversionbench.core.protocol import Protocol
 from inversionbench.core.records import pack
+from inversionbench.core.seeds import stream
+from inversionbench.federation.client import Update, batch_norms, local_update, upload
+from inversionbench.federation.settings import Federation
 from inversionbench.models.base import channels_last
-from inversionbench.models.federated import Victim
-from inversionbench.training._federation import Federation, read_federation
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import Update, local_update
 
 if TYPE_CHECKING:
-    from inversionbench.core.scenario import Progress, Scenario
+    from inversionbench.core.scenario import Progress
     from inversionbench.data.base import Dataset
+    from inversionbench.federation.inputs import Inputs
 
 DROP_AT, DROP = 0.6, 0.2  # the rate drops to a fifth after 60 % of the rounds
-LOOKS = 30  # measurements of the accuracy, equally far apart
-PART = 64  # held-out images at once
+MEASUREMENTS = 30  # of the accuracy, equally far apart
+PART = 64  # held-out samples at once
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Meter:
 
 
 def train(
-    model: Victim,
+    model: nn.Module,
     x: Tensor,
     y: Tensor,
     classes: int,
@@ -54,13 +55,13 @@ def train(
     defense: Defense,
     rng: torch.Generator,
     defense_rng: torch.Generator,
-    look: Callable[[int], None] | None = None,
+    on_round: Callable[[int], None] | None = None,
     meter: Meter | None = None,
     owners: list[Defense] | None = None,
 ) -> float:
     """Train `model` in place; returns the mean bytes that a client sent per round.
 
-    x: (n, c, h, w) in [0, 1], y: (n,). `look(rounds done)` is called after every round. meter: adds up what it cost.
+    x: (n, ...), y: (n,) or (n, ...). `on_round(rounds done)` is called after every round. meter: adds up what it cost.
     owners: a list that receives the defense as each client runs it.
     """
     shares = split(y, federation, rng)
@@ -69,44 +70,43 @@ def train(
     owners += [defense.for_client(x[share], y[share], defense_rng) for share in shares]
     states: list[dict[str, object]] = [{} for _ in shares]
     velocity: Update = {}
-    momentum = 0.0 if getattr(defense, "client_momentum", False) else federation.momentum
+    momentum = 0.0 if defense.client_momentum else federation.momentum
     meter = meter or Meter()
     before = meter.up
+    expected = float(federation.batch) if defense.poisson else 0.0
     for t in range(rounds):
         batches = [draw.next() for draw in draws]
-        expected = float(federation.batch) if defense.poisson else 0.0
-        sent_by = gradients(model, [x[b] for b in batches], [y[b] for b in batches], classes, owners, defense_rng,
+        trained = gradients(model, [x[b] for b in batches], [y[b] for b in batches], classes, owners, defense_rng,
                             expected)  # fmt: skip
         parameters = {n: p.detach() for n, p in model.named_parameters()}
-        payloads, sizes = [], []
-        for i, (update, used_x, used_y) in enumerate(sent_by):
-            client = Client(t, rounds, i, len(shares), len(batches[i]), parameters, defense_rng, states[i],
-                            model, used_x, used_y)  # fmt: skip
-            payloads.append(owners[i].client_update(update, client))
-            sizes.append(owners[i].bytes_sent(payloads[-1]))
+        sent = [
+            upload(model, *update, owners[i],
+                   Client(t, rounds, i, len(shares), len(batches[i]), parameters, defense_rng, states[i]))
+            for i, update in enumerate(trained)
+        ]  # fmt: skip
         weights = [expected or float(len(b)) for b in batches]
-        done = defense.exchange(payloads, weights, Round(t, defense_rng, sizes))
+        done = defense.exchange([s.payload for s in sent], weights, Round(t, defense_rng, [s.size for s in sent]))
         meter.up, meter.down = meter.up + sum(done.bytes_up), meter.down + sum(done.bytes_down)
-        meter.sent += len(payloads)
+        meter.sent += len(sent)
         mean = done.mean
         rate = _rate(federation, t, rounds)
         with torch.no_grad():
             for name, p in model.named_parameters():
                 velocity[name] = momentum * velocity[name] + mean[name] if name in velocity else mean[name].clone()
                 p.sub_(velocity[name], alpha=rate)
-        if look is not None:
-            look(t + 1)
+        if on_round is not None:
+            on_round(t + 1)
     return (meter.up - before) / max(1, rounds * len(shares))
 
 
 def gradients(
-    model: Victim, xs: list[Tensor], ys: list[Tensor], classes: int, owners: list[Defense], rng: torch.Generator,
+    model: nn.Module, xs: list[Tensor], ys: list[Tensor], classes: int, owners: list[Defense], rng: torch.Generator,
     expected: float = 0.0,
 ) -> list[tuple[Update, Tensor, Tensor]]:
-    """Each client's gradient of one step, with H2, H4 and H5, and the images and labels after H2. Batch norms use and
+    """Each client's gradient of one step, with H2, H4 and H5, and the samples and labels after H2. Batch norms use and
     track batch statistics. owners: the defense as each client runs it.
     """
-    norms = model.batch_norms()
+    norms = batch_norms(model)
     for norm in norms:
         norm.batch = norm.track = True
     out = [
@@ -119,7 +119,7 @@ def gradients(
 
 
 def split(y: Tensor, federation: Federation, rng: torch.Generator) -> list[Tensor]:
-    """Indices of each client's images: even shares at random, or skewed over classes."""
+    """Indices of each client's samples: even shares at random, or skewed over classes."""
     order = torch.randperm(len(y), generator=rng)
     if not federation.skew:
         return list(order.tensor_split(federation.clients))
@@ -135,7 +135,7 @@ def split(y: Tensor, federation: Federation, rng: torch.Generator) -> list[Tenso
 
 
 class _Draws:
-    """Batches of one client's images, without replacement until all were used; with `poisson` every image on its
+    """Batches of one client's samples, without replacement until all were used; with `poisson` every sample on its
     own, with the probability that makes `batch` the mean size."""
 
     def __init__(self, share: Tensor, batch: int, rng: torch.Generator, poisson: bool = False):
@@ -157,40 +157,40 @@ def _rate(federation: Federation, t: int, rounds: int) -> float:
 
 
 @torch.no_grad()
-def hits(model: Victim, x: Tensor, y: Tensor) -> Tensor:
+def hits(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Whether the model is right, bool (n,); batch norms with running statistics."""
-    model.bn_mode("eval_public")
+    for norm in batch_norms(model):
+        norm.mode("eval_public")
     return torch.cat([model(part).argmax(1) for part in x.split(PART)]) == y
 
 
 def price(
-    scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
+    inputs: Inputs, defense: Defense, data: Dataset, seed: int, progress: Progress
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """What a defense costs: `utility_seeds` federations trained from scratch with it. Returns means over them, by
     name, and one trial for each (see `records`), by which the survey compares it with the undefended price: equal
     seeds share clients, initial weights and batches.
 
-    accuracy: on held-out images after the last round, where `Defense.personal` each image at one of the clients;
+    accuracy: on held-out samples after the last round, where `Defense.personal` each sample at one of the clients;
     accuracy_early: after a quarter of the rounds; bytes_round, bytes_down_round: sent and received by one client per
-    round; diverged: share of federations that ended below twice chance (values that are not finite are all one class);
-    chance: accuracy of always saying the most frequent class.
+    round; diverged: share of federations that ended with values that are not finite, or below twice chance (of two or
+    three classes: below chance); chance: accuracy of always saying the most frequent class.
     """
-    from inversionbench.training.federated_target import prepared
-
-    federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
+    federation = inputs.federation
     if not federation.utility_rounds:
         return {}, []
-    defense = prepared(scenario, defense, data, seed)
+    defense = inputs.prepared(defense, data, seed)
     sums: dict[str, float] = {}
     trials = []
+    floor = (2 if data.classes > 3 else 1) / data.classes
     for s in progress(range(federation.utility_seeds), desc="utility"):
-        curve, right, meter = _federation(scenario, defense, data, federation, seed, s)
+        curve, right, meter, finite = _federation(inputs, defense, data, seed, s)
         row = {
             "accuracy": curve[federation.utility_rounds],
             "accuracy_early": curve[min(curve, key=lambda t: abs(t - federation.utility_rounds / 4))],
             "bytes_round": meter.up / meter.sent,
             "bytes_down_round": meter.down / meter.sent,
-            "diverged": float(curve[federation.utility_rounds] < 2 / data.classes),
+            "diverged": float(not finite or curve[federation.utility_rounds] < floor),
         }
         sums = {k: sums.get(k, 0.0) + v / federation.utility_seeds for k, v in row.items()}
         trials.append({"seed": s, **pack(right), "curve": [[t, round(a, 4)] for t, a in curve.items()]})
@@ -199,23 +199,22 @@ def price(
 
 
 def _federation(
-    scenario: Scenario, defense: Defense, data: Dataset, federation: Federation, seed: int, s: int
-) -> tuple[dict[int, float], Tensor, Meter]:
-    """One federation from scratch: rounds -> accuracy on held-out images, what it is right on in the end, (n,) bool,
-    and what it cost."""
-    from inversionbench.training.federated_target import new_model, stream
-
-    held, truth = data.heldout.images(), data.heldout.labels()
-    x, y = defense.training_set(data.private.images(), data.private.labels(), stream(seed, "utility set", s))
-    model = channels_last(new_model(scenario, defense, data.shape, data.classes, seed + s))
+    inputs: Inputs, defense: Defense, data: Dataset, seed: int, s: int
+) -> tuple[dict[int, float], Tensor, Meter, bool]:
+    """One federation from scratch: rounds -> accuracy on held-out samples, what it is right on in the end, (n,) bool,
+    what it cost, and whether its weights are finite."""
+    about = inputs.about(data)
+    held, truth = inputs.samples(data.heldout, about)
+    x, y = defense.training_set(*inputs.samples(data.private, about), stream(seed, "utility set", s))
+    model = channels_last(inputs.ready(inputs.start(data, defense, seed + s)))
     curve: dict[int, float] = {}
     owners: list[Defense] = []
     meter, test = Meter(), stream(seed, "utility", "deployed", s)
-    rounds, last = federation.utility_rounds, truth == truth
+    rounds, last = inputs.federation.utility_rounds, truth == truth
 
-    def look(t: int) -> None:
+    def measure(t: int) -> None:
         nonlocal last
-        if t % max(1, rounds // LOOKS) and t != rounds:
+        if t % max(1, rounds // MEASUREMENTS) and t != rounds:
             return
         shown = held
         if defense.personal:  # the order of the held-out part takes turns over the classes: so does every share
@@ -224,5 +223,5 @@ def _federation(
         curve[t] = float(last.double().mean())
 
     rng, own_rng = stream(seed, "utility", s), stream(seed, "utility", "defense", s)
-    train(model, x, y, data.classes, federation, rounds, defense, rng, own_rng, look, meter, owners)
-    return curve, last, meter
+    train(model, x, y, inputs.classes(about), inputs.federation, rounds, defense, rng, own_rng, measure, meter, owners)
+    return curve, last, meter, all(bool(p.isfinite().all()) for p in model.parameters())
