@@ -14,10 +14,8 @@ from torch import nn
 from inversionbench.core import registry
 from inversionbench.core.defense import HOOKS, NONE, Client, Defense, Step, acted
 from inversionbench.models.base import Trace
-from inversionbench.tracks import track_names
 
 DEFENSES = list(registry.methods("defense"))
-TRACK_NAMES = {*track_names(), "split", "audio", "graph"}
 
 
 class Network(nn.Module):
@@ -122,8 +120,10 @@ def test_declared_hooks_are_the_implemented_ones(name):
 def test_declarations(name):
     described = registry.describe("defense", name)
     assert described.fields["strength"] == 0.0  # the default is no defense
-    assert described.attributes["tracks"]
-    assert set(described.attributes["tracks"]) <= TRACK_NAMES
+    assert set(described.attributes["protects"]) <= {"models", "updates"}
+    assert set(described.attributes["inputs"]) <= {"any", "images", "rows", "sentences"}
+    assert described.attributes["protects"]
+    assert described.attributes["inputs"]
     if described.attributes["keeps_labels"]:
         assert "release" in described.attributes["hooks"]
 

@@ -158,7 +158,8 @@ def test_mask_compares_what_was_sent():
     model, (z, y) = net(), batch(1, 1)
     own = simulate(layers_of(model), z, y, Protocol(batch_size=5))
     seen = [g[:, 0] * (g[:, 0].abs() > g.abs().median()) for g in own]
-    masked, plain = (Matching(layers_of(model), seen, Protocol(batch_size=5), mask=m) for m in (True, False))
+    sent = [s != 0 for s in seen]
+    masked, plain = (Matching(layers_of(model), seen, Protocol(batch_size=5), keep=k) for k in (sent, None))
     assert float(masked(z, y).abs().max()) < 1e-5
     assert float(plain(z, y).min()) > 1e-3
     assert not torch.allclose(masked.slope(z + 1, y), plain.slope(z + 1, y), rtol=0.1)

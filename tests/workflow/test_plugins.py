@@ -116,7 +116,6 @@ class CoarseCounts(Defense):
 
     id = "coarse_counts"
     hooks = frozenset({"release"})
-    tracks = ("counting",)
 
     strength: float = 0.0
 

@@ -11,8 +11,8 @@
 
 A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
-stay the identities below) and `tracks` (where it can act). Two methods are no hooks: `prepare`, once per
-target, and `for_client`, once per client, return the defense that is then run (by default itself).
+stay the identities below), and says what it `protects` and for which kinds of `inputs`. Two methods are no hooks:
+`prepare`, once per target, and `for_client`, once per client, return the defense that is then run (by default itself).
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ class Defense:
 
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
-    tracks: ClassVar[tuple[str, ...]] = ()
+    protects: ClassVar[tuple[str, ...]] = ("models",)  # "models" that are released or answer, "updates" of clients
+    inputs: ClassVar[tuple[str, ...]] = ("any",)  # kinds it is defined for: "images", "rows", "sentences", or any
     budget: ClassVar[tuple[str, ...]] = ()  # as of `core.attack.Attack`
     published: ClassVar[Mapping[str, Any]] = {}
     keeps_labels: ClassVar[bool] = False  # a release that never changes the label output

@@ -14,7 +14,7 @@ Shapes: z (clients, trials, B, width), y (clients, trials or 1, B, classes), G (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ from inversionbench.core.protocol import Protocol
 from inversionbench.models.rows import RowNet
 
 Layer = tuple[Tensor, Tensor]  # weight (..., out, in), bias (..., out)
+View = Callable[[Sequence[Tensor]], list[Tensor]]
 TINY = 1e-30
 
 
@@ -89,19 +90,20 @@ class _Term:
 class Matching:
     """1 - cosine between simulated and observed gradient over all parameters: (clients, trials).
 
-    mask: compare only where the observed gradient is not zero (a defense that removes entries, known to the
-    attacker).
+    view: what both go through before they are compared; keep: 0 and 1 for each entry of the view, (clients, ...): what
+    is compared (a defense that removes entries or coefficients, known to the attacker). None: as they are, and all.
     """
 
     layers: Sequence[Layer]
     observed: Sequence[Tensor]
     protocol: Protocol
-    mask: bool = False
+    view: View | None = None
+    keep: Sequence[Tensor] | None = None
 
     @property
     def direct(self) -> bool:
         """Whether the gradient need not be formed."""
-        return not self.mask and len(self.protocol.steps) == 1
+        return self.view is None and self.keep is None and len(self.protocol.steps) == 1
 
     def __call__(self, z: Tensor, y: Tensor) -> Tensor:
         if not self.direct:
@@ -146,15 +148,28 @@ class Matching:
 
     def distance(self, own: Sequence[Tensor]) -> Tensor:
         """The same from simulated gradients, per layer (clients, trials, in + 1, out)."""
-        pairs = [(g * (s[:, None] != 0) if self.mask else g, s[:, None]) for g, s in zip(own, self.observed)]
-        dot = torch.stack([(g * s).sum((-1, -2)) for g, s in pairs]).sum(0)
-        square = torch.stack([g.square().sum((-1, -2)) for g, _ in pairs]).sum(0)
+        own = self.view(own) if self.view else own
+        kept = [k[:, None] for k in self.keep] if self.keep is not None else [1.0] * len(own)
+        pairs = [(g * k, s[:, None]) for g, k, s in zip(own, kept, self.compared)]
+        dot = torch.stack([_total(g * s, 2) for g, s in pairs]).sum(0)
+        square = torch.stack([_total(g.square(), 2) for g, _ in pairs]).sum(0)
         return 1 - dot / (square.clamp_min(TINY).sqrt() * self.norm)
 
     @cached_property
+    def compared(self) -> list[Tensor]:
+        """What of the observed gradient is compared."""
+        seen = self.view(self.observed) if self.view else list(self.observed)
+        return seen if self.keep is None else [s * k for s, k in zip(seen, self.keep)]
+
+    @cached_property
     def norm(self) -> Tensor:
-        """Norm of the observed gradient, (clients, 1)."""
-        return torch.stack([s.square().sum((-1, -2)) for s in self.observed]).sum(0).sqrt().clamp_min(TINY)[:, None]
+        """Norm of what is compared of the observed gradient, (clients, 1)."""
+        return torch.stack([_total(s.square(), 1) for s in self.compared]).sum(0).sqrt().clamp_min(TINY)[:, None]
+
+
+def _total(t: Tensor, leading: int) -> Tensor:
+    """Sum over all axes but the first ones."""
+    return t.sum(tuple(range(leading, t.dim())))
 
 
 def _sums(terms: Sequence[_Term]) -> tuple[Tensor, Tensor]:

@@ -78,9 +78,11 @@ def groups(params: Params) -> list[Group]:
 
 
 def applies(params: Params, defense: Entry, scenario: str, attack: Entry) -> bool:
-    """Whether this pair is run: the defense acts on the track, and neither entry excludes it."""
+    """Whether this pair is run: the defense is one for the scenario, as are all stages of a chain, and neither entry
+    excludes it."""
+    where = params.scenarios[scenario]
     return (
-        params.scenarios[scenario].track in defense.described.attributes["tracks"]
+        all(get_track(where.track).meets(where, part) for part in (defense.described, *defense.stages))
         and _allowed(scenario, defense.scenarios)
         and _allowed(defense.name, attack.defenses)
         and not attack.described.attributes.get("control_without_defense", False)

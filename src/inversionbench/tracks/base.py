@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
 
+
+def fits(defense: Method, exposes: str, inputs: str) -> bool:
+    """Whether a defense protects what is exposed, and for this kind of input."""
+    said = defense.attributes
+    return exposes in said["protects"] and bool({"any", inputs} & set(said["inputs"]))
+
+
 class Track:
     """Base of the tracks; every method gets all it needs as arguments and keeps no state."""
 
@@ -45,6 +52,8 @@ class Track:
     levels: ClassVar[Mapping[str, Level]] = {}  # access levels that no other track has
     # controls that no other track has: name -> {"label", "note", "reach": "guess", "ceiling" or neither}
     controls: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    exposes: ClassVar[str] = "models"  # what an attacker sees and a defense can protect: "models", or "updates"
+    inputs: ClassVar[str] = ""  # kind of input, as `Defense.inputs` names it
     headline: ClassVar[str]  # the metric that the table sorts by
     metrics: ClassVar[Mapping[str, str]]  # metric -> "higher" or "lower" means more leakage
     optional: ClassVar[tuple[str, ...]] = ()  # metrics that a scenario must ask for
@@ -61,6 +70,11 @@ class Track:
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         """Whether this scenario offers what an attack of this track needs; from its description alone."""
         return True
+
+    def meets(self, scenario: Scenario, defense: Method) -> bool:
+        """Whether a defense is one for what this scenario exposes and for its kind of input; from descriptions alone.
+        Hooks that change nothing at an attack's level make the pair inert, which runs as a control."""
+        return fits(defense, self.exposes, self.inputs)
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress

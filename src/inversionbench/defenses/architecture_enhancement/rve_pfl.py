@@ -38,7 +38,8 @@ class RvePfl(Defense):
 
     id = "rve_pfl"
     hooks = frozenset({"train_transform", "loss"})
-    tracks = ("federated",)
+    protects = ("updates",)
+    inputs = ("images",)
     personal = True
 
     kl: NonNegative = 0.0

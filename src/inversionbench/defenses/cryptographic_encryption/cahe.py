@@ -47,7 +47,7 @@ class Cahe(Defense):
 
     id = "cahe"
     hooks = frozenset({"aggregate"})
-    tracks = ("federated",)
+    protects = ("updates",)
     places = ("ring", "mask")
     takes = ("dense", "sparse")
     gives = "masked"

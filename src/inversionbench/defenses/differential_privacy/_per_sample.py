@@ -1,4 +1,4 @@
-"""The gradient of every example on its own, by Opacus where it knows the layers and by torch.func elsewhere."""
+"""The gradient of every example on its own, by Opacus where it knows the layers, by torch.func elsewhere."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
 def per_sample(model: nn.Module, x: Tensor, y: Tensor, way: str = "auto") -> dict[str, Tensor]:
     """name -> (n, *shape): gradients of the cross entropy of each example.
 
-    x: (n, ...), y: (n,) int64 or (n, classes) probabilities; n may be 0. way: "auto", "opacus" or "func".
+    x: (n, ...), y: (n,) int64 or (n, classes) probabilities; n may be 0. Of token numbers x an example is a sentence, y
+    its next tokens (n, places) or its class; its loss is the mean over its places. way: "auto", "opacus" or "func".
     Raises `UserError` where the model normalises with the statistics of the batch: then no example has a
     gradient of its own.
     """
     check(model)
     if len(x) == 0:
         return {name: p.new_zeros(0, *p.shape) for name, p in model.named_parameters()}
+    if not x.is_floating_point():
+        return _one_by_one(model, x, y)
     if way == "opacus" or (way == "auto" and known(model)):
         return _opacus(model, x, y)
     return _func(model, x, y)
@@ -58,6 +61,16 @@ def _opacus(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     wrapped = GradSampleModule(copy.deepcopy(model), loss_reduction="mean").train()
     F.cross_entropy(wrapped(x.detach().requires_grad_()), y).backward()
     return {name.removeprefix("_module."): p.grad_sample.detach() for name, p in wrapped.named_parameters()}
+
+
+def _one_by_one(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """For sentences: Opacus weighs them by their lengths, and torch.func has no rule for their attention."""
+    import torch
+    from torch.nn import functional as F
+
+    names, parameters = zip(*model.named_parameters())
+    rows = [torch.autograd.grad(F.cross_entropy(model(x[i : i + 1]), y[i : i + 1]), parameters) for i in range(len(x))]
+    return {name: torch.stack(parts) for name, parts in zip(names, zip(*rows))}
 
 
 def _func(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:

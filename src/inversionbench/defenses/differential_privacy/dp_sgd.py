@@ -42,7 +42,7 @@ class DpSgd(Defense):
 
     id = "dp_sgd"
     hooks = frozenset({"gradient"})
-    tracks = ("federated",)
+    protects = ("updates",)
     poisson = True
 
     clip: Positive = 1.0

@@ -51,7 +51,8 @@ class Ats(Defense):
 
     id = "ats"
     hooks = frozenset({"train_transform"})
-    tracks = ("federated",)
+    protects = ("updates",)
+    inputs = ("images",)
     budget = ("candidates", "images")
 
     policy: str = ""

@@ -48,6 +48,7 @@ class Classifier(Track):
         judge the result; the target's own opinion is shown beside them and proves nothing."""
     nearest = "nearest private"
     on_device: ClassVar[bool] = True
+    inputs = "images"
     headline: ClassVar[str] = "agreement"
     metrics: ClassVar[Mapping[str, str]] = {
         "agreement": "higher",

@@ -38,6 +38,8 @@ class Federated(Track):
     about = """A client trains on a small batch and sends its update. The attacker is the honest but curious server: it
         sees the update and the global model, and tries to rebuild the batch."""
     nearest = "nearest public"
+    exposes = "updates"
+    inputs = "images"
     headline = "psnr"
     metrics = {
         "psnr": "higher",

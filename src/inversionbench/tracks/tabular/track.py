@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models._tabular_names import check_model, check_training
-from inversionbench.tracks.base import Track
+from inversionbench.tracks.base import Track, fits
 from inversionbench.tracks.tabular import rows
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Tabular(Track):
     about = """A model of personal records answers queries or trains in a federation. The attacker infers a sensitive
         column, or rebuilds rows from an update. Correlation in the population is not a leak: the imputation
         control shows what is known without the model."""
+    inputs = "rows"
     headline: ClassVar[str] = "member_gap"
     metrics: ClassVar[Mapping[str, str]] = {
         "member_gap": "higher", "auroc_gap": "higher",
@@ -73,6 +74,9 @@ class Tabular(Track):
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         return attack.attributes.get("asks", "attribute") == _asked(scenario)
+
+    def meets(self, scenario: Scenario, defense: Method) -> bool:
+        return fits(defense, "updates" if _asked(scenario) == "rows" else self.exposes, self.inputs)
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress

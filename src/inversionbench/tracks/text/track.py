@@ -40,6 +40,8 @@ class Text(Track):
     order = 5
     title = "Text"
     about = "A language model, or an update of one. The attacker tries to recover private sentences."
+    exposes = "updates"
+    inputs = "sentences"
     headline: ClassVar[str] = "exact_match"
     metrics: ClassVar[Mapping[str, str]] = {
         "exact_match": "higher", "verbatim": "higher", "token_accuracy": "higher", "token_recall": "higher",

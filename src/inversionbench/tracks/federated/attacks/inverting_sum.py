@@ -12,7 +12,6 @@ union. Where no sum is seen it is `inverting_gradients`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,11 +39,12 @@ class InvertingSum(InvertingGradients):
         from inversionbench.core.errors import AccessDenied
         from inversionbench.gradients.matching import Settings, invert
         from inversionbench.gradients.problem import labels_of, read
+        from inversionbench.gradients.sums import summed
         from inversionbench.tracks.federated.attacks._adaptive import Adapted
 
         problem = read(oracle)
         told, source = labels_of(problem, knowledge, self.label_rule, rng)
-        groups = summed(problem, knowledge.defense.get("groups"))
+        groups = summed(problem.update, knowledge.defense.get("groups"))
         clients = max(map(len, groups))
         if clients > 1 and problem.protocol.sends != "gradient":
             raise AccessDenied("inverting_sum: a sum of weight differences is no gradient; use sends: gradient")
@@ -57,21 +57,6 @@ class InvertingSum(InvertingGradients):
             settings = Settings(**{f.name: getattr(self, f.name) for f in fields(Settings)})
             parts.append((own, invert(joint, labels, settings, rng, adaptation)))
         return _filed(problem, parts, source, clients)
-
-
-def summed(problem: Problem, groups: Sequence[Sequence[int]] | None) -> list[list[int]]:
-    """Members of every sum, attacked clients first, others as numbers beyond them. Rows that differ are no sum."""
-    import torch
-
-    alone = [[i] for i in range(problem.clients)]
-    if not groups:
-        return alone
-    out: list[list[int]] = []
-    for members in groups:
-        held = [i for i in members if i < problem.clients]
-        equal = all(torch.equal(t[i], t[held[0]]) for t in problem.update.values() for i in held)
-        out += [list(members)] if held and equal else [[i] for i in held]
-    return out
 
 
 def _joint(problem: Problem, groups: list[list[int]], size: int) -> Problem:

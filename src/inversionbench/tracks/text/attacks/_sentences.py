@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from inversionbench.core.attack import Reconstruction
+from inversionbench.core.attack import Knowledge, Reconstruction
 from inversionbench.core.errors import AccessDenied
+from inversionbench.gradients.sums import summed
 from inversionbench.models.text import PAD, Decoder
 from inversionbench.oracle.base import Oracle
 from inversionbench.tracks.text.attacks._prefixes import Found, first_inputs, grow
@@ -23,8 +24,8 @@ ENDING = 2
 
 
 @torch.no_grad()
-def recover(attack: Dager, oracle: Oracle) -> Reconstruction:
-    """The whole attack on every client."""
+def recover(attack: Dager, oracle: Oracle, knowledge: Knowledge) -> Reconstruction:
+    """The whole attack on every client, or on every sum of clients where the attacker knows of them."""
     model = oracle.global_model()
     if not isinstance(model, Decoder):
         raise AccessDenied(f"dager reads the gradients of a causal decoder, not of {type(model).__name__}")
@@ -37,17 +38,21 @@ def recover(attack: Dager, oracle: Oracle) -> Reconstruction:
     data = torch.full((len(sizes), max(sizes), model.length), PAD)
     scores = torch.ones(len(sizes), max(sizes), dtype=torch.float64)
     facts: list[dict[str, Any]] = []
-    for i, size in enumerate(sizes):
-        first, second = (span_of(g[i], attack.rank, attack.tolerance) for g in gradients)
-        words = filter_words(table, first, attack, size)
-        found = sentences_of(attack, model, words, second, size)
-        for j, (sentence, score) in enumerate(fill(found, words, size, not attack.outlier)):
-            data[i, j, : len(sentence)] = torch.tensor(sentence)
-            scores[i, j] = score
-        facts.append({
-            "ranks": [first.rank, second.rank], "words": sum(map(len, words)),
-            "found": len(found.sentences), "tested": found.tested, "stopped": found.stopped,
-        })  # fmt: skip
+    groups = summed(update, knowledge.defense.get("groups") if attack.rank == "noise" else None)
+    for members in sorted(groups):
+        size = sizes[members[0]]
+        first, second = (span_of(g[members[0]], attack.rank, attack.tolerance) for g in gradients)
+        words = filter_words(table, first, attack, size * len(members))
+        found = sentences_of(attack, model, words, second, size * len(members))
+        filled = fill(found, words, size * len(members), not attack.outlier)
+        for place, i in enumerate(i for i in members if i < len(sizes)):
+            for j, (sentence, score) in enumerate(filled[place * size : (place + 1) * size]):
+                data[i, j, : len(sentence)] = torch.tensor(sentence)
+                scores[i, j] = score
+            facts.append({
+                "ranks": [first.rank, second.rank], "words": sum(map(len, words)),
+                "found": len(found.sentences), "tested": found.tested if place == 0 else 0, "stopped": found.stopped,
+            })  # fmt: skip
     notes = {name: [f[name] for f in facts] for name in facts[0]}
     tested = {"candidates": sum(f["tested"] for f in facts)}
     return Reconstruction(data, torch.full((len(sizes), max(sizes)), -1), scores, cost=tested, notes=notes)

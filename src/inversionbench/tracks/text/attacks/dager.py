@@ -17,7 +17,8 @@ a language model are not needed. The batch size only says how many sentences to 
 A gradient with noise has full rank and no input lies in its span, so the thresholds find nothing. The attacker
 who knows that sets `rank` to "noise" (the singular directions above the noise, estimated) and `outlier` above 0: a
 word passes if its distance, measured by what that noise explains, lies that many deviations below the usual
-(`_span`). At least the `nearest` x batch closest words of a place are tried, and `beam` x batch prefixes go on.
+(`_span`). At least the `nearest` x batch closest words of a place are tried, and `beam` x batch prefixes go on. Of a
+sum of clients it looks for the sentences of all; which client wrote which it cannot say, and deals them out in order.
 
 Measured (width 128, generated notes): of 120 batches of 8 to 14 sentences exactly those with at most 126 different
 prefixes came back whole. Noise of 0.01 % of the update's norm ends the plain attack; the adaptive one returns 9 of
@@ -72,4 +73,4 @@ class Dager(Attack):
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         from inversionbench.tracks.text.attacks._sentences import recover
 
-        return recover(self, oracle)
+        return recover(self, oracle, knowledge)
