@@ -46,7 +46,7 @@ class Counting(Track):
     levels = {"COUNT": Level("counts", frozenset({"count"}))}
     controls = {"all_well": {"label": "everybody well", "reach": "guess", "note": "says that nobody is ill"}}
     headline = "accuracy"
-    metrics = {"accuracy": "higher"}
+    metrics = ("accuracy",)
 
     def check(self, scenario):
         if scenario.model.get("name") != "ward":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def _array(path: Path) -> np.ndarray:
     if path.suffix not in (".npy", ".npz"):
         raise UserError(f"'{path}': expected .npy, .npz or a folder of pictures")
     try:
-        if path.suffix == ".npz":
+        if zipfile.is_zipfile(path):
             _archives.names(path, ARRAYS)  # refuses what expands beyond reason
         loaded: Any = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

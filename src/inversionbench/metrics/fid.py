@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.quantity import Quantity
 from inversionbench.metrics._weights import sha256, verified
 from inversionbench.metrics.base import (
     Images,
@@ -38,7 +39,23 @@ from inversionbench.metrics.base import (
     check_shape,
 )
 
-SPEC = Spec("fid", "FID", "lower", (0.0, float("inf")), "", "set", weights=("inception",))
+SPEC = Spec(
+    "fid",
+    "FID",
+    digits=1,
+    direction="lower",
+    range=(0.0, float("inf")),
+    kind="set",
+    weights=("inception",),
+)
+FURTHER = (
+    Quantity(
+        "fid_like",
+        "FID-like",
+        digits=2,
+        direction="lower",
+    ),
+)
 Features = Callable[[Tensor], Any]
 
 
@@ -58,9 +75,7 @@ def fid(
     return _on_features(real, fake, lambda x: network(x.expand(-1, 3, -1, -1))[0].flatten(1), "fid", chunk)
 
 
-def fid_like(
-    truth: Images, reconstruction: Images, features: Features, chunk: int = 256
-) -> float | Unavailable:
+def fid_like(truth: Images, reconstruction: Images, features: Features, chunk: int = 256) -> float | Unavailable:
     """The same distance on the features of an evaluator.
 
     truth, reconstruction: as for `fid`, any number of channels. features: float32 images (n, c, h, w) ->

@@ -14,7 +14,9 @@ from inversionbench.metrics.base import Spec
 from inversionbench.metrics.ece import check_probabilities
 
 FLOOR = 1e-6
-SPEC = Spec("nll", "negative log-likelihood", "lower", (0.0, -math.log(FLOOR)), "nats", "utility")
+SPEC = Spec(
+    "nll", "negative log-likelihood", unit="nats", direction="lower", range=(0.0, -math.log(FLOOR)), kind="utility"
+)
 
 
 def nll(probabilities: Any, target: Any) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, Unavailable
 
-SPEC = Spec("query_count", "queries", "lower", (0.0, float("inf")), "inputs", "protocol")
+SPEC = Spec("query_count", "queries", unit="inputs", direction="lower", range=(0.0, float("inf")), kind="protocol")
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,38 @@ filter takes, per original, the best of all reconstructions of a round: `rdlv_be
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from inversionbench.core.errors import UserError
-from inversionbench.metrics.base import Images, Spec, check_images, check_pair
+from inversionbench.core.quantity import Quantity
+from inversionbench.metrics.base import Images, Scorer, Spec, Unavailable, check_images, check_pair
 from inversionbench.metrics.ssim import SPEC as SSIM
 from inversionbench.metrics.ssim import ssim
 
 SMALLEST = 0.05  # SSIM(T, P) below this: undefined
 SPEC = Spec(
-    "rdlv", "RDLV", "higher", (-(1 + SMALLEST) / SMALLEST, (1 - SMALLEST) / SMALLEST), "", "pair", SSIM.minimum_side
+    "rdlv",
+    "RDLV",
+    digits=2,
+    direction="higher",
+    range=(-(1 + SMALLEST) / SMALLEST, (1 - SMALLEST) / SMALLEST),
+    kind="pair",
+    needs="prior",
+    minimum_side=SSIM.minimum_side,
+    note="relative data leakage value: SSIM above that of the public mean image, as a multiple of the latter",
+)
+FURTHER = (
+    Quantity(
+        "dssim",
+        "SSIM over mean image",
+        digits=2,
+        direction="higher",
+        note="SSIM minus that of the public mean image, which is defined where RDLV is not",
+    ),
 )
 
 
@@ -69,3 +90,13 @@ def prior_of_each(t: Tensor, prior: Images) -> Tensor:
             f"got {tuple(p.shape)}"
         )
     return p.expand_as(t)
+
+
+def _scorer(t: Tensor, context: Mapping[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
+    if context["prior"] is None:
+        return Unavailable("rdlv needs a prior image, for example the mean image of the public set")
+    prior = prior_of_each(t, context["prior"])
+    return lambda x, y, block: dict(zip(("rdlv", "dssim"), rdlv_and_difference(x, y, prior[block])))
+
+
+SCORERS = {"rdlv": _scorer}

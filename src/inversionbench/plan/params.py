@@ -303,9 +303,9 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     if given.get("judges"):
         _known(given["judges"], f"{where}.judges", "entry of evaluators", sections["evaluators"])
         _check_judges(given, sections, f"{where}.judges")
-    optional = dict.fromkeys(get_track(given["track"]).optional)
+    further = dict.fromkeys(get_track(given["track"]).further())
     for metric in given.get("metrics", ()):
-        _known(metric, f"{where}.metrics", "further metric", optional)
+        _known(metric, f"{where}.metrics", "further metric", further)
     values: dict[str, Any] = {k: tuple(v) if k in ("seeds", "metrics") else v for k, v in given.items()}
     scenario = Scenario(name, **values)
     try:

@@ -20,7 +20,7 @@ step is given `released` only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.errors import UserError
@@ -46,10 +46,13 @@ class Track:
     # controls that no other track has: name -> {"label", "note", "reach": "guess", "ceiling" or neither}
     controls: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     headline: ClassVar[str]  # the metric that the table sorts by
-    metrics: ClassVar[Mapping[str, str]]  # metric -> "higher" or "lower" means more leakage
-    optional: ClassVar[tuple[str, ...]] = ()  # metrics that a scenario must ask for
+    metrics: ClassVar[tuple[str, ...]]  # what its evaluation measures; a module states each as a `Quantity`
     utility: ClassVar[str] = "accuracy"
     on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`
+
+    def further(self) -> Collection[str]:
+        """Metrics that a scenario may ask for beyond those: which cost more, or need files."""
+        return ()
 
     def check(self, scenario: Scenario) -> None:
         """Raise `UserError` where model, training or protocol hold something this track does not know.

@@ -49,18 +49,10 @@ class Classifier(Track):
     nearest = "nearest private"
     on_device: ClassVar[bool] = True
     headline: ClassVar[str] = "agreement"
-    metrics: ClassVar[Mapping[str, str]] = {
-        "agreement": "higher",
-        "top1": "higher",
-        "second": "higher",
-        "top5": "higher",
-        "knn_distance": "lower",
-        "feature_distance": "lower",
-        "attribute_recovery": "higher",
-        "target_top1": "higher",
-        "label_recovery": "higher",
-        "hole_psnr": "higher",
-    }
+    metrics = (
+        "agreement", "top1", "second", "top5", "knn_distance", "feature_distance", "attribute_recovery",
+        "target_top1", "label_recovery", "hole_psnr",
+    )  # fmt: skip
 
     def check(self, scenario: Scenario) -> None:
         check_model(scenario.model, "model")

@@ -12,9 +12,10 @@ scenario.protocol   see `training._protocol.Protocol` (gradient or weight differ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from inversionbench.core import registry
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models._federated_names import check_victim
 from inversionbench.tracks.base import Track
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
 
+ALWAYS = ("mse", "psnr", "ssim", "avd", "rdlv", "iip")  # of every cell; AVD, RDLV and IIP want the public data
+
 
 class Federated(Track):
     """Gradient and update inversion in federated learning."""
@@ -39,26 +42,18 @@ class Federated(Track):
         sees the update and the global model, and tries to rebuild the batch."""
     nearest = "nearest public"
     headline = "psnr"
-    metrics = {
-        "psnr": "higher",
-        "ssim": "higher",
-        "mse": "lower",
-        "lpips": "lower",
-        "lpips_like": "lower",
-        "label_recovery": "higher",
-        "success_20": "higher",
-        "success_30": "higher",
-        "fsim": "higher",
-        "iip": "higher",
-        "rdlv": "higher",
-        "avd": "lower",
-        "dssim": "higher",
-        "labels_exact": "higher",
-        "classes_found": "higher",
-    }
-    optional = ("fsim", "lpips")
+    metrics = (
+        "psnr", "ssim", "mse", "lpips", "lpips_like", "label_recovery", "success_20", "success_30", "fsim",
+        "iip", "rdlv", "avd", "dssim", "labels_exact", "classes_found",
+    )  # fmt: skip
     utility = "accuracy"
     on_device = True
+
+    def further(self) -> Collection[str]:
+        """Metrics of pairs of images that are not measured anyhow; the features of evaluators are used where there are
+        evaluators."""
+        pairs = {name: said for name, said in registry.quantities().items() if said.get("kind") == "pair"}
+        return [name for name, said in pairs.items() if name not in ALWAYS and said.get("needs") != "features"]
 
     def check(self, scenario: Scenario) -> None:
         where = f"scenarios.{scenario.name}"

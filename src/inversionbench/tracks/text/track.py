@@ -41,10 +41,9 @@ class Text(Track):
     title = "Text"
     about = "A language model, or an update of one. The attacker tries to recover private sentences."
     headline: ClassVar[str] = "exact_match"
-    metrics: ClassVar[Mapping[str, str]] = {
-        "exact_match": "higher", "verbatim": "higher", "token_accuracy": "higher", "token_recall": "higher",
-        "rouge1": "higher", "rouge2": "higher", "rougeL": "higher",
-    }  # fmt: skip
+    metrics = (
+        "exact_match", "verbatim", "token_accuracy", "token_recall", "rouge1", "rouge2", "rougeL",
+    )  # fmt: skip
     utility: ClassVar[str] = "accuracy"
 
     def check(self, scenario: Scenario) -> None:
