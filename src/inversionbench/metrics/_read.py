@@ -14,9 +14,6 @@ from inversionbench.data import _archives
 
 CHANNELS = (1, 3)
 ARRAYS = _archives.Limits(members=64, member=1 << 36)
-LAYOUTS = ("auto", "nchw", "nhwc")
-
-
 def read(path: str | Path, layout: str = "auto") -> tuple[np.ndarray, list[str] | None]:
     """Images as float (n, channels, height, width), and the names of the pictures if `path` is a folder.
 

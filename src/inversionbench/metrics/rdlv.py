@@ -5,8 +5,7 @@ original T than a prior image P that knew nothing of it. P is the mean image of 
 attacks that start from noise, so that rows compare. SSIM is the one of `ssim`.
 
 Where SSIM(T, P) is below 0.05 the quotient is noise of random sign and size: RDLV is undefined (NaN) for that
-image, and the difference dSSIM = SSIM(T, I) - SSIM(T, P), always defined, stands beside it. The paper's
-filter takes, per original, the best of all reconstructions of a round: `rdlv_best`; it grows with their number.
+image, and the difference dSSIM = SSIM(T, I) - SSIM(T, P), always defined, stands beside it.
 """
 
 from __future__ import annotations
@@ -67,18 +66,6 @@ def rdlv_and_difference(truth: Images, reconstruction: Images, prior: Images) ->
     base = ssim(t, prior_of_each(t, prior))
     difference = ssim(t, r) - base
     return torch.where(base < SMALLEST, torch.nan, difference / base), difference
-
-
-def rdlv_best(truth: Images, reconstructions: Images, prior: Images) -> Tensor:
-    """Per original the largest RDLV over all reconstructions (m, channels, height, width): float64 (n,).
-
-    The largest over originals is the client's value in the paper. Report m beside it.
-    """
-    t = check_images(truth, "rdlv", "truth")
-    r = check_images(reconstructions, "rdlv", "reconstructions").to(t.device)
-    best = torch.stack([ssim(t, one[None].expand_as(t)) for one in r]).amax(dim=0)
-    base = ssim(t, prior_of_each(t, prior))
-    return torch.where(base < SMALLEST, torch.nan, (best - base) / base)
 
 
 def prior_of_each(t: Tensor, prior: Images) -> Tensor:
