@@ -14,10 +14,8 @@ from torch import nn
 from inversionbench.core import registry
 from inversionbench.core.defense import HOOKS, NONE, Client, Defense, Step, acted
 from inversionbench.models.base import Trace
-from inversionbench.tracks import track_names
 
 DEFENSES = list(registry.methods("defense"))
-TRACK_NAMES = {*track_names(), "split", "audio", "graph"}
 
 
 class Network(nn.Module):
@@ -122,8 +120,9 @@ def test_declared_hooks_are_the_implemented_ones(name):
 def test_declarations(name):
     described = registry.describe("defense", name)
     assert described.fields["strength"] == 0.0  # the default is no defense
-    assert described.attributes["tracks"]
-    assert set(described.attributes["tracks"]) <= TRACK_NAMES
+    assert set(described.attributes["inputs"]) <= {"image", "table", "text", "audio", "graph"}
+    if {"client_update", "aggregate"} & described.attributes["hooks"]:
+        assert described.attributes["clients"]
     if described.attributes["keeps_labels"]:
         assert "release" in described.attributes["hooks"]
 

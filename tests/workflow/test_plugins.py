@@ -47,6 +47,8 @@ class Counting(Track):
     controls = {"all_well": {"label": "everybody well", "reach": "guess", "note": "says that nobody is ill"}}
     headline = "accuracy"
     metrics = ("accuracy",)
+    modality = "counts"
+    hooks = frozenset({"release"})
 
     def check(self, scenario):
         if scenario.model.get("name") != "ward":
@@ -116,7 +118,7 @@ class CoarseCounts(Defense):
 
     id = "coarse_counts"
     hooks = frozenset({"release"})
-    tracks = ("counting",)
+    inputs = ("counts",)
 
     strength: float = 0.0
 

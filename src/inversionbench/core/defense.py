@@ -11,8 +11,9 @@
 
 A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
-stay the identities below) and `tracks` (where it can act). Two methods are no hooks: `prepare`, once per
-target, and `for_client`, once per client, return the defense that is then run (by default itself).
+stay the identities below), `inputs` and `clients` (the kinds of data and of training that it is made for). Two methods
+are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense that is then run (by
+default itself).
 """
 
 from __future__ import annotations
@@ -101,7 +102,8 @@ class Defense:
 
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
-    tracks: ClassVar[tuple[str, ...]] = ()
+    inputs: ClassVar[tuple[str, ...]] = ()  # kinds of private data that it is made for (modality of a track); () any
+    clients: ClassVar[bool] = False  # acts on what a client of a federation does, so a track must have clients
     budget: ClassVar[tuple[str, ...]] = ()  # as of `core.attack.Attack`
     published: ClassVar[Mapping[str, Any]] = {}
     keeps_labels: ClassVar[bool] = False  # a release that never changes the label output

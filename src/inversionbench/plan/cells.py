@@ -78,9 +78,10 @@ def groups(params: Params) -> list[Group]:
 
 
 def applies(params: Params, defense: Entry, scenario: str, attack: Entry) -> bool:
-    """Whether this pair is run: the defense acts on the track, and neither entry excludes it."""
+    """Whether this pair is run: the defense can act there, and neither entry excludes it."""
+    where = params.scenarios[scenario]
     return (
-        params.scenarios[scenario].track in defense.described.attributes["tracks"]
+        defense.suits(get_track(where.track), where)
         and _allowed(scenario, defense.scenarios)
         and _allowed(defense.name, attack.defenses)
         and not attack.described.attributes.get("control_without_defense", False)

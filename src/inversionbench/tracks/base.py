@@ -48,6 +48,8 @@ class Track:
     headline: ClassVar[str]  # the metric that the table sorts by
     metrics: ClassVar[tuple[str, ...]]  # what its evaluation measures; a module states each as a `Quantity`
     utility: ClassVar[str] = "accuracy"
+    modality: ClassVar[str] = "image"  # of the private data: image, table, text, audio, graph
+    hooks: ClassVar[frozenset[str]] = frozenset()  # of defenses that its training and its oracles call
     on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`
 
     def further(self) -> Collection[str]:
@@ -60,6 +62,10 @@ class Track:
         Runs before any job, without importing torch.
         """
         raise NotImplementedError
+
+    def reaches(self, scenario: Scenario) -> frozenset[str]:
+        """The hooks of defenses that are called in this scenario."""
+        return self.hooks
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         """Whether this scenario offers what an attack of this track needs; from its description alone."""

@@ -39,7 +39,8 @@ class Precode(Defense):
 
     id = "precode"
     hooks = frozenset({"build_model", "loss"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
 
     beta: NonNegative = 1e-3
 

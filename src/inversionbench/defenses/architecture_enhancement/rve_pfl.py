@@ -38,7 +38,8 @@ class RvePfl(Defense):
 
     id = "rve_pfl"
     hooks = frozenset({"train_transform", "loss"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
     personal = True
 
     kl: NonNegative = 0.0

@@ -39,7 +39,8 @@ class Seccnn(Defense):
 
     id = "seccnn"
     hooks = frozenset({"build_model"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
 
     position: Whole = 0
     mode: str = "nearest"

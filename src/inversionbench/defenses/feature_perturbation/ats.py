@@ -51,7 +51,8 @@ class Ats(Defense):
 
     id = "ats"
     hooks = frozenset({"train_transform"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
     budget = ("candidates", "images")
 
     policy: str = ""

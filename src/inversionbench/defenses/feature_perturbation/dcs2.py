@@ -49,7 +49,8 @@ class Dcs2(LocalDefense):
 
     id = "dcs2"
     hooks = frozenset({"gradient"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
     budget = ("iterations",)
 
     sensitive: Count = 1

@@ -36,7 +36,8 @@ class Soteria(Defense):
 
     id = "soteria"
     hooks = frozenset({"client_update"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True
 

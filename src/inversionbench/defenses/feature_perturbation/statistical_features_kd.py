@@ -43,7 +43,8 @@ class StatisticalFeaturesKd(Defense):
 
     id = "statistical_features_kd"
     hooks = frozenset({"train_transform", "build_model", "loss"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
     budget = ("steps",)
 
     pool: Count = 2

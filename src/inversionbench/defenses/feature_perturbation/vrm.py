@@ -41,7 +41,8 @@ class Vrm(LocalDefense):
 
     id = "vrm"
     hooks = frozenset({"train_transform"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
 
     member: str = "mix"
     a: NonNegative = 1.0

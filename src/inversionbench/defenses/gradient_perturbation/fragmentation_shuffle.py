@@ -45,7 +45,7 @@ class FragmentationShuffle(Defense):
 
     id = "fragmentation_shuffle"
     hooks = frozenset({"aggregate"})
-    tracks = ("federated",)
+    clients = True
     places = ("ring", "mask")
     takes = ("dense", "sparse")
     gives = "masked"

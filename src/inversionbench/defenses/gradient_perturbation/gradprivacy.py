@@ -44,7 +44,8 @@ class GradPrivacy(Defense):
 
     id = "gradprivacy"
     hooks = frozenset({"client_update"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("compensate", "transform")
     looks_again = True

@@ -50,7 +50,8 @@ class Guardian(Defense):
 
     id = "guardian"
     hooks = frozenset({"client_update"})
-    tracks = ("federated",)
+    clients = True
+    inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True
     budget = ("steps",)

@@ -40,7 +40,6 @@ class Bido(Defense):
 
     id: ClassVar[str] = "bido"
     hooks: ClassVar[frozenset[str]] = frozenset({"loss"})
-    tracks: ClassVar[tuple[str, ...]] = ("classifier",)
     # at the published ratio it is the label term that moves: D(X, Z) rises with it (see above)
     effect: ClassVar[tuple[str, str, float] | None] = ("effect_label_gap", "lower", 0.85)
 

@@ -47,7 +47,6 @@ class NegativeLabelSmoothing(Defense):
 
     id: ClassVar[str] = "negative_label_smoothing"
     hooks: ClassVar[frozenset[str]] = frozenset({"loss"})
-    tracks: ClassVar[tuple[str, ...]] = ("classifier",)
     # between the trainings that hardly show it and those that do (see above)
     effect: ClassVar[tuple[str, str, float] | None] = ("effect_logit_norm", "higher", 1.5)
 

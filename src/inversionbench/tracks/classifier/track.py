@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inversionbench.core.defense import HOOKS
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.recipe import Recipe, check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
@@ -48,6 +49,7 @@ class Classifier(Track):
         judge the result; the target's own opinion is shown beside them and proves nothing."""
     nearest = "nearest private"
     on_device: ClassVar[bool] = True
+    hooks = frozenset(HOOKS) - {"client_update", "aggregate"}
     headline: ClassVar[str] = "agreement"
     metrics = (
         "agreement", "top1", "second", "top5", "knn_distance", "feature_distance", "attribute_recovery",

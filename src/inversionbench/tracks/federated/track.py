@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core import registry
+from inversionbench.core.defense import HOOKS
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models._federated_names import check_victim
 from inversionbench.tracks.base import Track
@@ -48,6 +49,7 @@ class Federated(Track):
     )  # fmt: skip
     utility = "accuracy"
     on_device = True
+    hooks = frozenset(HOOKS) - {"release"}
 
     def further(self) -> Collection[str]:
         """Metrics of pairs of images that are not measured anyhow; the features of evaluators are used where there are

@@ -20,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inversionbench.core.defense import HOOKS
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
-from inversionbench.models._tabular_names import check_model, check_training
+from inversionbench.models._tabular_names import TREES, check_model, check_training
 from inversionbench.tracks.base import Track
 from inversionbench.tracks.tabular import rows
 
@@ -53,6 +54,7 @@ class Tabular(Track):
         *rows.METRICS,
     )  # fmt: skip
     utility: ClassVar[str] = "accuracy"
+    modality = "table"
 
     def check(self, scenario: Scenario) -> None:
         if _asked(scenario) not in QUESTIONS:
@@ -69,6 +71,12 @@ class Tabular(Track):
         if scenario.subjects < FEWEST:
             raise UserError(f"subjects: expected at least {FEWEST} records, got {scenario.subjects}")
         return None
+
+    def reaches(self, scenario: Scenario) -> frozenset[str]:
+        if _asked(scenario) == "rows":
+            return frozenset(HOOKS) - {"release"}
+        trees = frozenset({"training_set", "release"})
+        return trees if scenario.model["name"] in TREES else frozenset(HOOKS) - {"client_update", "aggregate"}
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         return attack.attributes.get("asks", "attribute") == _asked(scenario)

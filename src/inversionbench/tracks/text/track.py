@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inversionbench.core.defense import HOOKS
 from inversionbench.core.recipe import check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.core.settings import check_value
@@ -45,6 +46,8 @@ class Text(Track):
         "exact_match", "verbatim", "token_accuracy", "token_recall", "rouge1", "rouge2", "rougeL",
     )  # fmt: skip
     utility: ClassVar[str] = "accuracy"
+    modality = "text"
+    hooks = frozenset(HOOKS) - {"release"}
 
     def check(self, scenario: Scenario) -> None:
         check_model(scenario.model)
