@@ -39,6 +39,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inversionbench.core.device import device
+from inversionbench.core.protocol import Protocol
 from inversionbench.data.prepare import prepare
 from inversionbench.gradients.lbfgs import LBFGS
 from inversionbench.gradients.matching import objective
@@ -47,7 +48,6 @@ from inversionbench.gradients.schedules import factor
 from inversionbench.gradients.search import adam
 from inversionbench.gradients.simulate import simulator
 from inversionbench.models.federated import Victim, build
-from inversionbench.training._protocol import Protocol
 
 VICTIMS = {  # model, rate, weight of the total variation
     "lenet": ({"name": "lenet", "activation": "sigmoid", "init": "uniform"}, 0.3, 0.05),

@@ -26,6 +26,7 @@ def works() -> dict[str, Callable[[], object]]:
     import torch
     from torch.nn import functional as F
 
+    from inversionbench.core.protocol import Protocol
     from inversionbench.core.recipe import Recipe
     from inversionbench.data.base import Part
     from inversionbench.gradients.matching import objective
@@ -35,7 +36,6 @@ def works() -> dict[str, Callable[[], object]]:
     from inversionbench.models import federated
     from inversionbench.models.classifiers import build
     from inversionbench.priors.dcgan import Dcgan
-    from inversionbench.training._protocol import Protocol
     from inversionbench.training.loop import fit
 
     g = torch.Generator().manual_seed(0)

@@ -7,9 +7,9 @@ from federated_cells import CONVNET, data, evaluate, generator, psnr, reconstruc
 from torch.nn import functional as F
 
 from inversionbench.core.defense import NONE, Client
+from inversionbench.federation.settings import Federation
 from inversionbench.models.federated import build
-from inversionbench.training._federation import Federation
-from inversionbench.training.federated_rounds import train
+from inversionbench.tracks.federated.rounds import train
 
 
 def network(seed=0, model=CONVNET, rng=None):

@@ -10,11 +10,11 @@ from inversion_cells import TRACK, data, oracle_of, target, truth
 
 from inversionbench.core import registry
 from inversionbench.core.defense import NONE
+from inversionbench.core.protocol import read_protocol
+from inversionbench.federation.oracle import gr_oracle
 from inversionbench.metrics import pairwise
-from inversionbench.oracle.federated import gr_oracle
 from inversionbench.priors.style import Style
-from inversionbench.training._protocol import read_protocol
-from inversionbench.training.federated_target import global_model
+from inversionbench.tracks.federated.target import global_model
 
 RECIPE = Style(z_dim=16, w_dim=16, channels=(16, 16, 12), loss="hinge", r1=0.0, steps=80, batch=16,
                critic_rate=8e-4, critic_width=8, half_life=400, measure=40)  # fmt: skip

@@ -11,12 +11,12 @@ from federated_cells import generator, psnr, reconstruct, scenario, target
 from inversionbench.core import registry
 from inversionbench.core.defense import NONE
 from inversionbench.core.errors import UserError
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.layout import layout_of
 from inversionbench.gradients.objectives import Matching
 from inversionbench.gradients.posterior import Channel, Likelihood
 from inversionbench.survey.collect import attacker
 from inversionbench.tracks.federated.attacks._adaptive import compared, guarded, view
-from inversionbench.training._protocol import Protocol
 
 
 def defended(name, strength, **params):

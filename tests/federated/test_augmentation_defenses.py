@@ -6,13 +6,13 @@ from defended_cells import images, network, scores
 from federated_cells import data, generator
 from torch.nn import functional as F
 
+from inversionbench.core.protocol import Protocol
 from inversionbench.defenses.feature_perturbation import _policy_search
 from inversionbench.defenses.feature_perturbation._policy_search import accuracy_score, privacy_score
 from inversionbench.defenses.feature_perturbation.ats import Ats, library, read, transform
 from inversionbench.defenses.feature_perturbation.image_augmentation import ImageAugmentation
 from inversionbench.gradients.simulate import simulator
 from inversionbench.models import operations
-from inversionbench.training._protocol import Protocol
 
 # operations
 

@@ -5,12 +5,12 @@ import torch
 from federated_cells import CONVNET, data, generator, psnr, reconstruct, scenario, target
 
 from inversionbench.core.defense import NONE, Client
+from inversionbench.core.protocol import Protocol
 from inversionbench.defenses.gradient_perturbation._autoencoder import Autoencoder
 from inversionbench.defenses.gradient_perturbation.autoencoder_compression import AutoencoderCompression
 from inversionbench.defenses.gradient_perturbation.mixed_quantization import MixedQuantization
+from inversionbench.federation.client import local_update
 from inversionbench.models.federated import build
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import local_update
 
 
 def gradient(i=0):

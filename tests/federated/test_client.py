@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from inversionbench.core.defense import NONE, Client, Defense
 from inversionbench.core.errors import AccessDenied, UserError
+from inversionbench.core.protocol import Protocol
+from inversionbench.federation.client import local_update, observe, send
 from inversionbench.models.federated import build
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import local_update, observe, send
 
 RESNET = {"name": "resnet8", "width": 4}
 
@@ -125,8 +125,8 @@ def test_the_matching_loss_at_the_truth_is_zero(net, protocol):
 def test_a_wrong_simulation_is_noticed():
     """Running statistics instead of the client's own: the check must not be zero."""
     made = target(scenario(RESNET, subjects=2, batch_size=2, bn="train_private"))
-    from inversionbench.training.client import Sent
-    from inversionbench.training.self_check import self_check
+    from inversionbench.federation.client import Sent
+    from inversionbench.tracks.federated.self_check import self_check
 
     net = model(RESNET)
     net.load_state_dict(made.released["state"])

@@ -7,14 +7,14 @@ from federated_cells import data, generator, reconstruct, scenario, target
 from torch.nn import functional as F
 
 from inversionbench.core.defense import NONE
+from inversionbench.core.protocol import Protocol
 from inversionbench.defenses.feature_perturbation._search import fit
 from inversionbench.defenses.feature_perturbation.ats import Ats
 from inversionbench.defenses.feature_perturbation.dcs2 import Dcs2, project
 from inversionbench.defenses.feature_perturbation.image_augmentation import ImageAugmentation
 from inversionbench.defenses.feature_perturbation.statistical_features_kd import StatisticalFeaturesKd
 from inversionbench.defenses.feature_perturbation.vrm import Vrm, rectangle
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import local_update
+from inversionbench.federation.client import local_update
 
 
 @pytest.mark.parametrize("kind", [Vrm, Ats, ImageAugmentation, Dcs2, StatisticalFeaturesKd], ids=lambda k: k.id)

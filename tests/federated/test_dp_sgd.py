@@ -154,8 +154,8 @@ def test_strength_0_is_the_undefended_run_bit_for_bit():
 
 
 def test_federated_training_with_it():
-    from inversionbench.training._federation import Federation
-    from inversionbench.training.federated_rounds import train
+    from inversionbench.federation.settings import Federation
+    from inversionbench.tracks.federated.rounds import train
 
     losses = []
     for defense in (DpSgd(strength=0.05), DpSgd(strength=20.0)):

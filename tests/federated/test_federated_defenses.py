@@ -10,9 +10,9 @@ from inversionbench.core.defense import NONE, Client
 from inversionbench.defenses.differential_privacy import _accounting as accounting
 from inversionbench.defenses.differential_privacy.local_dp import LocalDp
 from inversionbench.defenses.gradient_pruning.dgc import Dgc, select
+from inversionbench.federation.settings import Federation
 from inversionbench.models.federated import build
-from inversionbench.training._federation import Federation
-from inversionbench.training.federated_rounds import split, train
+from inversionbench.tracks.federated.rounds import split, train
 
 
 def client(round=0, state=None, clients=4, n=400):

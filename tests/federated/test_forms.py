@@ -4,10 +4,10 @@ import pytest
 import torch
 from federated_cells import generator
 
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.explicit import Unsupported
 from inversionbench.gradients.simulate import memory, simulator
 from inversionbench.models.federated import build
-from inversionbench.training._protocol import Protocol
 
 SHAPE = (3, 12, 12)
 NETS = [

@@ -10,12 +10,12 @@ from prior_cells import prior, run
 from inversionbench.core.balls import l1_ball
 from inversionbench.core.defense import NONE
 from inversionbench.core.errors import UserError
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.features import FeatureSpaceSearch, Packed
 from inversionbench.gradients.latent import Matcher
 from inversionbench.gradients.problem import Problem
 from inversionbench.tracks.federated.attacks.gifd import Gifd
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.federated_target import global_model
+from inversionbench.tracks.federated.target import global_model
 
 CELL = scenario(batch_size=1)
 SETTINGS = {"steps": 30, "restarts": 1, "tv": 0.01, "radii": (0.3, 0.1)}

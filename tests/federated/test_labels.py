@@ -6,10 +6,10 @@ from federated_cells import data, generator, oracle, scenario, target
 from torch.nn import functional as F
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.labels import RULES, Head, _rounded, recover_labels
 from inversionbench.gradients.problem import Problem, read, recovered
 from inversionbench.models.federated import build
-from inversionbench.training._protocol import Protocol
 
 
 def gradients(net, x, y):

@@ -11,11 +11,11 @@ from scipy.optimize import linear_sum_assignment
 
 from inversionbench.core import registry
 from inversionbench.core.defense import NONE, Client
+from inversionbench.core.protocol import read_protocol
+from inversionbench.federation.client import observe, send
 from inversionbench.gradients.inverter import Hash, InferredCompression, assign, set_loss
 from inversionbench.gradients.layout import layout_of
-from inversionbench.training._protocol import read_protocol
-from inversionbench.training.client import observe, send
-from inversionbench.training.federated_target import new_model
+from inversionbench.tracks.federated.target import new_model
 
 SUBJECTS = 16
 CELL = scenario(batch_size=1, subjects=SUBJECTS)

@@ -8,13 +8,13 @@ from federated_cells import evaluate, generator, psnr, reconstruct, scenario, ta
 from torch.nn import functional as F
 
 from inversionbench.core.defense import NONE, Step
+from inversionbench.core.protocol import Protocol
 from inversionbench.defenses.architecture_enhancement.precode import Precode
+from inversionbench.federation.client import local_update
 from inversionbench.gradients.simulate import simulator
 from inversionbench.models.base import trace
 from inversionbench.models.bottleneck import divergence
 from inversionbench.models.federated import build
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import local_update
 
 MLP = {"name": "mlp", "widths": [64, 32]}
 

@@ -6,11 +6,11 @@ from federated_cells import data, evaluate, generator, price, psnr, reconstruct,
 from torch.nn import functional as F
 
 from inversionbench.core.defense import NONE
+from inversionbench.core.protocol import Protocol
 from inversionbench.core.records import unpack
 from inversionbench.defenses.architecture_enhancement.rve_pfl import RvePfl, divergence
+from inversionbench.federation.client import local_update
 from inversionbench.models.federated import build
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import local_update
 
 
 def client(strength=1.0, seed=0, **params):

@@ -7,12 +7,12 @@ from torch.nn import functional as F
 
 from inversionbench.core.defense import NONE, Client
 from inversionbench.core.errors import UserError
+from inversionbench.core.protocol import Protocol
 from inversionbench.defenses.architecture_enhancement._rank import Layer, deficit, equations, null_vector, rank, recover
 from inversionbench.defenses.architecture_enhancement.seccnn import Seccnn, design
 from inversionbench.defenses.gradient_perturbation.mixed_quantization import MixedQuantization
 from inversionbench.gradients.simulate import simulator
 from inversionbench.models.federated import build
-from inversionbench.training._protocol import Protocol
 
 NARROW = {"name": "lenet", "channels": 8, "activation": "leaky_relu", "init": "default"}  # 512 outputs, 768 inputs
 SHAPE = (3, 16, 16)

@@ -14,9 +14,9 @@ from inversionbench.defenses.cryptographic_encryption import _shamir as shamir
 from inversionbench.defenses.cryptographic_encryption import secure_aggregation as module
 from inversionbench.defenses.cryptographic_encryption._stream import Stream
 from inversionbench.defenses.cryptographic_encryption.secure_aggregation import SecureAggregation
+from inversionbench.federation.settings import Federation
 from inversionbench.models.federated import build
-from inversionbench.training._federation import Federation
-from inversionbench.training.federated_rounds import train
+from inversionbench.tracks.federated.rounds import train
 
 
 def updates(n, d=500, scale=1e-2):

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from inversionbench.core import registry
 from inversionbench.core.defense import NONE
 from inversionbench.core.errors import AccessDenied
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.problem import Problem
 from inversionbench.models.operations import OPERATIONS, apply
 from inversionbench.tracks.federated.attacks._changes import Changed, changes
-from inversionbench.training._protocol import Protocol
 
 STEPS = {"steps": 120}
 

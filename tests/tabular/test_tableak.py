@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from inversionbench.core import registry
 from inversionbench.core.defense import NONE
 from inversionbench.core.errors import AccessDenied, UserError
+from inversionbench.core.protocol import Protocol
 from inversionbench.tracks.tabular.attacks import _pool
 from inversionbench.tracks.tabular.attacks._mlp_matching import Matching, layers_of, observed_of, simulate
 from inversionbench.tracks.tabular.attacks._relax import Relaxation
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.tabular_client import new_net
+from inversionbench.tracks.tabular.clients import new_net
 
 MAIN = scenario((1, 16))
 POOLED = attack()

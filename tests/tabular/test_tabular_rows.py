@@ -13,8 +13,8 @@ from rows_cells import TRACK, Noise, data, scenario, schema, target
 from inversionbench.core.attack import Reconstruction
 from inversionbench.core.defense import NONE, Defense
 from inversionbench.core.errors import UserError
+from inversionbench.tracks.tabular.clients import batches_of, choose, publish_rows
 from inversionbench.tracks.tabular.evaluate_rows import evaluate_rows
-from inversionbench.training.tabular_client import batches_of, choose, publish_rows
 
 
 def test_no_torch_for_checking():

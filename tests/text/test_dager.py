@@ -10,7 +10,7 @@ from inversionbench.core.errors import AccessDenied, UserError
 from inversionbench.models.text import SPECIAL, START, sentences
 from inversionbench.tracks.text.attacks._prefixes import FirstBlock, first_inputs
 from inversionbench.tracks.text.attacks._span import Judge, Span, noise_rank, span_of
-from inversionbench.training.text_client import distinct
+from inversionbench.tracks.text.clients import distinct
 
 EXACT = attack()
 ADAPTIVE = attack(rank="noise", outlier=4.0)

@@ -15,8 +15,8 @@ from inversionbench.core.errors import AccessDenied, UserError
 from inversionbench.metrics.text_recovery import bag_overlap
 from inversionbench.models import text
 from inversionbench.models.text import END, IGNORED, PAD, START, UNKNOWN, Decoder, Tokenizer
+from inversionbench.tracks.text.clients import batches_of, distinct
 from inversionbench.tracks.text.evaluate import _overlaps, evaluate
-from inversionbench.training.text_client import batches_of, distinct
 
 
 def test_no_torch_for_checking():

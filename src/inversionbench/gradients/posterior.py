@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.objectives import TINY
 from inversionbench.gradients.simulate import Simulator
-from inversionbench.training._protocol import Protocol
 
 KINDS = ("gaussian", "laplace")
 

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from inversionbench.core.attack import Knowledge
 from inversionbench.core.device import device
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.labels import DUMMIES, Head, recover_labels
 from inversionbench.models.federated import Victim
 from inversionbench.oracle.base import Oracle
-from inversionbench.training._protocol import Protocol
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from torch.func import functional_call, grad, vmap
 
 from inversionbench.core.allocator import keep_memory
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.explicit import Gradient, LocalSteps, Network, Unsupported, cross_entropy, forms
 from inversionbench.gradients.layout import Layout, layout_of
 from inversionbench.models.federated import Victim
-from inversionbench.training._protocol import Protocol
 
 FORMS = ("auto", "im2col", "grouped", "compiled", "vmap", "loop")
 PRECISIONS = ("float32", "bfloat16")

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from inversionbench.core.protocol import Protocol, read_protocol
 from inversionbench.survey import words
 from inversionbench.survey.figures import GREY, Picture, canvas, cues, quantity, save
-from inversionbench.training._protocol import Protocol, read_protocol
 
 if TYPE_CHECKING:
     from inversionbench.survey.build import Survey

@@ -138,12 +138,12 @@ def generator() -> list[Any]:
 
 
 def matching() -> list[Any]:
+    from inversionbench.core.protocol import Protocol
     from inversionbench.gradients.matching import objective
     from inversionbench.gradients.objectives import Matching
     from inversionbench.gradients.search import adam
     from inversionbench.gradients.simulate import simulator
     from inversionbench.models.federated import build
-    from inversionbench.training._protocol import Protocol
 
     out = []
     for spec in ({"name": "lenet"}, {"name": "convnet", "widths": [8, 16, 32]}):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inversionbench.core.protocol import Protocol
 from inversionbench.defenses.feature_perturbation._search import fit
 from inversionbench.defenses.feature_perturbation.ats import Ats, library, transform
 from inversionbench.gradients.simulate import Simulator, simulator
 from inversionbench.models.federated import Victim
-from inversionbench.training._protocol import Protocol
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset

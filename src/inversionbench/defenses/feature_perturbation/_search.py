@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inversionbench.core.protocol import Protocol
 from inversionbench.gradients.matching import Settings, invert
 from inversionbench.gradients.problem import Problem
 from inversionbench.models.federated import Victim
-from inversionbench.training._protocol import Protocol
 
 Transform = Callable[[Tensor, Tensor], Tensor]  # images, labels -> images
 

@@ -19,7 +19,9 @@ from torch import Tensor
 from inversionbench.core import registry
 from inversionbench.core.attack import Reconstruction
 from inversionbench.core.defense import NONE
+from inversionbench.core.protocol import read_protocol
 from inversionbench.core.scenario import Evaluation, Scenario, Target
+from inversionbench.federation.settings import read_federation
 from inversionbench.gradients.labels import RULES
 from inversionbench.gradients.problem import Problem, recovered
 from inversionbench.metrics import PairScores, pairwise
@@ -27,10 +29,8 @@ from inversionbench.metrics._controls import score_controls
 from inversionbench.metrics.base import Unavailable
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
 from inversionbench.tracks.federated.perceptual import Perception
+from inversionbench.tracks.federated.target import global_model
 from inversionbench.tracks.federated.track import ALWAYS
-from inversionbench.training._federation import read_federation
-from inversionbench.training._protocol import read_protocol
-from inversionbench.training.federated_target import global_model
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset

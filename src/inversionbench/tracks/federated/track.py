@@ -5,9 +5,9 @@ the batches. Reconstructions are compared pixel by pixel; a scenario of images t
 `evaluators:` (options: see `training.perceptual`), also gets a perceptual distance by them, `lpips_like[entry]`.
 
 scenario.model      a network of `models.federated` with its options
-scenario.training   the federation: see `training._federation.Federation` (rounds before the attacked one, 0 =
+scenario.training   the federation: see `federation.settings.Federation` (rounds before the attacked one, 0 =
                     untrained; rounds by which utility is measured, 0 = not measured)
-scenario.protocol   see `training._protocol.Protocol` (gradient or weight difference, batch, labels, batch norm)
+scenario.protocol   see `core.protocol.Protocol` (gradient or weight difference, batch, labels, batch norm)
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from inversionbench.core import registry
 from inversionbench.core.defense import HOOKS
+from inversionbench.core.protocol import read_protocol
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
+from inversionbench.federation.settings import read_federation
 from inversionbench.models._federated_names import check_victim
 from inversionbench.tracks.base import Track
-from inversionbench.training._federation import read_federation
-from inversionbench.training._protocol import read_protocol
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Attack, Knowledge, Reconstruction
@@ -69,22 +69,22 @@ class Federated(Track):
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
     ) -> Target:
-        from inversionbench.training.federated_target import make_target
+        from inversionbench.tracks.federated.target import make_target
 
         return make_target(scenario, defense, data, seed, progress)
 
     def price(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
     ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        from inversionbench.training.federated_rounds import price
+        from inversionbench.tracks.federated.rounds import price
 
         return price(scenario, defense, data, seed, progress)
 
     def oracle(
         self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
     ) -> Oracle:
-        from inversionbench.oracle.federated import gr_oracle
-        from inversionbench.training.federated_target import global_model
+        from inversionbench.federation.oracle import gr_oracle
+        from inversionbench.tracks.federated.target import global_model
 
         protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
         model = global_model(scenario, defense, released)

@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inversionbench.core.scenario import Evaluation
+from inversionbench.federation.batches import Batches
+from inversionbench.federation.client import Sent
+from inversionbench.federation.senders import as_gradient
 from inversionbench.metrics.label_recovery import label_recovery
 from inversionbench.metrics.tabular_recovery import marginal_rows, tabular_recovery
 from inversionbench.models.rows import RowNet, Schema
 from inversionbench.tracks._by_size import by_size, table
 from inversionbench.tracks.tabular.attacks._mlp_matching import Matching, layers_of, observed_of
-from inversionbench.training._batches import Batches
-from inversionbench.training.client import Sent
-from inversionbench.training.senders import as_gradient
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Reconstruction

@@ -1,9 +1,9 @@
 """The tabular track's second question: the rows of a federated client's batch, from its update (level GR).
 
 scenario.model     {name: mlp, hidden: [100, 100]}: linear layers with ReLU, PyTorch's initial weights
-scenario.training  the federation around the attacked round, see `training._rounds.Rounds` (rounds: 0 is untrained)
+scenario.training  the federation around the attacked round, see `federation.rounds.Rounds` (rounds: 0 is untrained)
 scenario.protocol  {ask: rows, batch_size: a number or a list, labels: known | hidden, sends: gradient | delta,
-                   epochs, local_batch, local_rate}; see `training._batches`
+                   epochs, local_batch, local_rate}; see `federation.batches`
 scenario.subjects  attacked clients of each batch size
 """
 
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from inversionbench.core.errors import UserError
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
+from inversionbench.federation.batches import read_batches
+from inversionbench.federation.rounds import read_rounds
 from inversionbench.models._tabular_names import check_model
-from inversionbench.training._batches import read_batches
-from inversionbench.training._rounds import read_rounds
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Knowledge, Reconstruction
@@ -37,14 +37,14 @@ def check(scenario: Scenario) -> None:
 
 
 def train_target(scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress) -> Target:
-    from inversionbench.training.tabular_client import publish_rows
+    from inversionbench.tracks.tabular.clients import publish_rows
 
     return Target(*publish_rows(scenario, data, defense, seed, progress))
 
 
 def oracle(scenario: Scenario, released: dict[str, Any], defense: Defense) -> Oracle:
-    from inversionbench.oracle.updates import update_oracle
-    from inversionbench.training.tabular_client import batches_of, load_net
+    from inversionbench.federation.updates import update_oracle
+    from inversionbench.tracks.tabular.clients import batches_of, load_net
 
     model = load_net(scenario, released, defense)
     return update_oracle(model, released["updates"], batches_of(scenario), released["classes"])
@@ -63,8 +63,8 @@ def evaluate(
     scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset, seed: int
 ) -> Evaluation:
     from inversionbench.models.rows import read_schema
+    from inversionbench.tracks.tabular.clients import batches_of
     from inversionbench.tracks.tabular.evaluate_rows import evaluate_rows
-    from inversionbench.training.tabular_client import batches_of
 
     schema, classes = read_schema(data.meta, data.public.x), target.released["classes"]
     return evaluate_rows(

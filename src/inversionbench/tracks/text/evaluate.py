@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inversionbench.core.scenario import Evaluation
+from inversionbench.federation.batches import Batches
 from inversionbench.metrics._matching import assign
 from inversionbench.metrics.text_recovery import text_recovery
 from inversionbench.models.text import END, PAD, SPECIAL, START, UNKNOWN, Tokenizer, sentences
 from inversionbench.tracks._by_size import by_size, table
-from inversionbench.training._batches import Batches
-from inversionbench.training.text_client import distinct
+from inversionbench.tracks.text.clients import distinct
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ scenario.model     {name: decoder, width, blocks, heads, vocabulary, length (wor
 scenario.training  recipe on the public text before the attacked round, see `core.recipe.Recipe`; epochs: 0,
                    the default, is untrained
 scenario.protocol  {batch_size: a number or a list, precision: float64 | float32, trained: attention | all,
-                   sends: gradient | delta, epochs, local_batch, local_rate}; see `training._batches`
+                   sends: gradient | delta, epochs, local_batch, local_rate}; see `federation.batches`
 scenario.subjects  attacked clients of each batch size
 """
 
@@ -21,9 +21,9 @@ from inversionbench.core.defense import HOOKS
 from inversionbench.core.recipe import check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.core.settings import check_value
+from inversionbench.federation.batches import read_batches
 from inversionbench.models._text_names import check_model, options_of
 from inversionbench.tracks.base import Track
-from inversionbench.training._batches import read_batches
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Attack, Knowledge, Reconstruction
@@ -59,15 +59,15 @@ class Text(Track):
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
     ) -> Target:
-        from inversionbench.training.text_client import publish
+        from inversionbench.tracks.text.clients import publish
 
         return Target(*publish(scenario, data, defense, seed, progress))
 
     def oracle(
         self, scenario: Scenario, released: dict[str, Any], attack: Attack, level: str, defense: Defense, seed: int
     ) -> Oracle:
-        from inversionbench.oracle.updates import update_oracle
-        from inversionbench.training.text_client import batches_of, load_model
+        from inversionbench.federation.updates import update_oracle
+        from inversionbench.tracks.text.clients import batches_of, load_model
 
         model = load_model(scenario, released, defense)
         return update_oracle(model, released["updates"], batches_of(scenario), len(released["words"]))
@@ -84,8 +84,8 @@ class Text(Track):
         evaluator: dict[str, Any], seed: int,
     ) -> Evaluation:
         from inversionbench.models.text import Tokenizer
+        from inversionbench.tracks.text.clients import batches_of
         from inversionbench.tracks.text.evaluate import evaluate
-        from inversionbench.training.text_client import batches_of
 
         words = Tokenizer(tuple(target.released["words"]))
         return evaluate(

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inversionbench.core.protocol import Protocol
 from inversionbench.models.rows import RowNet
-from inversionbench.training._protocol import Protocol
 
 Layer = tuple[Tensor, Tensor]  # weight (..., out, in), bias (..., out)
 TINY = 1e-30

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from inversionbench.core.attack import Knowledge, Reconstruction
 from inversionbench.core.errors import AccessDenied
+from inversionbench.core.protocol import Protocol
+from inversionbench.federation.senders import as_gradient
 from inversionbench.gradients.labels import DUMMIES, Head, recover_labels
 from inversionbench.models.rows import RowNet, Schema
 from inversionbench.oracle.base import Oracle
 from inversionbench.tracks.tabular.attacks import _pool
 from inversionbench.tracks.tabular.attacks._mlp_matching import Matching, chain, layers_of, observed_of
 from inversionbench.tracks.tabular.attacks._relax import Relaxation
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.senders import as_gradient
 
 if TYPE_CHECKING:
     from inversionbench.tracks.tabular.attacks.tableak import TabLeak

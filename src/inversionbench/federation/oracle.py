@@ -25,9 +25,9 @@ from torch import Tensor
 
 from inversionbench.core.errors import AccessDenied
 from inversionbench.core.levels import LEVELS
+from inversionbench.core.protocol import Protocol
 from inversionbench.models.federated import Victim
 from inversionbench.oracle.base import Ledger, Oracle
-from inversionbench.training._protocol import Protocol
 
 VIEWS = ("client", "decoy")
 

@@ -32,7 +32,7 @@ from inversionbench.models.base import trace
 from inversionbench.models.federated import Victim
 
 if TYPE_CHECKING:
-    from inversionbench.training._protocol import Protocol
+    from inversionbench.core.protocol import Protocol
 
 Update = dict[str, Tensor]
 

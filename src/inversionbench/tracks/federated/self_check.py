@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inversionbench.core.protocol import Protocol
+from inversionbench.federation.client import Sent
 from inversionbench.gradients.objectives import Matching
 from inversionbench.gradients.simulate import simulator
 from inversionbench.models.federated import Victim
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import Sent
 
 
 def self_check(

@@ -1,4 +1,4 @@
-"""One attacked round of clients with small batches, for tables and text (see `training/client.py`).
+"""One attacked round of clients with small batches, for tables and text (see `federation/client.py`).
 
 The attacked clients take part for the first time, so a defense with memory enters with an empty one. Clients of
 one batch size make one round: what H7 mixes, it mixes among them.
@@ -6,7 +6,6 @@ one batch size make one round: what H7 mixes, it mixes among them.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -14,15 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inversionbench.core.defense import Client, Defense
-from inversionbench.training._batches import Batches
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import Sent, Update, local_update, observe
-
-
-def stream(seed: int, *names: object) -> torch.Generator:
-    """A generator of its own for each purpose, so that a defense's draws move nobody else's."""
-    digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+from inversionbench.core.protocol import Protocol
+from inversionbench.core.seeds import stream
+from inversionbench.federation.batches import Batches
+from inversionbench.federation.client import Sent, Update, local_update, observe
 
 
 def send(

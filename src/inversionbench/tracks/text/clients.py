@@ -1,7 +1,7 @@
 """Clients that train a language model on sentences: what the server gets to see, and what it must not know.
 
     public text ── words, `training` epochs ──▶ tokenizer, global model (0 epochs: initial weights)
-    private text ── draw ──▶ attacked batches ── training/client.py, H2 … H7 ──▶ updates as the server reads them
+    private text ── draw ──▶ attacked batches ── federation/client.py, H2 … H7 ──▶ updates as the server reads them
 
 With `trained: attention` the clients train (and send) the attention projections alone and the server's
 embeddings stay: else the rows of the embedding gradient that are not zero name every word of the batch, and no
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from inversionbench.core.defense import Defense
 from inversionbench.core.errors import UserError
 from inversionbench.core.recipe import Recipe
-from inversionbench.core.seeds import draw_seed
+from inversionbench.core.seeds import draw_seed, stream
+from inversionbench.federation.batches import Batches, read_batches
+from inversionbench.federation.senders import attacked_round, price
 from inversionbench.models import text
 from inversionbench.models._text_names import options_of
 from inversionbench.models.text import PAD, Decoder, Tokenizer
-from inversionbench.training._batches import Batches, read_batches
 from inversionbench.training.loop import fit
-from inversionbench.training.senders import attacked_round, price, stream
 
 if TYPE_CHECKING:
     from inversionbench.core.scenario import Progress, Scenario

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inversionbench.core.errors import UserError, suggest
-from inversionbench.training._protocol import Protocol, read_protocol
+from inversionbench.core.protocol import Protocol, read_protocol
 
 SETTINGS = ("batch_size", "labels", "sends", "epochs", "local_batch", "local_rate")
 

@@ -18,8 +18,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from inversionbench.core.errors import AccessDenied
+from inversionbench.federation.batches import Batches
 from inversionbench.oracle.base import Ledger, Oracle
-from inversionbench.training._batches import Batches
 
 
 def update_oracle(

@@ -10,7 +10,6 @@ only the images differ and not the labels. Where a protocol of the defense needs
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,23 +20,18 @@ from torch import Tensor
 from inversionbench.core.defense import Client, Defense
 from inversionbench.core.errors import UserError
 from inversionbench.core.exchange import Exchange, Round
+from inversionbench.core.protocol import Protocol, read_protocol
 from inversionbench.core.scenario import Progress, Scenario, Target
+from inversionbench.core.seeds import stream
+from inversionbench.federation.client import Sent, Update, exchange, send
+from inversionbench.federation.settings import read_federation
 from inversionbench.models.federated import Victim, build
-from inversionbench.training._federation import read_federation
-from inversionbench.training._protocol import Protocol, read_protocol
-from inversionbench.training.client import Sent, Update, exchange, send
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
 
 
 TRUTH = 1e-4  # cosine distance that float32 leaves at the true data; a wrong simulation gives 1e-2 and more
-
-
-def stream(seed: int, *names: object) -> torch.Generator:
-    """A generator of its own for each purpose, so that a defense's draws move nobody else's."""
-    digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def prepared(scenario: Scenario, defense: Defense, data: Dataset, seed: int) -> Defense:
@@ -52,7 +46,7 @@ def make_target(
     scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress
 ) -> Target:
     """Train the global model as the scenario says, let the clients send, and check the attacker's simulation."""
-    from inversionbench.training.self_check import self_check
+    from inversionbench.tracks.federated.self_check import self_check
 
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
@@ -62,7 +56,7 @@ def make_target(
     model = new_model(scenario, defense, data.shape, data.classes, seed)
     index = choose(y, scenario.subjects, protocol, stream(seed, "subjects"))
     if federation.rounds:
-        from inversionbench.training.federated_rounds import train
+        from inversionbench.tracks.federated.rounds import train
 
         train(model, x, y, data.classes, federation, federation.rounds, defense, stream(seed, "rounds"),
               stream(seed, "rounds", "defense"))  # fmt: skip

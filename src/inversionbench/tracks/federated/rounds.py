@@ -19,12 +19,12 @@ from torch import Tensor
 
 from inversionbench.core.defense import Client, Defense
 from inversionbench.core.exchange import Round
+from inversionbench.core.protocol import Protocol
 from inversionbench.core.records import pack
+from inversionbench.federation.client import Update, local_update
+from inversionbench.federation.settings import Federation, read_federation
 from inversionbench.models.base import channels_last
 from inversionbench.models.federated import Victim
-from inversionbench.training._federation import Federation, read_federation
-from inversionbench.training._protocol import Protocol
-from inversionbench.training.client import Update, local_update
 
 if TYPE_CHECKING:
     from inversionbench.core.scenario import Progress, Scenario
@@ -175,7 +175,7 @@ def price(
     round; diverged: share of federations that ended below twice chance (values that are not finite are all one class);
     chance: accuracy of always saying the most frequent class.
     """
-    from inversionbench.training.federated_target import prepared
+    from inversionbench.tracks.federated.target import prepared
 
     federation = read_federation(scenario.training, f"scenarios.{scenario.name}.training")
     if not federation.utility_rounds:
@@ -203,7 +203,8 @@ def _federation(
 ) -> tuple[dict[int, float], Tensor, Meter]:
     """One federation from scratch: rounds -> accuracy on held-out images, what it is right on in the end, (n,) bool,
     and what it cost."""
-    from inversionbench.training.federated_target import new_model, stream
+    from inversionbench.core.seeds import stream
+    from inversionbench.tracks.federated.target import new_model
 
     held, truth = data.heldout.images(), data.heldout.labels()
     x, y = defense.training_set(data.private.images(), data.private.labels(), stream(seed, "utility set", s))

@@ -2,7 +2,7 @@
 
     private rows ── draw ──▶ attacked batches, decoys (other rows with the same labels), the federation's rows
     RowNet (default initial weights, H3) ── `rounds` rounds on the federation's rows ──▶ global model
-    attacked batches, decoys ── training/client.py, H2 … H7 ──▶ updates as the server reads them
+    attacked batches, decoys ── federation/client.py, H2 … H7 ──▶ updates as the server reads them
     the same federation from the start for `utility_rounds` rounds ──▶ accuracy with the defense in the loop
 """
 
@@ -16,13 +16,14 @@ from torch import Tensor
 
 from inversionbench.core.defense import Client, Defense
 from inversionbench.core.errors import UserError
+from inversionbench.core.protocol import Protocol
+from inversionbench.core.seeds import stream
+from inversionbench.federation.batches import Batches, read_batches
+from inversionbench.federation.client import observe
+from inversionbench.federation.rounds import Rounds, read_rounds
+from inversionbench.federation.senders import attacked_round, price, send
 from inversionbench.models import tabular
 from inversionbench.models.rows import RowNet, read_schema
-from inversionbench.training._batches import Batches, read_batches
-from inversionbench.training._protocol import Protocol
-from inversionbench.training._rounds import Rounds, read_rounds
-from inversionbench.training.client import observe
-from inversionbench.training.senders import attacked_round, price, send, stream
 
 if TYPE_CHECKING:
     from inversionbench.core.scenario import Progress, Scenario
