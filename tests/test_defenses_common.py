@@ -122,7 +122,7 @@ def test_declarations(name):
     assert described.fields["strength"] == 0.0  # the default is no defense
     assert set(described.attributes["inputs"]) <= {"image", "table", "text", "audio", "graph"}
     if {"client_update", "aggregate"} & described.attributes["hooks"]:
-        assert described.attributes["clients"]
+        assert described.attributes["federated"]
     if described.attributes["keeps_labels"]:
         assert "release" in described.attributes["hooks"]
 

@@ -112,7 +112,7 @@ class Entry:
         return (
             self.hooks <= reached
             and all(not part["inputs"] or track.modality in part["inputs"] for part in made)
-            and ("client_update" in reached or not any(part["clients"] for part in made))
+            and ("client_update" in reached or not any(part["federated"] for part in made))
         )
 
     def roles(self, scenario: str | None = None) -> dict[str, str]:

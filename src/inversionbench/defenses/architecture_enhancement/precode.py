@@ -39,7 +39,7 @@ class Precode(Defense):
 
     id = "precode"
     hooks = frozenset({"build_model", "loss"})
-    clients = True
+    federated = True
     inputs = ("image",)
 
     beta: NonNegative = 1e-3

@@ -38,7 +38,7 @@ class RvePfl(Defense):
 
     id = "rve_pfl"
     hooks = frozenset({"train_transform", "loss"})
-    clients = True
+    federated = True
     inputs = ("image",)
     personal = True
 

@@ -39,7 +39,7 @@ class Seccnn(Defense):
 
     id = "seccnn"
     hooks = frozenset({"build_model"})
-    clients = True
+    federated = True
     inputs = ("image",)
 
     position: Whole = 0

@@ -51,7 +51,7 @@ class Ats(Defense):
 
     id = "ats"
     hooks = frozenset({"train_transform"})
-    clients = True
+    federated = True
     inputs = ("image",)
     budget = ("candidates", "images")
 

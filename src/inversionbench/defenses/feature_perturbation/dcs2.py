@@ -49,7 +49,7 @@ class Dcs2(LocalDefense):
 
     id = "dcs2"
     hooks = frozenset({"gradient"})
-    clients = True
+    federated = True
     inputs = ("image",)
     budget = ("iterations",)
 

@@ -40,7 +40,7 @@ class ImageAugmentation(Defense):
 
     id = "image_augmentation"
     hooks = frozenset({"train_transform"})
-    clients = True
+    federated = True
     inputs = ("image",)
 
     policy: str = ""

@@ -36,7 +36,7 @@ class Soteria(Defense):
 
     id = "soteria"
     hooks = frozenset({"client_update"})
-    clients = True
+    federated = True
     inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True

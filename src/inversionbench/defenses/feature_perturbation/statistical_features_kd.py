@@ -43,7 +43,7 @@ class StatisticalFeaturesKd(Defense):
 
     id = "statistical_features_kd"
     hooks = frozenset({"train_transform", "build_model", "loss"})
-    clients = True
+    federated = True
     inputs = ("image",)
     budget = ("steps",)
 

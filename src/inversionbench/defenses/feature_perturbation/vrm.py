@@ -41,7 +41,7 @@ class Vrm(LocalDefense):
 
     id = "vrm"
     hooks = frozenset({"train_transform"})
-    clients = True
+    federated = True
     inputs = ("image",)
 
     member: str = "mix"

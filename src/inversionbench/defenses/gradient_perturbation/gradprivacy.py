@@ -44,7 +44,7 @@ class GradPrivacy(Defense):
 
     id = "gradprivacy"
     hooks = frozenset({"client_update"})
-    clients = True
+    federated = True
     inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("compensate", "transform")

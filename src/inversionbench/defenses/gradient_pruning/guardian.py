@@ -50,7 +50,7 @@ class Guardian(Defense):
 
     id = "guardian"
     hooks = frozenset({"client_update"})
-    clients = True
+    federated = True
     inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True

@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inversionbench.core.defense import HOOKS
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.levels import HOOKS
 from inversionbench.core.recipe import Recipe, check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models.names import check_model

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core import registry
-from inversionbench.core.defense import HOOKS
+from inversionbench.core.levels import HOOKS
 from inversionbench.core.protocol import read_protocol
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.federation.settings import read_federation

@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inversionbench.core.defense import HOOKS
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.levels import HOOKS
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models._tabular_names import TREES, check_model, check_training
 from inversionbench.tracks.base import Track
