@@ -84,8 +84,10 @@ def kills(base: Path, n: int, draw: random.Random, how: signal.Signals) -> Itera
 
 
 def full_disk(base: Path) -> Project:
-    """No file may grow beyond 30 kB for a while, as on a disk that is full; then there is room again."""
+    """No file may grow beyond 30 kB for a while, as on a disk that is full; then there is room again. Modules are
+    compiled before: Python itself leaves cut bytecode on a full disk (see docs/reliability.md)."""
     project = Project(base / "full")
+    subprocess.run([sys.executable, "-m", "compileall", "-q", project.folder / "src"], check=True)
     limit = (30_000, resource.RLIM_INFINITY)
     project.start(limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)).wait()
     return project

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from inversionbench.core import registry
-from inversionbench.core.defense import HOOKS, NONE, Client, Defense, Step, acted
+from inversionbench.core.defense import NONE, Client, Defense, Step, acted
+from inversionbench.core.levels import HOOKS
 from inversionbench.models.base import Trace
 
 DEFENSES = list(registry.methods("defense"))
@@ -120,10 +121,9 @@ def test_declared_hooks_are_the_implemented_ones(name):
 def test_declarations(name):
     described = registry.describe("defense", name)
     assert described.fields["strength"] == 0.0  # the default is no defense
-    assert set(described.attributes["protects"]) <= {"models", "updates"}
-    assert set(described.attributes["inputs"]) <= {"any", "images", "rows", "sentences"}
-    assert described.attributes["protects"]
-    assert described.attributes["inputs"]
+    assert set(described.attributes["inputs"]) <= {"image", "table", "text", "audio", "graph"}
+    if {"client_update", "aggregate"} & described.attributes["hooks"]:
+        assert described.attributes["federated"]
     if described.attributes["keeps_labels"]:
         assert "release" in described.attributes["hooks"]
 

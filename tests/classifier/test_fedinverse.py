@@ -169,8 +169,8 @@ def test_scenarios_and_recipes_are_checked():
     method = registry.describe("attack", "fedinverse")
     assert not TRACK.accepts(scenario(), method)
     assert TRACK.accepts(scenario(training=TRAINING), method)
-    for wrong, words in (({"rounds": 3}, "need clients"), ({"clients": 2, "share": 0.0}, "0 < share"),
-                         ({"clients": -1}, "clients >= 0")):
+    for wrong, words in (({"rounds": 3}, "need clients"), ({"clients": 2, "share": 0.0}, "share: expected"),
+                         ({"clients": -1}, "clients: expected a whole number of at least 0")):
         with pytest.raises(UserError, match=words):
             check_recipe(wrong, "training")
     assert isinstance(FedInverse(base="kedmi").host.log_variance, float)

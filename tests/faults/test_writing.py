@@ -40,7 +40,8 @@ except UserError as error:
     print(error)
 """
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # of a test in the background it is ignored
 from pathlib import Path
 from inversionbench.core.files import atomic, atomic_folder
 with (atomic if sys.argv[2] == "file" else atomic_folder)(Path(sys.argv[1])) as part:

@@ -157,6 +157,7 @@ def test_a_cell_is_saved_on_the_cpu_and_names_its_device(device, tmp_path):
     assert not get_track("text").on_device
 
 
+@pytest.mark.recorded  # a shifted generator is one of ours, which it does not know
 def test_the_pretended_device_refuses_what_a_gpu_refuses():
     with Pretend():
         x, y = torch.ones(3).to(PLACE), torch.ones(3)

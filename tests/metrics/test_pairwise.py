@@ -124,3 +124,41 @@ def test_bad_input_is_refused(truth, reconstruction, words):
 def test_unknown_metric_names_the_nearest():
     with pytest.raises(UserError, match="unknown metric 'snr': did you mean 'psnr'"):
         pairwise(images(2), images(2), ["snr"])
+
+
+OWN = '''"""Share of pixels that differ by more than a step of an 8-bit image."""
+from inversionbench.metrics.base import Spec
+
+SPEC = Spec("pixels_off", "pixels off", unit="%", digits=0, factor=100, direction="lower", kind="pair",
+            note="share of pixels that differ")
+
+
+def pixels_off(truth, reconstruction):
+    return ((truth - reconstruction).abs() > 1 / 255).double().mean((1, 2, 3))
+'''
+
+
+def test_a_metric_of_ones_own_is_one_file(tmp_path, capsys):
+    """Found in a plug-in: scored, asked for by a scenario, and named in tables, with nothing else written."""
+    from inversionbench.core import registry
+    from inversionbench.survey import words
+    from inversionbench.tracks import get_track
+    from inversionbench.workflow.cli import main
+
+    (folder := tmp_path / "own_metrics" / "metrics").mkdir(parents=True)
+    (folder / "pixels_off.py").write_text(OWN)
+    x = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.where(torch.arange(12) < 3, 1 - x, x)
+    try:
+        registry.use([str(folder.parent)])
+        off = pairwise(x, y, ("pixels_off",)).values["pixels_off"]
+        assert off == pytest.approx([0.25] * 3, abs=0.02)
+        shown = words.metric("pixels_off")
+        assert (shown.title, shown.show(0.25), shown.direction) == ("pixels off (%)", "25", "lower")
+        assert "pixels_off" in get_track("federated").further()
+        for name, images in (("x", x), ("y", y)):
+            np.save(tmp_path / name, images.numpy())
+        assert main(["score", str(tmp_path / "x.npy"), str(tmp_path / "y.npy"), "--metrics", "pixels_off"]) == 0
+        assert "pixels_off" in capsys.readouterr().out
+    finally:
+        registry.use([])

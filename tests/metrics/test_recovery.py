@@ -7,12 +7,11 @@ import random
 import numpy as np
 import pytest
 
-from inversionbench.core.errors import BudgetExceeded, UserError
+from inversionbench.core.errors import UserError
 from inversionbench.metrics import Unavailable
 from inversionbench.metrics.attribute_inference import attribute_inference
 from inversionbench.metrics.auroc_gap import auroc_gap
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
-from inversionbench.metrics.query_count import accuracy_at, queries_to, query_count
 from inversionbench.metrics.tabular_recovery import marginal_rows, tabular_recovery
 from inversionbench.metrics.text_recovery import (
     bag_overlap,
@@ -23,7 +22,6 @@ from inversionbench.metrics.text_recovery import (
     token_accuracy,
     words,
 )
-from inversionbench.oracle.base import Ledger
 
 # labels
 
@@ -247,38 +245,3 @@ def test_attributes_refuse(guess, truth):
 
 
 # queries
-
-
-def test_queries_are_summed_over_phases():
-    cost = query_count({"training": 1000, "optimisation": 3 * 8}, classes=4, gradient_queries=7)
-    assert (cost.total, cost.per_class, cost.gradient_queries) == (1024, 256, 7)
-    with pytest.raises(UserError, match="phase 'training'"):
-        query_count({"training": -1}, classes=1)
-    with pytest.raises(UserError, match="gradient_queries"):
-        query_count({}, classes=1, gradient_queries=2.5)
-    with pytest.raises(UserError, match="at least one"):
-        query_count({}, classes=0)
-
-
-def test_the_ledger_of_an_oracle_is_read_as_it_is():
-    ledger = Ledger(budget=30)
-    for _ in range(3):
-        ledger.charge("scores", 8, "search")
-    ledger.charge("scores", 4, "select")
-    ledger.charge("module", 100, "search")
-    with pytest.raises(BudgetExceeded):
-        ledger.charge("scores", 8, "search")
-    cost = query_count(ledger.by_phase(), classes=2, gradient_queries=ledger.passes)
-    assert cost.phases == {"search": 24, "select": 4}
-    assert (cost.total, cost.gradient_queries) == (28, 100)
-
-
-def test_curves_over_budgets():
-    queries, accuracy = [100, 1000, 10_000], [0.1, 0.7, 0.6]
-    assert queries_to(queries, accuracy, 0.5) == 1000
-    assert "not reached within 10000" in queries_to(queries, accuracy, 0.9).reason
-    found = accuracy_at(queries, accuracy, [50, 100, 999, 20_000])
-    assert isinstance(found[0], Unavailable)
-    assert found[1:] == [0.1, 0.1, 0.6]
-    with pytest.raises(UserError, match="increasing"):
-        queries_to([100, 100], [0.1, 0.2], 0.1)

@@ -11,7 +11,7 @@ from inversionbench.metrics import pairwise
 from inversionbench.metrics.avd import avd
 from inversionbench.metrics.fsim import fsim
 from inversionbench.metrics.iip import iip, places
-from inversionbench.metrics.rdlv import rdlv, rdlv_and_difference, rdlv_best
+from inversionbench.metrics.rdlv import rdlv, rdlv_and_difference
 from inversionbench.metrics.ssim import ssim
 
 
@@ -139,12 +139,6 @@ def test_a_prior_for_each_image_is_cut_into_chunks_as_the_images_are():
     np.testing.assert_allclose(scores.values["dssim"], whole[1], rtol=1e-6)
     with pytest.raises(UserError, match="prior must be one image"):
         pairwise(x, x, ["rdlv"], prior=prior[:5])
-
-
-def test_rdlv_best_takes_the_best_of_all_reconstructions():
-    x, prior = smooth(3), smooth(8, seed=5).mean(0, keepdim=True)
-    y = torch.cat([x.flip(0), smooth(1, seed=9)])
-    np.testing.assert_array_equal(rdlv_best(x, y, prior).numpy(), rdlv(x, x, prior).numpy())
 
 
 def test_rdlv_refuses_another_prior_shape():

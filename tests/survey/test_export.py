@@ -174,6 +174,7 @@ def test_what_is_too_large_is_left_out_and_said(run: Path, tmp_path: Path, monke
     assert len(shown) < len(drawn)
 
 
+@pytest.mark.recorded  # which of the synthetic attacks is the strongest hangs on the draw
 def test_galleries_of_the_strongest_attack_go_first(run: Path) -> None:
     ranks = export._ranks(export.read(run))
     assert [name for name, rank in ranks.items() if rank == 0] == [

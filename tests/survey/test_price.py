@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from survey_cells import record
 
+from inversionbench.core.quantity import MINUS
 from inversionbench.core.records import pack
-from inversionbench.survey import build, price, view, words
+from inversionbench.survey import build, price, view
 
 SAMPLES = 400
 
@@ -88,7 +89,7 @@ def test_the_table_shows_them():
     found[1]["utility"]["diverged"] = 1 / 3
     table = view.defense_table(build.make(found, "smoke").defenses, "photos")
     shown = {title: (cell.text, cell.interval) for (title, _), cell in zip(table.head, table.rows[0][1])}
-    minus = words.MINUS
+    minus = MINUS
     assert shown["accuracy of the target (%)"] == ("90.0 (did not train)", "[87.1, 92.9]")
     assert shown["its change"] == (f"{minus}10.0", f"[{minus}12.9, {minus}7.1]")
     assert shown["rounds to 95 %"] == ("> 30", "")

@@ -18,6 +18,7 @@ from inversionbench.core.errors import UserError
 from inversionbench.core.scenario import Scenario
 from inversionbench.data.dosing import Dosing
 from inversionbench.models import columns
+from inversionbench.plan.params import Entry
 from inversionbench.tracks.tabular.target import Rows, draw, swap
 
 QUESTION = columns.ask(data().meta)
@@ -192,7 +193,8 @@ def test_the_training_set_hook_acts(model):
     assert halved.utility["train_accuracy"] < plain.utility["train_accuracy"]
 
 
-ACTING = [n for n, m in registry.methods("defense").items() if "tabular" in m.attributes["tracks"]]
+ACTING = [name for name in registry.methods("defense")
+          if Entry(name, "defense", name).suits(TRACK, scenario("early_mlp"))]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ACTING)

@@ -46,7 +46,9 @@ class Counting(Track):
     levels = {"COUNT": Level("counts", frozenset({"count"}))}
     controls = {"all_well": {"label": "everybody well", "reach": "guess", "note": "says that nobody is ill"}}
     headline = "accuracy"
-    metrics = {"accuracy": "higher"}
+    metrics = ("accuracy",)
+    modality = "counts"
+    hooks = frozenset({"release"})
 
     def check(self, scenario):
         if scenario.model.get("name") != "ward":
@@ -116,6 +118,7 @@ class CoarseCounts(Defense):
 
     id = "coarse_counts"
     hooks = frozenset({"release"})
+    inputs = ("counts",)
 
     strength: float = 0.0
 

@@ -11,8 +11,9 @@
 
 A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
-stay the identities below), and says what it `protects` and for which kinds of `inputs`. Two methods are no hooks:
-`prepare`, once per target, and `for_client`, once per client, return the defense that is then run (by default itself).
+stay the identities below), `inputs` and `federated` (the kinds of data and of training that it is made for). Two
+methods are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense that is then
+run (by default itself).
 """
 
 from __future__ import annotations
@@ -33,16 +34,6 @@ if TYPE_CHECKING:
     from inversionbench.core.update_path import Stage
     from inversionbench.data.base import Dataset
 
-HOOKS = (
-    "training_set",
-    "train_transform",
-    "build_model",
-    "loss",
-    "gradient",
-    "client_update",
-    "aggregate",
-    "release",
-)
 # What a target's utility says of what a defense changed, on undefended targets too. effect_*: `training.effects`.
 # cos_sent_true: of the update before and after H6, 1 where nothing is done to it.
 EFFECTS = ("effect_confidence", "effect_logit_norm", "effect_label_gap", "cos_sent_true")
@@ -101,8 +92,8 @@ class Defense:
 
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
-    protects: ClassVar[tuple[str, ...]] = ("models",)  # "models" that are released or answer, "updates" of clients
-    inputs: ClassVar[tuple[str, ...]] = ("any",)  # kinds it is defined for: "images", "rows", "sentences", or any
+    inputs: ClassVar[tuple[str, ...]] = ()  # kinds of private data that it is made for (modality of a track); () any
+    federated: ClassVar[bool] = False  # acts on what a client of a federation does, so a track must have clients
     budget: ClassVar[tuple[str, ...]] = ()  # as of `core.attack.Attack`
     published: ClassVar[Mapping[str, Any]] = {}
     keeps_labels: ClassVar[bool] = False  # a release that never changes the label output

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from inversionbench.core.defense import Defense
 
 Update = dict[str, "Tensor"]
-OBSERVERS = ("server", "eavesdropper", "client", "collusion")
-
-
 @dataclass(frozen=True)
 class Round:
     """number: from 0. rng: of the protocol. sizes: bytes of each payload after H6. observer: whose view is

@@ -26,6 +26,16 @@ class Level:
         return self.calls <= {"architecture", "labels"}
 
 
+HOOKS = (
+    "training_set",
+    "train_transform",
+    "build_model",
+    "loss",
+    "gradient",
+    "client_update",
+    "aggregate",
+    "release",
+)
 RELEASE = frozenset({"release"})  # acts on answers to queries, not on weights or updates
 PASSES, GRADIENTS = "passes through the model", "gradient evaluations"
 

@@ -78,8 +78,11 @@ def syntax(path: Path) -> str:
 
 
 def _bare(tree: ast.Module) -> ast.Module:
-    """The tree, whose docstrings are gone."""
+    """The tree, whose docstrings are gone, and of quantities how they are called and written for people."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Quantity", "Spec"):
+            node.args = node.args[:1]
+            node.keywords = [word for word in node.keywords if word.arg not in registry.QUANTITY]
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):

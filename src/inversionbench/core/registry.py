@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -35,6 +36,7 @@ PATTERNS = {
 }
 SHARED = {"base", "prepare", "sources", "cli"}  # public modules of these folders that are no method
 REQUIRED = object()
+QUANTITY = ("id", "label", "unit", "digits", "factor", "direction", "note")  # fields of `core.quantity.Quantity`
 GROUP = "inversionbench.plugins"  # of entry points
 
 
@@ -54,6 +56,7 @@ def use(plugins: Sequence[str]) -> None:
     _plugins.clear()
     _plugins.update(found)
     methods.cache_clear()
+    quantities.cache_clear()
     module_path.cache_clear()
 
 
@@ -154,6 +157,32 @@ def get(kind: str, name: str) -> type:
     """Import a method and return its class (of a metric: its function)."""
     method = describe(kind, name)
     return getattr(importlib.import_module(method.module), method.class_name)
+
+
+@cache
+def quantities() -> dict[str, dict[str, Any]]:
+    """What modules of metrics and tracks state as a `Quantity` or a `Spec`: id -> its plain values, and "module"."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in (*files("metrics/*.py"), *files("tracks/*/*.py")):
+        for statement in _parse(path).body:
+            calls = ast.walk(statement) if isinstance(statement, (ast.Assign, ast.AnnAssign)) else ()
+            for call in calls:
+                if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("Quantity", "Spec"):
+                    said = _stated(call)
+                    if other := found.get(said["id"]):
+                        raise UserError(f"{path}: '{said['id']}' is a quantity of {other['module']} already")
+                    found[said["id"]] = {**said, "module": module_of(path)}
+    return found
+
+
+def _stated(call: ast.Call) -> dict[str, Any]:
+    """The arguments of a `Quantity` that are plain values, by name."""
+    given = {**dict(zip(QUANTITY, call.args)), **{word.arg or "": word.value for word in call.keywords}}
+    out = {}
+    for name, value in given.items():
+        with suppress(ValueError):
+            out[name] = _literal(value)
+    return out
 
 
 def check_parameters(method: Method, given: Mapping[str, Any], where: str) -> None:

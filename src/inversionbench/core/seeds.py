@@ -17,6 +17,6 @@ def spawn(rng: torch.Generator) -> torch.Generator:
 
 
 def stream(seed: int, *names: object) -> torch.Generator:
-    """A generator of its own for each purpose, so that the draws of one move nobody else's."""
+    """A generator of its own for each purpose, so that a defense's draws move nobody else's."""
     digest = hashlib.sha256("/".join(map(str, (seed, *names))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

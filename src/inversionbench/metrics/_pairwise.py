@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inversionbench.core import registry
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.metrics._aggregate import summarise
 from inversionbench.metrics._matching import match_groups
 from inversionbench.metrics.base import (
     Images,
+    Scorer,
     Unavailable,
     check_images,
     check_same_shape,
@@ -31,9 +33,7 @@ from inversionbench.metrics.base import (
 )
 from inversionbench.metrics.psnr import CAP
 
-NAMES = ("mse", "psnr", "ssim", "fsim", "avd", "rdlv", "iip", "lpips", "lpips_like")
 BUDGET = 1 << 18  # values of one chunk: FSIM holds about 100 float64 per pixel of it at its peak
-Scorer = Callable[[Tensor, Tensor, slice], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def pairwise(
     """Scores of reconstructions against their originals, image by image.
 
     truth: float (n, channels, height, width) in [0, 1]. reconstruction: the same shape, any values.
-    names: of `NAMES`. match: find the order first; then `groups` (n,) names the batch of each image (one
+    names: metrics of kind "pair". match: find the order first; then `groups` (n,) names the batch of each image (one
     batch if not given). features: images -> list of feature maps (n, c_l, h_l, w_l) of an evaluator, for
     `lpips_like`, which is named after its attribute `name`. weights: folder of pretrained weights, for
     `lpips` (backbone `net`). prior: for `rdlv`, one image (1, c, h, w), usually the public mean image, or one
@@ -127,9 +127,10 @@ def pairwise(
     >>> scores.permutation, scores.values["psnr"]
     (array([1, 0, 3, 2]), array([60., 60., 60., 60.]))
     """
+    known = [name for name, said in registry.quantities().items() if said.get("kind") == "pair"]
     for name in names:
-        if name not in NAMES:
-            raise UserError(f"pairwise: unknown metric '{name}': {suggest(name, NAMES)}")
+        if name not in known:
+            raise UserError(f"pairwise: unknown metric '{name}': {suggest(name, known)}")
     t, r = check_shape(truth, "pairwise", "truth"), check_shape(reconstruction, "pairwise", "reconstruction")
     check_same_shape(t, r, "pairwise")
     step = chunk or max(1, BUDGET // t[0].numel())
@@ -209,9 +210,12 @@ def _scorers(
     unavailable: dict[str, Unavailable] = {}
     notes: dict[str, Any] = {}
     for name in dict.fromkeys(names):
-        module = import_module(f"inversionbench.metrics.{'lpips' if name == 'lpips_like' else name}")
-        reason = too_small(t, module.SPEC)
-        made = Unavailable(reason) if reason else _MAKE.get(name, _plain)(module, t, context, notes)
+        module = import_module(registry.quantities()[name]["module"])
+        reason, make = too_small(t, module.SPEC), getattr(module, "SCORERS", {}).get(name)
+        if reason:
+            made: Scorer | Unavailable = Unavailable(reason)
+        else:
+            made = make(t, context, notes) if make else _plain(name, module)
         if isinstance(made, Unavailable):
             unavailable[name] = made
         else:
@@ -219,48 +223,7 @@ def _scorers(
     return scorers, unavailable, notes
 
 
-def _plain(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any]) -> Scorer:
-    name = module.SPEC.id
+def _plain(name: str, module: Any) -> Scorer:
+    """A metric that wants the two images and nothing else: the function of its name."""
     function = getattr(module, name)
     return lambda x, y, block: {name: function(x, y)}
-
-
-def _rdlv(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
-    if context["prior"] is None:
-        return Unavailable("rdlv needs a prior image, for example the mean image of the public set")
-    prior = module.prior_of_each(t, context["prior"])
-    return lambda x, y, block: dict(zip(("rdlv", "dssim"), module.rdlv_and_difference(x, y, prior[block])))
-
-
-def _iip(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
-    if context["pool"] is None:
-        return Unavailable("iip needs a pool of originals that contains the attacked images")
-    pool = check_images(context["pool"], "iip", "pool").to(t.device)
-    index = module.places(t, pool)
-    notes |= {"iip_pool": len(pool), "iip_distance": "pixels, l2, all classes"}
-    return lambda x, y, block: {"iip": module.iip(y, pool, index[block])}
-
-
-def _lpips(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
-    network = module.load(context["net"], context["weights"])
-    if isinstance(network, Unavailable):
-        return network
-    notes |= {"lpips_net": context["net"], "lpips_size": module.working_size(t)}
-    notes["lpips_weights_sha256"] = network.weights_sha256
-    return lambda x, y, block: {"lpips": module.distance(x, y, network)}
-
-
-def _like(module: Any, t: Tensor, context: dict[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
-    features = context["features"]
-    if features is None:
-        return Unavailable("lpips_like needs the feature maps of an evaluator")
-    name = f"lpips_like[{getattr(features, 'name', 'features')}]"
-    return lambda x, y, block: {name: module.lpips_like(x, y, features)}
-
-
-_MAKE: dict[str, Callable[[Any, Tensor, dict[str, Any], dict[str, Any]], Scorer | Unavailable]] = {
-    "rdlv": _rdlv,
-    "iip": _iip,
-    "lpips": _lpips,
-    "lpips_like": _like,
-}

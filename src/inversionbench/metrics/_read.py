@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,6 @@ from inversionbench.data import _archives
 
 CHANNELS = (1, 3)
 ARRAYS = _archives.Limits(members=64, member=1 << 36)
-LAYOUTS = ("auto", "nchw", "nhwc")
-
-
 def read(path: str | Path, layout: str = "auto") -> tuple[np.ndarray, list[str] | None]:
     """Images as float (n, channels, height, width), and the names of the pictures if `path` is a folder.
 
@@ -35,7 +33,7 @@ def _array(path: Path) -> np.ndarray:
     if path.suffix not in (".npy", ".npz"):
         raise UserError(f"'{path}': expected .npy, .npz or a folder of pictures")
     try:
-        if path.suffix == ".npz":
+        if zipfile.is_zipfile(path):
             _archives.names(path, ARRAYS)  # refuses what expands beyond reason
         loaded: Any = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

@@ -19,10 +19,67 @@ import torch
 from torch import Tensor
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.quantity import Quantity
 from inversionbench.metrics._aggregate import wilson
 from inversionbench.metrics.base import Spec, Unavailable, check_features, check_labels
 
-SPEC = Spec("attack_accuracy", "attack accuracy", "higher", (0.0, 1.0), "", "protocol")
+SPEC = Spec(
+    "attack_accuracy",
+    "attack accuracy",
+    unit="%",
+    digits=1,
+    factor=100,
+    direction="higher",
+    range=(0.0, 1.0),
+    kind="protocol",
+)
+FURTHER = (
+    Quantity(
+        "agreement",
+        "both evaluators agree",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of reconstructions in which both evaluators see the attacked class",
+    ),
+    Quantity(
+        "top1",
+        "first evaluator",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of reconstructions in which the first evaluator sees the attacked class",
+    ),
+    Quantity(
+        "top5",
+        "first evaluator top 5",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of reconstructions for which the attacked class is among the first evaluator's five best",
+    ),
+    Quantity(
+        "second",
+        "second evaluator",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of reconstructions in which the second evaluator sees the attacked class",
+    ),
+    Quantity(
+        "target_top1",
+        "target's own opinion",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of reconstructions in which the attacked model itself sees the class; proves nothing alone",
+    ),
+)
 VOID = 10  # classes: up to this number top-5 is half of them or more
 
 

@@ -16,10 +16,77 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.quantity import Quantity
 from inversionbench.metrics.auroc_gap import ABSENT, placements
 from inversionbench.metrics.base import Spec, Unavailable
 
-SPEC = Spec("attribute_inference", "attribute inference", "higher", (-1.0, 1.0), "", "protocol")
+SPEC = Spec(
+    "attribute_inference",
+    "attribute inference",
+    unit="%",
+    digits=1,
+    factor=100,
+    direction="higher",
+    range=(-1.0, 1.0),
+    kind="protocol",
+)
+FURTHER = (
+    Quantity(
+        "accuracy",
+        "accuracy",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of right values of the sensitive column, over members",
+    ),
+    Quantity(
+        "member_gap",
+        "member gap",
+        unit="points",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note=(
+            "balanced accuracy over members minus over non-members: what the model tells of anybody drops out. "
+            "Averages over values with 20 records and more among members and among non-members"
+        ),
+    ),
+    Quantity(
+        "advantage",
+        "advantage over imputation",
+        unit="points",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="balanced accuracy minus that of the imputation control",
+    ),
+    Quantity(
+        "f1",
+        "macro F1",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="F1 score, averaged over the values of the sensitive column",
+    ),
+    Quantity(
+        "auc",
+        "AUROC",
+        digits=2,
+        direction="higher",
+        note="area under the ROC curve of the scores, averaged over the values",
+    ),
+    Quantity(
+        "balanced_accuracy",
+        "balanced accuracy",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="recall, averaged over the values of the sensitive column, over members",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +107,11 @@ class AttributeInference:
 
 
 def attribute_inference(
-    guess: Any, truth: Any, imputed: Any = None, scores: Any = None, members: Any = None,
+    guess: Any,
+    truth: Any,
+    imputed: Any = None,
+    scores: Any = None,
+    members: Any = None,
     values: Sequence[int] | None = None,
 ) -> AttributeInference:
     """Scores of guessed attribute values.

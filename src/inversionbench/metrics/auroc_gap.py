@@ -18,7 +18,17 @@ from scipy.stats import rankdata
 
 from inversionbench.metrics.base import Spec, Unavailable
 
-SPEC = Spec("auroc_gap", "AUROC gap", "higher", (-1.0, 1.0), "", "protocol")
+SPEC = Spec(
+    "auroc_gap",
+    "AUROC gap",
+    unit="points",
+    digits=1,
+    factor=100,
+    direction="higher",
+    range=(-1.0, 1.0),
+    kind="protocol",
+    note="AUROC over members minus over non-members, of the same values: the leak without a threshold",
+)
 ABSENT = "a value of the attribute is missing among these records"
 Z95 = 1.959964
 

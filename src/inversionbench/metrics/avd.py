@@ -20,7 +20,16 @@ from torch import Tensor
 from inversionbench.metrics.base import Images, Spec, check_pair
 
 C1, C2 = 1.0, 0.5
-SPEC = Spec("avd", "AVD", "lower", (0.0, 12.0**0.5), "", "pair", minimum_side=3)
+SPEC = Spec(
+    "avd",
+    "AVD",
+    digits=3,
+    direction="lower",
+    range=(0.0, 12.0**0.5),
+    kind="pair",
+    minimum_side=3,
+    note=("absolute variation distance: how differently two images vary; blind to brightness, and kind to flat images"),
+)
 
 
 def avd(truth: Images, reconstruction: Images) -> Tensor:

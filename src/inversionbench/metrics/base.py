@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,30 +12,30 @@ import torch
 from torch import Tensor
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.quantity import Quantity
 
 Images = Tensor | np.ndarray
+# originals x and reconstructions y, float64 (n, c, h, w), and their place among all -> values (n,) by name
+Scorer = Callable[[Tensor, Tensor, slice], dict[str, Tensor]]
 ROUNDING = 1e-6  # how far an image in [0, 1] may stick out through float32 arithmetic
 
 
 @dataclass(frozen=True)
-class Spec:
-    """One metric.
+class Spec(Quantity):
+    """One metric: how it is shown (`direction` for `kind` "utility": which way is better), and what it needs.
 
-    `direction`: "lower" or "higher", which way means more leakage (for `kind` "utility": which way is
-    better). `range`: smallest and largest value for images in [0, 1]. `kind`: "pair" (one value per
-    reconstruction with its original), "set" (one value per set), "protocol" (evaluators, labels, tokens,
-    rows), "utility" (of the target). `minimum_side`: smallest height and width in pixels. `weights`: names
-    in the table of declared weights of which one is needed.
+    `range`: smallest and largest value for images in [0, 1]. `kind`: "pair" (one value per reconstruction with its
+    original), "set" (one value per set), "protocol" (evaluators, labels, tokens, rows), "utility" (of the target).
+    `minimum_side`: smallest height and width in pixels. `weights`: names in the table of declared weights of which one
+    is needed. `needs`: what a metric of pairs wants beside the two images: "prior", "pool", "weights" or "features" of
+    an evaluator; its module then has `SCORERS`: id -> (originals, context, notes) -> `Scorer`, or `Unavailable`.
     """
 
-    id: str
-    name: str
-    direction: str
-    range: tuple[float, float]
-    unit: str
-    kind: str
+    range: tuple[float, float] = (0.0, 1.0)
+    kind: str = "protocol"
     minimum_side: int = 1
     weights: tuple[str, ...] = ()
+    needs: str = ""
 
 
 @dataclass(frozen=True)

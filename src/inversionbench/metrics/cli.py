@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.core import numerics
+from inversionbench.core import numerics, registry
 from inversionbench.core.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from inversionbench.metrics._pairwise import PairScores
 
-NAMES = ("mse", "psnr", "ssim", "fsim", "avd", "rdlv", "iip", "lpips", "fid")
 DEFAULT = "mse,psnr,ssim,avd"
 ABOUT = """Scores reconstructions against their originals, beside what knowing nothing would score.
 
@@ -38,7 +37,7 @@ def add_commands(subparsers: Any) -> None:
     )
     parser.add_argument("truth", metavar="TRUTH")
     parser.add_argument("reconstruction", metavar="RECONSTRUCTION")
-    parser.add_argument("--metrics", default=DEFAULT, help=f"of {','.join(NAMES)} (default: {DEFAULT})")
+    parser.add_argument("--metrics", default=DEFAULT, help=f"of {','.join(_names())} (default: {DEFAULT})")
     parser.add_argument("--match", action="store_true", help="find which reconstruction belongs to which original")
     parser.add_argument("--batch", type=int, metavar="B", help="match within batches of B images; implies --match")
     parser.add_argument("--layout", default="auto", choices=("auto", "nchw", "nhwc"), help="axes of the arrays")
@@ -47,14 +46,20 @@ def add_commands(subparsers: Any) -> None:
     parser.set_defaults(func=score)
 
 
+def _names() -> list[str]:
+    """Metrics of two images that need no evaluator, and FID."""
+    pairs = {name: said for name, said in registry.quantities().items() if said.get("kind") == "pair"}
+    return [*(name for name, said in pairs.items() if said.get("needs") != "features"), "fid"]
+
+
 def score(args: argparse.Namespace) -> int:
     """Print the scores; 0, or `UserError` for bad input."""
-    names = [name.strip() for name in args.metrics.split(",") if name.strip()]
+    names, known = [name.strip() for name in args.metrics.split(",") if name.strip()], _names()
     for name in names:
-        if name not in NAMES:
-            raise UserError(f"score: unknown metric '{name}': {suggest(name, NAMES)}")
+        if name not in known:
+            raise UserError(f"score: unknown metric '{name}': {suggest(name, known)}")
     if not names:
-        raise UserError(f"score: --metrics names no metric; allowed: {', '.join(NAMES)}")
+        raise UserError(f"score: --metrics names no metric; allowed: {', '.join(known)}")
     if args.batch is not None and args.batch < 1:
         raise UserError(f"score: --batch: expected a number of images per batch, 1 or more; got {args.batch}")
     numerics.apply("portable")
@@ -148,9 +153,7 @@ def _means(scores: PairScores) -> dict[str, float]:
 
 
 def _directions(names: list[str]) -> dict[str, str]:
-    from importlib import import_module
-
-    return {name: import_module(f"inversionbench.metrics.{name}").SPEC.direction for name in names}
+    return {name: registry.quantities()[name]["direction"] for name in names}
 
 
 def _short(value: float | None) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, check_features, check_labels
 
-SPEC = Spec("ece", "expected calibration error", "lower", (0.0, 1.0), "", "utility")
+SPEC = Spec("ece", "expected calibration error", direction="lower", range=(0.0, 1.0), kind="utility")
 
 
 def ece(probabilities: Any, target: Any, bins: int = 15) -> float:
@@ -50,7 +50,5 @@ def check_probabilities(probabilities: Any, target: Any, metric: str) -> tuple[T
     if p.min() < 0 or p.max() > 1 + 1e-6 or (p.sum(dim=1) - 1).abs().max() > 0.01:
         raise UserError(f"{metric}: rows of probabilities must lie in [0, 1] and sum to 1: apply softmax to logits")
     if y.min() < 0 or y.max() >= p.shape[1]:
-        raise UserError(
-            f"{metric}: target must lie in 0..{p.shape[1] - 1}, got {int(y.min())}..{int(y.max())}"
-        )
+        raise UserError(f"{metric}: target must lie in 0..{p.shape[1] - 1}, got {int(y.min())}..{int(y.max())}")
     return p, y

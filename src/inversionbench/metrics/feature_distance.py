@@ -20,7 +20,13 @@ from inversionbench.metrics.base import Spec, check_features, check_labels
 from inversionbench.metrics.knn_distance import checked
 
 SPEC = Spec(
-    "feature_distance", "feature distance", "lower", (0.0, float("inf")), "squared feature units", "protocol"
+    "feature_distance",
+    "feature distance",
+    digits=1,
+    direction="lower",
+    range=(0.0, float("inf")),
+    kind="protocol",
+    note=("squared distance, in the first evaluator's features, to the centre of the private images of the class"),
 )
 
 

@@ -9,9 +9,9 @@ The trace of the root is computed as the sum of singular values of R_r R_f^T, wh
 exact for singular covariances, and independent of what scipy's sqrtm becomes.
 
 FID of finite samples is biased upwards, by about d^2 / 2n per side: compare only rows of equal n, want
-n >= 10 d, and read it beside `floor`, the same distance between two halves of the real images. `kid` has no
-such bias. `fid_like` is the same distance on the features of an evaluator of the pipeline (d <= 64 wanted),
-reported as `fid_like[E]`, never compared with published FID.
+n >= 10 d, and read it beside `floor`, the same distance between two halves of the real images. `fid_like` is the
+same distance on the features of an evaluator of the pipeline (d <= 64 wanted), reported as `fid_like[E]`, never
+compared with published FID.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.quantity import Quantity
 from inversionbench.metrics._weights import sha256, verified
 from inversionbench.metrics.base import (
     Images,
@@ -38,7 +39,23 @@ from inversionbench.metrics.base import (
     check_shape,
 )
 
-SPEC = Spec("fid", "FID", "lower", (0.0, float("inf")), "", "set", weights=("inception",))
+SPEC = Spec(
+    "fid",
+    "FID",
+    digits=1,
+    direction="lower",
+    range=(0.0, float("inf")),
+    kind="set",
+    weights=("inception",),
+)
+FURTHER = (
+    Quantity(
+        "fid_like",
+        "FID-like",
+        digits=2,
+        direction="lower",
+    ),
+)
 Features = Callable[[Tensor], Any]
 
 
@@ -58,9 +75,7 @@ def fid(
     return _on_features(real, fake, lambda x: network(x.expand(-1, 3, -1, -1))[0].flatten(1), "fid", chunk)
 
 
-def fid_like(
-    truth: Images, reconstruction: Images, features: Features, chunk: int = 256
-) -> float | Unavailable:
+def fid_like(truth: Images, reconstruction: Images, features: Features, chunk: int = 256) -> float | Unavailable:
     """The same distance on the features of an evaluator.
 
     truth, reconstruction: as for `fid`, any number of channels. features: float32 images (n, c, h, w) ->
@@ -95,21 +110,6 @@ def frechet_moments(mean_r: Any, cov_r: Any, mean_f: Any, cov_f: Any) -> float |
     means = [torch.as_tensor(m, dtype=torch.float64) for m in (mean_r, mean_f)]
     roots = [_root_of_covariance(torch.as_tensor(c, dtype=torch.float64)) for c in (cov_r, cov_f)]
     return as_value(_distance(float((means[0] - means[1]).square().sum()), *roots), "fid")
-
-
-def kid(real: Any, fake: Any) -> float | Unavailable:
-    """Kernel inception distance: unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al., 2018).
-
-    real (n, d), fake (m, d), n, m >= 2. May be slightly negative when the sets agree.
-    """
-    a, b = check_features(real, "kid", "real features"), check_features(fake, "kid", "fake features")
-    _same_width(a, b)
-    n, m = len(a), len(b)
-    if min(n, m) < 2:
-        return Unavailable(f"kid needs at least 2 images on both sides, got {n} and {m}")
-    aa, bb, ab = ((x @ y.T / a.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
-    within = (aa.sum() - aa.trace()) / (n * (n - 1)) + (bb.sum() - bb.trace()) / (m * (m - 1))
-    return as_value(float(within - 2 * ab.mean()), "kid")
 
 
 def floor(real: Any, rng: np.random.Generator) -> float | Unavailable:

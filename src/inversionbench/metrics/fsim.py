@@ -19,7 +19,16 @@ from torch import Tensor
 from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Images, Spec, check_pair
 
-SPEC = Spec("fsim", "FSIM", "higher", (0.0, 1.0), "", "pair", minimum_side=4)
+SPEC = Spec(
+    "fsim",
+    "FSIM",
+    digits=2,
+    direction="higher",
+    range=(0.0, 1.0),
+    kind="pair",
+    minimum_side=4,
+    note=("similarity of phase congruency and gradients; on small images noise scores high, so read the controls"),
+)
 
 
 def fsim(truth: Images, reconstruction: Images, chromatic: bool = False) -> Tensor:

@@ -12,16 +12,27 @@ member: compare with the controls.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from inversionbench.core.errors import UserError
-from inversionbench.metrics.base import Images, Spec, check_features, check_images, check_labels
+from inversionbench.metrics.base import Images, Scorer, Spec, Unavailable, check_features, check_images, check_labels
 
-SPEC = Spec("iip", "IIP", "higher", (0.0, 1.0), "", "pair")
+SPEC = Spec(
+    "iip",
+    "IIP",
+    unit="%",
+    digits=0,
+    factor=100,
+    direction="higher",
+    range=(0.0, 1.0),
+    kind="pair",
+    needs="pool",
+    note="share of reconstructions whose nearest original, among up to 1,000 private ones, is the attacked one",
+)
 SAME = 1e-5  # largest pixel difference of two copies of one image
 
 
@@ -95,3 +106,15 @@ def _distances(a: Tensor, b: Tensor, distance: str) -> Tensor:
         unit = torch.nn.functional.normalize
         return 1 - unit(a, dim=1) @ unit(b, dim=1).T
     raise UserError(f"iip: distance must be 'l2' or 'cosine', got {distance!r}")
+
+
+def _scorer(t: Tensor, context: Mapping[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
+    if context["pool"] is None:
+        return Unavailable("iip needs a pool of originals that contains the attacked images")
+    pool = check_images(context["pool"], "iip", "pool").to(t.device)
+    index = places(t, pool)
+    notes |= {"iip_pool": len(pool), "iip_distance": "pixels, l2, all classes"}
+    return lambda x, y, block: {"iip": iip(y, pool, index[block])}
+
+
+SCORERS = {"iip": _scorer}

@@ -16,7 +16,15 @@ from torch import Tensor
 from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, check_features, check_labels
 
-SPEC = Spec("knn_distance", "KNN distance", "lower", (0.0, float("inf")), "squared feature units", "protocol")
+SPEC = Spec(
+    "knn_distance",
+    "KNN distance",
+    digits=0,
+    direction="lower",
+    range=(0.0, float("inf")),
+    kind="protocol",
+    note=("squared distance, in the first evaluator's features, to the nearest private training image of the class"),
+)
 
 
 def knn_distance(features: Any, target: Any, private_features: Any, private_classes: Any) -> Tensor:

@@ -14,9 +14,40 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.quantity import Quantity
 from inversionbench.metrics.base import Spec, Unavailable, check_labels
 
-SPEC = Spec("label_recovery", "label recovery", "higher", (0.0, 1.0), "", "protocol")
+SPEC = Spec(
+    "label_recovery",
+    "label recovery",
+    unit="%",
+    digits=1,
+    factor=100,
+    direction="higher",
+    range=(0.0, 1.0),
+    kind="protocol",
+    note="overlap of the recovered with the true labels of a batch, as counts",
+)
+FURTHER = (
+    Quantity(
+        "labels_exact",
+        "all labels right",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of batches with all labels right",
+    ),
+    Quantity(
+        "classes_found",
+        "classes found (balanced)",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="balanced accuracy of saying which classes are in the batch",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +106,5 @@ def _counts(labels: Any, classes: int, what: str) -> np.ndarray:
         raise UserError(f"label_recovery: {what} is empty")
     array = check_labels(labels, len(labels), "label_recovery", what).cpu().numpy()
     if array.min() < 0 or array.max() >= classes:
-        raise UserError(
-            f"label_recovery: {what} must lie in 0..{classes - 1}, got {array.min()}..{array.max()}"
-        )
+        raise UserError(f"label_recovery: {what} must lie in 0..{classes - 1}, got {array.min()}..{array.max()}")
     return np.bincount(array, minlength=classes)

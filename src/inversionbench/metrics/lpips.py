@@ -15,7 +15,7 @@ reported as `lpips_like[E]` and compares only with rows that share E, never with
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,32 @@ from torch.nn import functional as F
 
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.metrics._weights import sha256, verified
-from inversionbench.metrics.base import Images, Spec, Unavailable, check_pair
+from inversionbench.metrics.base import Images, Scorer, Spec, Unavailable, check_pair
 
 SIDE = 64
 NETS = ("alex", "vgg", "squeeze")
-SPEC = Spec("lpips", "LPIPS", "lower", (0.0, 1.5), "", "pair", weights=NETS)
+SPEC = Spec(
+    "lpips",
+    "LPIPS",
+    digits=3,
+    direction="lower",
+    range=(0.0, 1.5),
+    kind="pair",
+    needs="weights",
+    weights=NETS,
+    note="perceptual distance in the features of a pretrained AlexNet, whose weights the user provides",
+)
+FURTHER = (
+    Spec(
+        "lpips_like",
+        "LPIPS-like",
+        kind="pair",
+        needs="features",
+        digits=3,
+        direction="lower",
+        note="perceptual distance in the feature maps of the evaluator in brackets; comparable with itself only",
+    ),
+)
 
 
 def lpips(
@@ -130,3 +151,23 @@ def _maps(maps: Any, n: int) -> list[Tensor]:
 def _unit(features: Tensor) -> Tensor:
     """Unit length over channels at each position."""
     return features / (features.norm(dim=1, keepdim=True) + 1e-10)
+
+
+def _scorer(t: Tensor, context: Mapping[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
+    network = load(context["net"], context["weights"])
+    if isinstance(network, Unavailable):
+        return network
+    notes |= {"lpips_net": context["net"], "lpips_size": working_size(t)}
+    notes["lpips_weights_sha256"] = network.weights_sha256
+    return lambda x, y, block: {"lpips": distance(x, y, network)}
+
+
+def _scorer_on_features(t: Tensor, context: Mapping[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
+    features = context["features"]
+    if features is None:
+        return Unavailable("lpips_like needs the feature maps of an evaluator")
+    name = f"lpips_like[{getattr(features, 'name', 'features')}]"
+    return lambda x, y, block: {name: lpips_like(x, y, features)}
+
+
+SCORERS = {"lpips": _scorer, "lpips_like": _scorer_on_features}

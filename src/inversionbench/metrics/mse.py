@@ -13,7 +13,15 @@ from torch import Tensor
 
 from inversionbench.metrics.base import Images, Spec, check_pair
 
-SPEC = Spec("mse", "MSE", "lower", (0.0, 1.0), "", "pair")
+SPEC = Spec(
+    "mse",
+    "MSE",
+    digits=4,
+    direction="lower",
+    range=(0.0, 1.0),
+    kind="pair",
+    note="mean squared error of pixels in [0, 1]",
+)
 
 
 def mse(truth: Images, reconstruction: Images) -> Tensor:

@@ -2,7 +2,7 @@
 
 NLL = -1/n sum_i log p_i[y_i] in nats, on clean test data through the release path. A release that rounds
 scores answers 0 for the true class and would make the mean infinite: probabilities are floored at 1e-6
-(at most 13.8 nats per answer), and `floored` counts the answers at the floor. ln(classes) is a constant guess.
+(at most 13.8 nats per answer). ln(classes) is a constant guess.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from inversionbench.metrics.base import Spec
 from inversionbench.metrics.ece import check_probabilities
 
 FLOOR = 1e-6
-SPEC = Spec("nll", "negative log-likelihood", "lower", (0.0, -math.log(FLOOR)), "nats", "utility")
+SPEC = Spec(
+    "nll", "negative log-likelihood", unit="nats", direction="lower", range=(0.0, -math.log(FLOOR)), kind="utility"
+)
 
 
 def nll(probabilities: Any, target: Any) -> float:
@@ -29,9 +31,3 @@ def nll(probabilities: Any, target: Any) -> float:
     """
     p, y = check_probabilities(probabilities, target, SPEC.id)
     return float(-p.gather(1, y[:, None]).clamp(FLOOR, 1).log().mean()) + 0.0
-
-
-def floored(probabilities: Any, target: Any) -> int:
-    """How many answers give the true class no more than the floor of 1e-6."""
-    p, y = check_probabilities(probabilities, target, SPEC.id)
-    return int((p.gather(1, y[:, None]) <= FLOOR).sum())

@@ -19,7 +19,7 @@ from torch import Tensor
 from inversionbench.core.errors import UserError
 from inversionbench.metrics.base import Spec, Unavailable, check_features, check_labels
 
-SPEC = Spec("prdc", "precision, recall, density, coverage", "higher", (0.0, float("inf")), "", "set")
+SPEC = Spec("prdc", "precision, recall, density, coverage", direction="higher", range=(0.0, float("inf")), kind="set")
 PARTS = ("precision", "recall", "density", "coverage")
 
 

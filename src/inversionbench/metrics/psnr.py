@@ -10,10 +10,48 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from inversionbench.core.quantity import Quantity
 from inversionbench.metrics.base import Images, Spec, check_pair
 
 CAP = 60.0  # dB: a root mean squared error of 1/1000, a quarter of one step of an 8-bit image
-SPEC = Spec("psnr", "PSNR", "higher", (0.0, CAP), "dB", "pair")
+SPEC = Spec(
+    "psnr",
+    "PSNR",
+    unit="dB",
+    digits=1,
+    direction="higher",
+    range=(0.0, CAP),
+    kind="pair",
+    note="10 log10(1 / MSE) of pixels in [0, 1], per image; cut off at 60 dB, which an exact copy gets",
+)
+FURTHER = (
+    Quantity(
+        "success_20",
+        "above 20 dB",
+        unit="%",
+        digits=0,
+        factor=100,
+        direction="higher",
+        note="share of images with a PSNR above 20 dB",
+    ),
+    Quantity(
+        "success_30",
+        "above 30 dB",
+        unit="%",
+        digits=0,
+        factor=100,
+        direction="higher",
+        note="share of images with a PSNR above 30 dB",
+    ),
+    Quantity(
+        "hole_psnr",
+        "PSNR in the hole",
+        unit="dB",
+        digits=1,
+        direction="higher",
+        note="PSNR within the missing part of a damaged photograph",
+    ),
+)
 
 
 def psnr(truth: Images, reconstruction: Images) -> Tensor:

@@ -5,23 +5,43 @@ original T than a prior image P that knew nothing of it. P is the mean image of 
 attacks that start from noise, so that rows compare. SSIM is the one of `ssim`.
 
 Where SSIM(T, P) is below 0.05 the quotient is noise of random sign and size: RDLV is undefined (NaN) for that
-image, and the difference dSSIM = SSIM(T, I) - SSIM(T, P), always defined, stands beside it. The paper's
-filter takes, per original, the best of all reconstructions of a round: `rdlv_best`; it grows with their number.
+image, and the difference dSSIM = SSIM(T, I) - SSIM(T, P), always defined, stands beside it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from inversionbench.core.errors import UserError
-from inversionbench.metrics.base import Images, Spec, check_images, check_pair
+from inversionbench.core.quantity import Quantity
+from inversionbench.metrics.base import Images, Scorer, Spec, Unavailable, check_images, check_pair
 from inversionbench.metrics.ssim import SPEC as SSIM
 from inversionbench.metrics.ssim import ssim
 
 SMALLEST = 0.05  # SSIM(T, P) below this: undefined
 SPEC = Spec(
-    "rdlv", "RDLV", "higher", (-(1 + SMALLEST) / SMALLEST, (1 - SMALLEST) / SMALLEST), "", "pair", SSIM.minimum_side
+    "rdlv",
+    "RDLV",
+    digits=2,
+    direction="higher",
+    range=(-(1 + SMALLEST) / SMALLEST, (1 - SMALLEST) / SMALLEST),
+    kind="pair",
+    needs="prior",
+    minimum_side=SSIM.minimum_side,
+    note="relative data leakage value: SSIM above that of the public mean image, as a multiple of the latter",
+)
+FURTHER = (
+    Quantity(
+        "dssim",
+        "SSIM over mean image",
+        digits=2,
+        direction="higher",
+        note="SSIM minus that of the public mean image, which is defined where RDLV is not",
+    ),
 )
 
 
@@ -48,18 +68,6 @@ def rdlv_and_difference(truth: Images, reconstruction: Images, prior: Images) ->
     return torch.where(base < SMALLEST, torch.nan, difference / base), difference
 
 
-def rdlv_best(truth: Images, reconstructions: Images, prior: Images) -> Tensor:
-    """Per original the largest RDLV over all reconstructions (m, channels, height, width): float64 (n,).
-
-    The largest over originals is the client's value in the paper. Report m beside it.
-    """
-    t = check_images(truth, "rdlv", "truth")
-    r = check_images(reconstructions, "rdlv", "reconstructions").to(t.device)
-    best = torch.stack([ssim(t, one[None].expand_as(t)) for one in r]).amax(dim=0)
-    base = ssim(t, prior_of_each(t, prior))
-    return torch.where(base < SMALLEST, torch.nan, (best - base) / base)
-
-
 def prior_of_each(t: Tensor, prior: Images) -> Tensor:
     """The prior image of every original, shaped as t; `UserError` if there is neither one for all nor one each."""
     p = check_images(prior, "rdlv", "prior").to(t.device)
@@ -69,3 +77,13 @@ def prior_of_each(t: Tensor, prior: Images) -> Tensor:
             f"got {tuple(p.shape)}"
         )
     return p.expand_as(t)
+
+
+def _scorer(t: Tensor, context: Mapping[str, Any], notes: dict[str, Any]) -> Scorer | Unavailable:
+    if context["prior"] is None:
+        return Unavailable("rdlv needs a prior image, for example the mean image of the public set")
+    prior = prior_of_each(t, context["prior"])
+    return lambda x, y, block: dict(zip(("rdlv", "dssim"), rdlv_and_difference(x, y, prior[block])))
+
+
+SCORERS = {"rdlv": _scorer}

@@ -23,7 +23,16 @@ from inversionbench.metrics.base import Images, Spec, check_pair
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
-SPEC = Spec("ssim", "SSIM", "higher", (-1.0, 1.0), "", "pair", minimum_side=WINDOW)
+SPEC = Spec(
+    "ssim",
+    "SSIM",
+    digits=2,
+    direction="higher",
+    range=(-1.0, 1.0),
+    kind="pair",
+    minimum_side=WINDOW,
+    note="structural similarity of an image to its original; 1 is the same image",
+)
 
 
 def ssim(truth: Images, reconstruction: Images) -> Tensor:

@@ -15,11 +15,51 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.quantity import Quantity
 from inversionbench.metrics._matching import assign
 from inversionbench.metrics.base import Spec
 
 TOLERANCE = 0.319  # standard deviations; of the authors' program
-SPEC = Spec("tabular_recovery", "TabLeak accuracy", "higher", (0.0, 1.0), "", "protocol")
+SPEC = Spec(
+    "tabular_recovery",
+    "entries recovered",
+    unit="%",
+    digits=1,
+    factor=100,
+    direction="higher",
+    range=(0.0, 1.0),
+    kind="protocol",
+    note=("share of right entries of the rows behind an update, matched; numbers within 0.319 standard deviations"),
+)
+FURTHER = (
+    Quantity(
+        "categorical",
+        "categorical entries",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of right entries of categorical columns, rows matched",
+    ),
+    Quantity(
+        "numeric",
+        "numeric entries",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of entries of numeric columns within 0.319 standard deviations, rows matched",
+    ),
+    Quantity(
+        "whole_rows",
+        "whole rows",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of rows with every entry right",
+    ),
+)
 
 
 @dataclass(frozen=True)

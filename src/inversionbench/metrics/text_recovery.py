@@ -22,10 +22,79 @@ from typing import Any
 import numpy as np
 
 from inversionbench.core.errors import UserError
+from inversionbench.core.quantity import Quantity
 from inversionbench.metrics._matching import assign
 from inversionbench.metrics.base import Spec
 
-SPEC = Spec("text_recovery", "text recovery", "higher", (0.0, 1.0), "", "protocol")
+SPEC = Spec(
+    "text_recovery",
+    "tokens recovered",
+    unit="%",
+    digits=1,
+    factor=100,
+    direction="higher",
+    range=(0.0, 1.0),
+    kind="protocol",
+)
+FURTHER = (
+    Quantity(
+        "exact_match",
+        "exact match",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of sentences whose tokens all came back; words that the vocabulary lacks are one token",
+    ),
+    Quantity(
+        "verbatim",
+        "word for word",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of exact matches without a word that the vocabulary lacks: what anybody could read again",
+    ),
+    Quantity(
+        "token_accuracy",
+        "tokens in place",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of the tokens of a sentence that stand at their places",
+    ),
+    Quantity(
+        "token_recall",
+        "tokens found",
+        unit="%",
+        digits=1,
+        factor=100,
+        direction="higher",
+        note="share of the tokens of a sentence that were found, at any place",
+    ),
+    Quantity(
+        "rouge1",
+        "ROUGE-1",
+        digits=2,
+        direction="higher",
+        note="F1 of single tokens",
+    ),
+    Quantity(
+        "rouge2",
+        "ROUGE-2",
+        digits=2,
+        direction="higher",
+        note="F1 of pairs of neighbouring tokens",
+    ),
+    Quantity(
+        "rougeL",
+        "ROUGE-L",
+        digits=2,
+        direction="higher",
+        note="F1 on the longest common subsequence of tokens",
+    ),
+)
 Tokens = Sequence[Hashable]
 
 

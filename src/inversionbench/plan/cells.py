@@ -78,11 +78,10 @@ def groups(params: Params) -> list[Group]:
 
 
 def applies(params: Params, defense: Entry, scenario: str, attack: Entry) -> bool:
-    """Whether this pair is run: the defense is one for the scenario, as are all stages of a chain, and neither entry
-    excludes it."""
+    """Whether this pair is run: the defense can act there, and neither entry excludes it."""
     where = params.scenarios[scenario]
     return (
-        all(get_track(where.track).meets(where, part) for part in (defense.described, *defense.stages))
+        defense.suits(get_track(where.track), where)
         and _allowed(scenario, defense.scenarios)
         and _allowed(defense.name, attack.defenses)
         and not attack.described.attributes.get("control_without_defense", False)

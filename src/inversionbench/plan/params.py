@@ -39,7 +39,7 @@ from inversionbench.core import safe_yaml as _yaml
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.scenario import Scenario
 from inversionbench.core.settings import check_value
-from inversionbench.tracks import get_track, track_names
+from inversionbench.tracks import Track, get_track, track_names
 
 SECTIONS = (
     "scale",
@@ -102,8 +102,18 @@ class Entry:
     @property
     def hooks(self) -> frozenset[str]:
         """The hooks of a defense; of a chain, those of its stages."""
-        own: frozenset[str] = self.described.attributes["hooks"]
-        return own.union(*(stage.attributes["hooks"] for stage in self.stages))
+        parts = self.stages or [self.described]
+        return frozenset().union(*(part.attributes["hooks"] for part in parts))
+
+    def suits(self, track: Track, scenario: Scenario) -> bool:
+        """Whether a defense can act in a scenario: on this kind of data, and by hooks that are called there."""
+        reached = track.reaches(scenario)
+        made = [part.attributes for part in (self.described, *self.stages)]
+        return (
+            self.hooks <= reached
+            and all(not part["inputs"] or track.modality in part["inputs"] for part in made)
+            and ("client_update" in reached or not any(part["federated"] for part in made))
+        )
 
     def roles(self, scenario: str | None = None) -> dict[str, str]:
         """The priors that an attack needs here, as it names them -> the entries of `priors:` that it gets; its field
@@ -303,9 +313,9 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     if given.get("judges"):
         _known(given["judges"], f"{where}.judges", "entry of evaluators", sections["evaluators"])
         _check_judges(given, sections, f"{where}.judges")
-    optional = dict.fromkeys(get_track(given["track"]).optional)
+    further = dict.fromkeys(get_track(given["track"]).further())
     for metric in given.get("metrics", ()):
-        _known(metric, f"{where}.metrics", "further metric", optional)
+        _known(metric, f"{where}.metrics", "further metric", further)
     values: dict[str, Any] = {k: tuple(v) if k in ("seeds", "metrics") else v for k, v in given.items()}
     scenario = Scenario(name, **values)
     try:

@@ -6,7 +6,6 @@ What a track is called and reports (title, headline, directions, utility) is sai
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +15,11 @@ from typing import Any
 
 import yaml
 
-from inversionbench.core import catalogue
+from inversionbench.core import catalogue, registry
 from inversionbench.core.errors import UserError
 from inversionbench.core.levels import LEVELS
+from inversionbench.core.quantity import Quantity
 from inversionbench.tracks import get_track, track_names
-
-MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -38,49 +36,6 @@ class Track:
     nearest: str = "nearest"
     order: int = 1000
     controls: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """One metric, utility or control level as it is shown: `factor` times the value, with `digits`. `note` says what
-    it is."""
-
-    id: str
-    label: str
-    unit: str = ""
-    digits: int = 3
-    factor: float = 1.0
-    direction: str = ""
-    note: str = ""
-
-    @property
-    def step(self) -> float:
-        """The last digit shown, in shown units."""
-        return 10.0**-self.digits
-
-    @property
-    def title(self) -> str:
-        """Label with unit, for axes and column heads."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
-
-    def show(self, value: float | None, sign: bool = False) -> str:
-        """`value` for a table; an empty string where there is none.
-
-        >>> Quantity("psnr", "PSNR", "dB", 1).show(20.512), Quantity("a", "A", "%", 0, 100).show(-0.1, True)
-        ('20.5', '\N{MINUS SIGN}10')
-        """
-        if value is None or math.isnan(value):
-            return ""
-        text = f"{value * self.factor:.{self.digits}f}"
-        if float(text) == 0:
-            text = text.lstrip("-")
-        return (("+" if sign and float(text) > 0 else "") + text).replace("-", MINUS)
-
-    def span(self, low: float, high: float) -> str:
-        """The interval for a table, or an empty string."""
-        if low is None or high is None or math.isnan(low) or math.isnan(high):
-            return ""
-        return f"[{self.show(low)}, {self.show(high)}]"
 
 
 @cache
@@ -112,7 +67,8 @@ def track(name: str) -> Track:
     except UserError:
         return Track(name, _plain(name))
     return Track(
-        name, known.title, " ".join(known.about.split()), known.headline, known.utility, dict(known.metrics),
+        name, known.title, " ".join(known.about.split()), known.headline, known.utility,
+        {name: metric(name).direction for name in known.metrics},
         known.nearest, known.order, known.controls,
     )  # fmt: skip
 
@@ -130,11 +86,13 @@ def metric(name: str, of: str = "", kind: str = "metrics") -> Quantity:
     """
     base, bracket, rest = name.partition("[")
     base, others, _ = base.partition("_nonmembers")
-    said = dict(words()[kind].get(base) or {})
+    if kind == "metrics":
+        known = registry.quantities().get(base, {})
+        said = {name: value for name, value in known.items() if name in registry.QUANTITY and name != "id"}
+    else:
+        said = dict(words()[kind].get(base) or {})
     variant = f", batch of {int(rest[2:-1])}" if rest.startswith("B=") else bracket + rest
     label = said.pop("label", _plain(base)) + (", non-members" if others else "") + variant
-    if of and kind == "metrics" and name in track(of).directions:
-        said["direction"] = track(of).directions[name]
     return Quantity(name, label, **said)
 
 

@@ -20,7 +20,7 @@ step is given `released` only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.errors import UserError
@@ -34,13 +34,6 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
 
-
-def fits(defense: Method, exposes: str, inputs: str) -> bool:
-    """Whether a defense protects what is exposed, and for this kind of input."""
-    said = defense.attributes
-    return exposes in said["protects"] and bool({"any", inputs} & set(said["inputs"]))
-
-
 class Track:
     """Base of the tracks; every method gets all it needs as arguments and keeps no state."""
 
@@ -52,13 +45,16 @@ class Track:
     levels: ClassVar[Mapping[str, Level]] = {}  # access levels that no other track has
     # controls that no other track has: name -> {"label", "note", "reach": "guess", "ceiling" or neither}
     controls: ClassVar[Mapping[str, Mapping[str, str]]] = {}
-    exposes: ClassVar[str] = "models"  # what an attacker sees and a defense can protect: "models", or "updates"
-    inputs: ClassVar[str] = ""  # kind of input, as `Defense.inputs` names it
     headline: ClassVar[str]  # the metric that the table sorts by
-    metrics: ClassVar[Mapping[str, str]]  # metric -> "higher" or "lower" means more leakage
-    optional: ClassVar[tuple[str, ...]] = ()  # metrics that a scenario must ask for
+    metrics: ClassVar[tuple[str, ...]]  # what its evaluation measures; a module states each as a `Quantity`
     utility: ClassVar[str] = "accuracy"
+    modality: ClassVar[str] = "image"  # of the private data: image, table, text, audio, graph
+    hooks: ClassVar[frozenset[str]] = frozenset()  # of defenses that its training and its oracles call
     on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`
+
+    def further(self) -> Collection[str]:
+        """Metrics that a scenario may ask for beyond those: which cost more, or need files."""
+        return ()
 
     def check(self, scenario: Scenario) -> None:
         """Raise `UserError` where model, training or protocol hold something this track does not know.
@@ -67,14 +63,13 @@ class Track:
         """
         raise NotImplementedError
 
+    def reaches(self, scenario: Scenario) -> frozenset[str]:
+        """The hooks of defenses that are called in this scenario."""
+        return self.hooks
+
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         """Whether this scenario offers what an attack of this track needs; from its description alone."""
         return True
-
-    def meets(self, scenario: Scenario, defense: Method) -> bool:
-        """Whether a defense is one for what this scenario exposes and for its kind of input; from descriptions alone.
-        Hooks that change nothing at an attack's level make the pair inert, which runs as a control."""
-        return fits(defense, self.exposes, self.inputs)
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress

@@ -10,8 +10,8 @@
         g  = dL/dparameters
         g' = H5 gradient(g, Step)                                                         (this file)
         parameters <- optimiser(g')
-    payload = H6 client_update(update)                  what a client sends           (training/client.py)
-    mean, view = H7 aggregate(payloads)                 what the server sees          (training/client.py)
+    payload = H6 client_update(update)                  what a client sends           (federation/client.py)
+    mean, view = H7 aggregate(payloads)                 what the server sees          (federation/client.py)
     released = H8 release(logits)                       what a querier sees        (oracle, `release` below)
 
 A defense draws from a generator of its own, so that two strengths of one defense see the same initial

@@ -181,7 +181,7 @@ def _show(args: argparse.Namespace) -> None:
     for method in found:
         print(f"{method.id} ({method.kind}{', ' + method.group if method.group else ''})\n")
         print(method.doc, "\n")
-        for name in ("level", "prior", "hooks", "protects", "inputs"):
+        for name in ("level", "prior", "hooks", "inputs"):
             if method.attributes.get(name):
                 value = method.attributes[name]
                 print(f"{name}: {_said(value)}")

@@ -39,8 +39,8 @@ class Precode(Defense):
 
     id = "precode"
     hooks = frozenset({"build_model", "loss"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
 
     beta: NonNegative = 1e-3
 

@@ -38,8 +38,8 @@ class RvePfl(Defense):
 
     id = "rve_pfl"
     hooks = frozenset({"train_transform", "loss"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
     personal = True
 
     kl: NonNegative = 0.0

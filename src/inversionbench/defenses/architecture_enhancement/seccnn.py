@@ -39,8 +39,8 @@ class Seccnn(Defense):
 
     id = "seccnn"
     hooks = frozenset({"build_model"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
 
     position: Whole = 0
     mode: str = "nearest"

@@ -47,7 +47,7 @@ class Cahe(Defense):
 
     id = "cahe"
     hooks = frozenset({"aggregate"})
-    protects = ("updates",)
+    federated = True
     places = ("ring", "mask")
     takes = ("dense", "sparse")
     gives = "masked"

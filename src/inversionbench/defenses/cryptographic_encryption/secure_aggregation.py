@@ -47,7 +47,7 @@ class SecureAggregation(Defense):
 
     id = "secure_aggregation"
     hooks = frozenset({"aggregate"})
-    protects = ("updates",)
+    federated = True
     places = ("ring", "mask")
     takes = ("dense", "sparse")
     gives = "masked"

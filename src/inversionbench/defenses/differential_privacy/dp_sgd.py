@@ -42,7 +42,8 @@ class DpSgd(Defense):
 
     id = "dp_sgd"
     hooks = frozenset({"gradient"})
-    protects = ("updates",)
+    inputs = ("image", "table")  # per-sample gradients want numbers
+    federated = True
     poisson = True
 
     clip: Positive = 1.0

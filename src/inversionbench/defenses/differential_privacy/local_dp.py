@@ -42,7 +42,7 @@ class LocalDp(Defense):
 
     id = "local_dp"
     hooks = frozenset({"client_update", "aggregate"})
-    protects = ("updates",)
+    federated = True
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("clip", "noise")
 

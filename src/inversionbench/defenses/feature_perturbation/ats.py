@@ -51,8 +51,8 @@ class Ats(Defense):
 
     id = "ats"
     hooks = frozenset({"train_transform"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
     budget = ("candidates", "images")
 
     policy: str = ""

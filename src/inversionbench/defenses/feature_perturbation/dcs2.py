@@ -49,8 +49,8 @@ class Dcs2(LocalDefense):
 
     id = "dcs2"
     hooks = frozenset({"gradient"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
     budget = ("iterations",)
 
     sensitive: Count = 1

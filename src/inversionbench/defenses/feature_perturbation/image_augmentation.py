@@ -40,8 +40,8 @@ class ImageAugmentation(Defense):
 
     id = "image_augmentation"
     hooks = frozenset({"train_transform"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
 
     policy: str = ""
     operations: str = "rotate,shear_x,shear_y,translate_x,translate_y,brightness,contrast,solarize"

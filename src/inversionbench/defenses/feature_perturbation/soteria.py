@@ -36,8 +36,8 @@ class Soteria(Defense):
 
     id = "soteria"
     hooks = frozenset({"client_update"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True
 

@@ -43,8 +43,8 @@ class StatisticalFeaturesKd(Defense):
 
     id = "statistical_features_kd"
     hooks = frozenset({"train_transform", "build_model", "loss"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
     budget = ("steps",)
 
     pool: Count = 2

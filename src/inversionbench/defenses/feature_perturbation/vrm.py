@@ -41,8 +41,8 @@ class Vrm(LocalDefense):
 
     id = "vrm"
     hooks = frozenset({"train_transform"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
 
     member: str = "mix"
     a: NonNegative = 1.0

@@ -44,7 +44,7 @@ class AutoencoderCompression(Defense):
 
     id = "autoencoder_compression"
     hooks = frozenset({"client_update"})
-    protects = ("updates",)
+    federated = True
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("compensate", "transform")
     gives = "latent"

@@ -45,7 +45,7 @@ class FragmentationShuffle(Defense):
 
     id = "fragmentation_shuffle"
     hooks = frozenset({"aggregate"})
-    protects = ("updates",)
+    federated = True
     places = ("ring", "mask")
     takes = ("dense", "sparse")
     gives = "masked"

@@ -44,8 +44,8 @@ class GradPrivacy(Defense):
 
     id = "gradprivacy"
     hooks = frozenset({"client_update"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("compensate", "transform")
     looks_again = True

@@ -48,7 +48,7 @@ class MixedQuantization(Defense):
 
     id = "mixed_quantization"
     hooks = frozenset({"client_update"})
-    protects = ("updates",)
+    federated = True
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("transform",)
     gives = "quantised"

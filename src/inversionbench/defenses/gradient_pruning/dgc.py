@@ -39,7 +39,7 @@ class Dgc(Defense):
 
     id = "dgc"
     hooks = frozenset({"client_update"})
-    protects = ("updates",)
+    federated = True
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("compensate", "transform")
     gives = "sparse"

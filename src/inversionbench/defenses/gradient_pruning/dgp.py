@@ -35,7 +35,7 @@ class Dgp(Defense):
 
     id = "dgp"
     hooks = frozenset({"client_update"})
-    protects = ("updates",)
+    federated = True
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("compensate", "transform")
     gives = "sparse"

@@ -50,8 +50,8 @@ class Guardian(Defense):
 
     id = "guardian"
     hooks = frozenset({"client_update"})
-    protects = ("updates",)
-    inputs = ("images",)
+    federated = True
+    inputs = ("image",)
     effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True
     budget = ("steps",)

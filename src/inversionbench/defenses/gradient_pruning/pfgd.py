@@ -37,7 +37,7 @@ class Pfgd(Defense):
 
     id = "pfgd"
     hooks = frozenset({"client_update"})
-    protects = ("updates",)
+    federated = True
     effect = ("cos_sent_true", "lower", 0.999)
 
     keep: str = "magnitude"

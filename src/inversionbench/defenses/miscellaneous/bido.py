@@ -40,8 +40,6 @@ class Bido(Defense):
 
     id: ClassVar[str] = "bido"
     hooks: ClassVar[frozenset[str]] = frozenset({"loss"})
-    protects: ClassVar[tuple[str, ...]] = ("models",)
-    inputs: ClassVar[tuple[str, ...]] = ("images",)
     # at the published ratio it is the label term that moves: D(X, Z) rises with it (see above)
     effect: ClassVar[tuple[str, str, float] | None] = ("effect_label_gap", "lower", 0.85)
 

@@ -29,7 +29,6 @@ class ConfidenceRounding(Defense):
 
     id: ClassVar[str] = "confidence_rounding"
     hooks: ClassVar[frozenset[str]] = frozenset({"release"})
-    protects: ClassVar[tuple[str, ...]] = ("models",)
     keeps_labels: ClassVar[bool] = True
     post_processing: ClassVar[bool] = True  # of what is released: anybody can do it himself
 

@@ -31,8 +31,6 @@ class LabelSmoothing(Defense):
 
     id: ClassVar[str] = "label_smoothing"
     hooks: ClassVar[frozenset[str]] = frozenset({"loss"})
-    protects: ClassVar[tuple[str, ...]] = ("models",)
-    inputs: ClassVar[tuple[str, ...]] = ("images",)
     # the finite gap between logits; other trainings of the same network differ by 5 %
     effect: ClassVar[tuple[str, str, float] | None] = ("effect_logit_norm", "lower", 0.9)
 

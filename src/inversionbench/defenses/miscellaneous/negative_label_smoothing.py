@@ -47,8 +47,6 @@ class NegativeLabelSmoothing(Defense):
 
     id: ClassVar[str] = "negative_label_smoothing"
     hooks: ClassVar[frozenset[str]] = frozenset({"loss"})
-    protects: ClassVar[tuple[str, ...]] = ("models",)
-    inputs: ClassVar[tuple[str, ...]] = ("images",)
     # between the trainings that hardly show it and those that do (see above)
     effect: ClassVar[tuple[str, str, float] | None] = ("effect_logit_norm", "higher", 1.5)
 

@@ -44,7 +44,7 @@ class Chain(Defense):
     hooks = frozenset({
         "training_set", "train_transform", "build_model", "loss", "gradient", "client_update", "aggregate", "release",
     })  # fmt: skip
-    protects = ("updates",)
+    federated = True
 
     stages: tuple[Mapping[str, Any], ...] = ()
     varies: str = ""

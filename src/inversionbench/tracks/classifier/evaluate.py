@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inversionbench.core.quantity import Quantity
 from inversionbench.core.scenario import Evaluation
 from inversionbench.metrics import interval
 from inversionbench.metrics.attack_accuracy import agreement, hits
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
     from inversionbench.core.attack import Reconstruction
     from inversionbench.data.base import Dataset, Part
 
+ATTRIBUTE_RECOVERY = Quantity(
+    "attribute_recovery", "attribute recovery", digits=2, direction="higher",
+    note="1: the attributes read off are the person's; 0: they are as far from this person as from others",
+)  # fmt: skip
 CONTROL_SIZE = 4  # control images per attacked class
 GALLERY = 12
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.levels import HOOKS
 from inversionbench.core.recipe import Recipe, check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models.names import check_model
@@ -48,20 +49,12 @@ class Classifier(Track):
         judge the result; the target's own opinion is shown beside them and proves nothing."""
     nearest = "nearest private"
     on_device: ClassVar[bool] = True
-    inputs = "images"
+    hooks = frozenset(HOOKS) - {"client_update", "aggregate"}
     headline: ClassVar[str] = "agreement"
-    metrics: ClassVar[Mapping[str, str]] = {
-        "agreement": "higher",
-        "top1": "higher",
-        "second": "higher",
-        "top5": "higher",
-        "knn_distance": "lower",
-        "feature_distance": "lower",
-        "attribute_recovery": "higher",
-        "target_top1": "higher",
-        "label_recovery": "higher",
-        "hole_psnr": "higher",
-    }
+    metrics = (
+        "agreement", "top1", "second", "top5", "knn_distance", "feature_distance", "attribute_recovery",
+        "target_top1", "label_recovery", "hole_psnr",
+    )  # fmt: skip
 
     def check(self, scenario: Scenario) -> None:
         check_model(scenario.model, "model")

@@ -30,13 +30,13 @@ from inversionbench.metrics._controls import score_controls
 from inversionbench.metrics.base import Unavailable
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
 from inversionbench.tracks.federated.perceptual import Perception
+from inversionbench.tracks.federated.track import ALWAYS
 
 if TYPE_CHECKING:
     from inversionbench.data.base import Dataset
     from inversionbench.models.federated import Victim
 
 NAMES = ("mse", "psnr", "ssim")
-FURTHER = ("avd", "rdlv", "iip")  # want the public mean image, and other originals
 POOL = 1000  # originals among which IIP looks for the attacked one
 SUCCESS = (20, 30)  # dB
 CONTROLS = {"mean_image": "mean_image", "random_image": "random_image", "uniform_noise": "noise", "identical": "truth"}
@@ -180,7 +180,7 @@ def _how(scenario: Scenario, data: Dataset, index: Tensor, eyes: Perception | No
     """What is measured and by what, as arguments of `pairwise`; attacks and controls share it."""
     others = np.random.default_rng(seed).permutation(len(data.private))[:POOL]
     return {
-        "names": (*NAMES, *FURTHER, *scenario.metrics, *(["lpips_like"] if eyes else [])),
+        "names": (*ALWAYS, *scenario.metrics, *(["lpips_like"] if eyes else [])),
         "prior": data.public.images().mean(0, keepdim=True),
         "pool": data.private.images(np.union1d(index.flatten().numpy(), others)),
         "features": eyes.first if eyes else None,

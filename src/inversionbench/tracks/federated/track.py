@@ -12,9 +12,11 @@ scenario.protocol   see `core.protocol.Protocol` (gradient or weight difference,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from inversionbench.core import registry
+from inversionbench.core.levels import HOOKS
 from inversionbench.core.protocol import read_protocol
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.federation.settings import read_federation
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
 
+ALWAYS = ("mse", "psnr", "ssim", "avd", "rdlv", "iip")  # of every cell; AVD, RDLV and IIP want the public data
+
 
 class Federated(Track):
     """Gradient and update inversion in federated learning."""
@@ -38,29 +42,20 @@ class Federated(Track):
     about = """A client trains on a small batch and sends its update. The attacker is the honest but curious server: it
         sees the update and the global model, and tries to rebuild the batch."""
     nearest = "nearest public"
-    exposes = "updates"
-    inputs = "images"
     headline = "psnr"
-    metrics = {
-        "psnr": "higher",
-        "ssim": "higher",
-        "mse": "lower",
-        "lpips": "lower",
-        "lpips_like": "lower",
-        "label_recovery": "higher",
-        "success_20": "higher",
-        "success_30": "higher",
-        "fsim": "higher",
-        "iip": "higher",
-        "rdlv": "higher",
-        "avd": "lower",
-        "dssim": "higher",
-        "labels_exact": "higher",
-        "classes_found": "higher",
-    }
-    optional = ("fsim", "lpips")
+    metrics = (
+        "psnr", "ssim", "mse", "lpips", "lpips_like", "label_recovery", "success_20", "success_30", "fsim",
+        "iip", "rdlv", "avd", "dssim", "labels_exact", "classes_found",
+    )  # fmt: skip
     utility = "accuracy"
     on_device = True
+    hooks = frozenset(HOOKS) - {"release"}
+
+    def further(self) -> Collection[str]:
+        """Metrics of pairs of images that are not measured anyhow; the features of evaluators are used where there are
+        evaluators."""
+        pairs = {name: said for name, said in registry.quantities().items() if said.get("kind") == "pair"}
+        return [name for name, said in pairs.items() if name not in ALWAYS and said.get("needs") != "features"]
 
     def check(self, scenario: Scenario) -> None:
         where = f"scenarios.{scenario.name}"

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
 
-METRICS = {
-    "tabular_recovery": "higher", "categorical": "higher", "numeric": "higher", "whole_rows": "higher",
-    "label_recovery": "higher",
-}  # fmt: skip
+METRICS = ("tabular_recovery", "categorical", "numeric", "whole_rows", "label_recovery")
 
 
 def check(scenario: Scenario) -> None:

@@ -21,9 +21,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.errors import UserError, suggest
+from inversionbench.core.levels import HOOKS
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
-from inversionbench.models._tabular_names import check_model, check_training
-from inversionbench.tracks.base import Track, fits
+from inversionbench.models._tabular_names import TREES, check_model, check_training
+from inversionbench.tracks.base import Track
 from inversionbench.tracks.tabular import rows
 
 if TYPE_CHECKING:
@@ -47,14 +48,13 @@ class Tabular(Track):
     about = """A model of personal records answers queries or trains in a federation. The attacker infers a sensitive
         column, or rebuilds rows from an update. Correlation in the population is not a leak: the imputation
         control shows what is known without the model."""
-    inputs = "rows"
     headline: ClassVar[str] = "member_gap"
-    metrics: ClassVar[Mapping[str, str]] = {
-        "member_gap": "higher", "auroc_gap": "higher",
-        **{f"{name}{who}": "higher" for who in ("", "_nonmembers") for name in MOST_USED},
-        **rows.METRICS,
-    }  # fmt: skip
+    metrics = (
+        "member_gap", "auroc_gap", *(f"{name}{who}" for who in ("", "_nonmembers") for name in MOST_USED),
+        *rows.METRICS,
+    )  # fmt: skip
     utility: ClassVar[str] = "accuracy"
+    modality = "table"
 
     def check(self, scenario: Scenario) -> None:
         if _asked(scenario) not in QUESTIONS:
@@ -72,11 +72,14 @@ class Tabular(Track):
             raise UserError(f"subjects: expected at least {FEWEST} records, got {scenario.subjects}")
         return None
 
+    def reaches(self, scenario: Scenario) -> frozenset[str]:
+        if _asked(scenario) == "rows":
+            return frozenset(HOOKS) - {"release"}
+        trees = frozenset({"training_set", "release"})
+        return trees if scenario.model["name"] in TREES else frozenset(HOOKS) - {"client_update", "aggregate"}
+
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         return attack.attributes.get("asks", "attribute") == _asked(scenario)
-
-    def meets(self, scenario: Scenario, defense: Method) -> bool:
-        return fits(defense, "updates" if _asked(scenario) == "rows" else self.exposes, self.inputs)
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inversionbench.core.levels import HOOKS
 from inversionbench.core.recipe import check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.core.settings import check_value
@@ -40,14 +41,13 @@ class Text(Track):
     order = 5
     title = "Text"
     about = "A language model, or an update of one. The attacker tries to recover private sentences."
-    exposes = "updates"
-    inputs = "sentences"
     headline: ClassVar[str] = "exact_match"
-    metrics: ClassVar[Mapping[str, str]] = {
-        "exact_match": "higher", "verbatim": "higher", "token_accuracy": "higher", "token_recall": "higher",
-        "rouge1": "higher", "rouge2": "higher", "rougeL": "higher",
-    }  # fmt: skip
+    metrics = (
+        "exact_match", "verbatim", "token_accuracy", "token_recall", "rouge1", "rouge2", "rougeL",
+    )  # fmt: skip
     utility: ClassVar[str] = "accuracy"
+    modality = "text"
+    hooks = frozenset(HOOKS) - {"release"}
 
     def check(self, scenario: Scenario) -> None:
         check_model(scenario.model)
