@@ -149,8 +149,8 @@ class Matching:
     def distance(self, own: Sequence[Tensor]) -> Tensor:
         """The same from simulated gradients, per layer (clients, trials, in + 1, out)."""
         own = self.view(own) if self.view else own
-        kept = [k[:, None] for k in self.keep] if self.keep is not None else [1.0] * len(own)
-        pairs = [(g * k, s[:, None]) for g, k, s in zip(own, kept, self.compared)]
+        kept = own if self.keep is None else [g * k[:, None] for g, k in zip(own, self.keep)]
+        pairs = [(g, s[:, None]) for g, s in zip(kept, self.compared)]
         dot = torch.stack([_total(g * s, 2) for g, s in pairs]).sum(0)
         square = torch.stack([_total(g.square(), 2) for g, _ in pairs]).sum(0)
         return 1 - dot / (square.clamp_min(TINY).sqrt() * self.norm)

@@ -124,8 +124,8 @@ def _parts(given: dict[str, Any], groups: list[list[int]], observed: list[Tensor
             raise AccessDenied("a sum of weight differences is no gradient of one batch: use sends: gradient")
         joint = {**plain, "batch_size": plain["batch_size"] * len(members)}
         alike.setdefault(tuple(sorted(joint.items())), []).append(members)
-    for joint, same in alike.items():
-        protocol = Protocol(**dict(joint))
+    for settings, same in alike.items():
+        protocol = Protocol(**dict(settings))
         step = max(1, ROWS_AT_ONCE // (restarts * protocol.batch_size))
         for start in range(0, len(same), step):
             some = same[start : start + step]
