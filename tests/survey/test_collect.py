@@ -105,7 +105,7 @@ def test_a_curve_of_a_gradient_attack_ends_at_its_answer() -> None:
 def test_broken_and_misplaced_records_are_named(tmp_path: Path) -> None:
     folder = write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
     (folder / "record.json").write_text("{")
-    with pytest.raises(UserError, match=r"photos/dlg/none/0/0.*Delete the folder"):
+    with pytest.raises(UserError, match=r"none/0/0/record.json is damaged \(.*Delete \S+/photos/dlg and run"):
         collect.read(tmp_path)
     write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
     text = json.loads((folder / "record.json").read_text())

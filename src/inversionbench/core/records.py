@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.core.files import read_json, visible, write_json
+from inversionbench.core.files import read_json, visible, whole, write_json
 from inversionbench.core.safe_yaml import NAME
 
 SCHEMA = 1
@@ -168,9 +168,16 @@ def content(record: Mapping[str, Any]) -> str:
 def load(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """Records with `timing` (empty where a run was restored without it) and `folder` joined to them."""
     for folder in folders:
-        record, path = read_json(folder / "record.json"), timing_path(folder)
-        timing = read_json(path) if path.is_file() else {}
-        yield {**record, "timing": timing, "folder": str(folder)}
+        path, timed = folder / "record.json", timing_path(folder)
+        timing = read_json(timed, timed) if timed.is_file() else {}
+        with whole(path, made_in(folder)):
+            record = {**read_json(path, made_in(folder)), "timing": timing, "folder": str(folder)}
+        yield record
+
+
+def made_in(folder: Path) -> Path:
+    """The folder that one job makes, of all cells of an attack on a scenario, from that of a cell."""
+    return next(iter(folder.parents[2:3]), folder)
 
 
 def find(root: Path) -> list[Path]:
