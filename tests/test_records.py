@@ -102,7 +102,7 @@ def test_a_bad_record_writes_nothing(tmp_path):
 def test_nan_is_refused_and_the_old_record_kept(tmp_path):
     records.write(tmp_path / "c", record(), {"seconds": 1.5})
     old = (tmp_path / "c" / "record.json").read_bytes()
-    with pytest.raises(ValueError, match=r"utility\.accuracy holds what is no number"):
+    with pytest.raises(ValueError, match=r"utility\.accuracy is not what its schema says"):
         records.write(tmp_path / "c", record(utility={"accuracy": math.nan}), {"seconds": 2.5})
     assert (tmp_path / "c" / "record.json").read_bytes() == old
     assert {p.name for p in (tmp_path / "c").iterdir()} == {"record.json", "timing.json"}

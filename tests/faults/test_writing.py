@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inversionbench.core import files, records
+from inversionbench.core import files
 from inversionbench.core.errors import UserError
 from inversionbench.core.files import atomic, atomic_folder, write_json
 from inversionbench.data import _pickles
@@ -142,20 +142,20 @@ def test_an_array_that_expands_beyond_reason_is_refused_unread(tmp_path):
     assert read(tmp_path / "fine.npz")[0].shape == (3, 1, 8, 8)
 
 
-def test_a_pickle_may_not_change_a_class():
-    """numpy.ndarray, then BUILD with {"shape": 1}: it would change what the whole process has imported."""
-    evil = b"cnumpy\nndarray\n}X\x05\x00\x00\x00shapeK\x01sb."
-    with pytest.raises(UserError, match="changes the class 'ndarray'"):
-        _pickles.loads(evil, "batch", _pickles.ARRAYS)
+@pytest.mark.parametrize("named", ["numpy ndarray", "copyreg _reconstructor"])
+def test_a_pickle_may_not_change_what_is_imported(named):
+    """A class or function, then BUILD with {"shape": 1}."""
+    evil = "c{}\n{}\n}}X\5\0\0\0shapeK\1sb.".format(*named.split()).encode()
+    with pytest.raises(UserError, match=f"changes '{named.split()[1]}'"):
+        _pickles.loads(evil, "batch", _pickles.ARRAYS | _pickles.SPARSE)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 3}', "\0\0", '{"metrics": null}'])
-def test_a_damaged_record_names_its_folder(tmp_path, text):
+def test_a_damaged_record_names_what_to_delete(tmp_path, text):
     from inversionbench.survey import collect
 
     folder = tmp_path / "cells" / "s" / "a" / "none" / "0" / "0"
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(text)
-    with pytest.raises(UserError, match="cannot read this cell"):
+    with pytest.raises(UserError, match=f"{folder}/record.json is damaged .* Delete {folder.parents[2]} and run"):
         collect.read(tmp_path / "cells")
-    assert records.SCHEMA

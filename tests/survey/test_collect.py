@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pandas as pd
@@ -105,7 +109,7 @@ def test_a_curve_of_a_gradient_attack_ends_at_its_answer() -> None:
 def test_broken_and_misplaced_records_are_named(tmp_path: Path) -> None:
     folder = write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
     (folder / "record.json").write_text("{")
-    with pytest.raises(UserError, match=r"photos/dlg/none/0/0.*Delete the folder"):
+    with pytest.raises(UserError, match=r"none/0/0/record.json is damaged \(.*Delete \S+/photos/dlg and run"):
         collect.read(tmp_path)
     write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
     text = json.loads((folder / "record.json").read_text())
@@ -114,6 +118,34 @@ def test_broken_and_misplaced_records_are_named(tmp_path: Path) -> None:
         collect.read(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         collect.read(tmp_path / "nothing")
+
+
+def places(value: object, at: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Where in a nested value something stands; of a list the first."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for name, inner in pairs:
+        yield (*at, name)
+        yield from places(inner, (*at, name))
+
+
+def test_whatever_stands_in_a_record_by_mistake_is_refused_or_harmless(tmp_path: Path) -> None:
+    folder = write_cell(tmp_path, record("photos", "dlg", "none", 0.0, 0))
+    text, refused, tried = (folder / "record.json").read_text(), 0, 0
+    for *at, last in places(json.loads(text)):
+        for wrong in (None, [], {}, "x", math.nan, -1, [[1]], {"a": {"b": None}}):
+            changed = json.loads(text)
+            reduce(getitem, at, changed)[last] = wrong
+            (folder / "record.json").write_text(json.dumps(changed))
+            tried += 1
+            try:
+                found = collect.read(tmp_path)
+            except UserError:
+                refused += 1
+                continue
+            if found[0]["track"] != "x":  # a plug-in may be gone; here it has no words
+                collect.tidy(found)
+                collect.curves(found)
+    assert refused > 0.7 * tried
 
 
 def test_two_folders_may_repeat_a_record_but_not_contradict(cells: Path, tmp_path: Path) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 
 import pytest
 
@@ -128,26 +124,3 @@ def test_explain_and_check_by_hand(finished):
     done = finished.inversionbench("explain", "dosing_tree/mi_atribute/none/0/0", check=False)
     assert done.returncode == 2
     assert "dosing_tree/mi_attribute/none/0/0" in done.stdout
-
-
-def test_a_run_killed_in_a_job_continues_to_the_same_results(finished):
-    before, folder = finished.results(), finished.folder / "results/mini"
-    for path in (*folder.rglob("photos_convnet"), folder / "survey"):
-        shutil.rmtree(path)
-    with (finished.folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            finished.command(), cwd=finished.folder, env=finished.env, stdout=log, stderr=log, start_new_session=True
-        )
-        deadline = time.monotonic() + 300
-        while not list(folder.glob("logs/attack/photos_convnet/*/none.log")):
-            assert process.poll() is None, (finished.folder / "log").read_text()[-3000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not list(folder.glob("cells/photos_convnet/*"))
-    finished.snakemake("--unlock")
-    assert finished.planned() == {"attack": 1, "evaluate": 1, "survey": 1, "sync": 1}  # and no target again
-    finished.snakemake()
-    assert finished.results() == before
-    assert finished.planned() == {}

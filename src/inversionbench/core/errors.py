@@ -12,6 +12,10 @@ class UserError(Exception):
     """Bad input. The command line prints it without a traceback and exits with status 2."""
 
 
+class Unreadable(UserError):
+    """A file that an earlier step makes is not there, or damaged."""
+
+
 def suggest(got: str, allowed: Iterable[str]) -> str:
     """The end of an error message: the nearest valid name, then all that are allowed (of many, those near).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inversionbench.core.errors import UserError
+from inversionbench.core.errors import Unreadable, UserError
 
 # a disk or a folder that takes nothing: for a person to mend, not an error of ours
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -122,5 +123,34 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text())
+def write_tensors(path: str | Path, value: Any) -> None:
+    """What `torch.load(path, weights_only=True)` reads. By way of memory: a file's name would become part of its bytes,
+    and PyTorch says of a full disk that a position was unexpected."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    with atomic(path) as part:
+        part.write_bytes(buffer.getvalue())
+
+
+def read_json(path: str | Path, delete: Path | None = None) -> Any:
+    with whole(path, delete):
+        return json.loads(Path(path).read_text(), parse_constant=_no_number)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"it holds {name}")
+
+
+@contextmanager
+def whole(path: str | Path, delete: Path | None = None) -> Iterator[None]:
+    """Read a file in this block; `Unreadable` where it is damaged, with what to `delete` so that it is made again."""
+    try:
+        yield
+    except (OSError, MemoryError, UserError):
+        raise
+    except Exception as error:  # a damaged file raises nearly anything
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        advice = f". Delete {delete} and run the same command again" if delete else ""
+        raise Unreadable(f"{path} is damaged ({said}){advice}") from error

@@ -40,7 +40,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.core.files import read_json, visible, write_json
+from inversionbench.core.files import read_json, visible, whole, write_json
 from inversionbench.core.safe_yaml import NAME
 
 SCHEMA = 1
@@ -90,6 +90,11 @@ def check(record: Mapping[str, Any]) -> None:
     named = [n for n in ("track", "scenario", "dataset", "attack", "defense", "scale") if not NAME.match(record[n])]
     if named:
         raise ValueError(f"record {record['key']}: {named[0]} is no name: {record[named[0]]!r}")
+    if record.get("schema", SCHEMA) != SCHEMA or record["strength"] < 0 or not math.isfinite(record["strength"]):
+        raise ValueError(f"record {record['key']}: schema {record.get('schema')} or strength {record['strength']} is "
+                         "none that this version writes")  # fmt: skip
+    if not all(isinstance(group, int) for group in record["groups"]):
+        raise ValueError(f"record {record['key']}: groups holds what is no whole number")
     if record["status"] != "ok" and not record.get("reason"):
         raise ValueError(f"record {record['key']}: status '{record['status']}' without a reason")
     for name, metric in record["metrics"].items():
@@ -97,10 +102,13 @@ def check(record: Mapping[str, Any]) -> None:
             raise ValueError(f"record {record['key']}: metrics.{name} {wrong}")
         if name in record["unavailable"]:
             raise ValueError(f"record {record['key']}: {name} has values and is unavailable")
-    for section in ("utility", "controls", "curves", "cost"):
+    for section, right in HOLDS.items():
         for name, value in record[section].items():
-            if not _numbers(value):
-                raise ValueError(f"record {record['key']}: {section}.{name} holds what is no number")
+            if not (_means if name == "queries_by_phase" else right)(value):
+                raise ValueError(f"record {record['key']}: {section}.{name} is not what its schema says: {value!r:.80}")
+    used = record["knowledge"].get("used", [])
+    if not isinstance(used, list) or not all(isinstance(name, str) for name in used):
+        raise ValueError(f"record {record['key']}: knowledge.used is no list of names")
 
 
 def _metric(metric: Any, subjects: int) -> str:
@@ -123,12 +131,27 @@ def _metric(metric: Any, subjects: int) -> str:
 
 
 def _numbers(value: Any) -> bool:
-    """Whether a value is a finite number, or lists and mappings of them."""
-    if isinstance(value, Mapping):
-        return all(map(_numbers, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_numbers, value))
+    """Whether a value is a finite number, or lists of them."""
+    return all(map(_numbers, value)) if isinstance(value, (list, tuple)) else _number(value)
+
+
+def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _means(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_number, value.values()))
+
+
+def _curve(value: Any) -> bool:
+    """Whether a value is a list of [budget, mean]."""
+    return isinstance(value, list) and all(isinstance(p, list) and len(p) == 2 and all(map(_number, p)) for p in value)
+
+
+HOLDS = {
+    "utility": _number, "controls": _means, "curves": _curve,
+    "cost": lambda value: _number(value) and value >= 0, "unavailable": lambda value: isinstance(value, str),
+}  # fmt: skip
 
 
 def timing_path(folder: Path) -> Path:
@@ -168,9 +191,16 @@ def content(record: Mapping[str, Any]) -> str:
 def load(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """Records with `timing` (empty where a run was restored without it) and `folder` joined to them."""
     for folder in folders:
-        record, path = read_json(folder / "record.json"), timing_path(folder)
-        timing = read_json(path) if path.is_file() else {}
-        yield {**record, "timing": timing, "folder": str(folder)}
+        path, timed = folder / "record.json", timing_path(folder)
+        timing = read_json(timed, timed) if timed.is_file() else {}
+        with whole(path, made_in(folder)):
+            record = {**read_json(path, made_in(folder)), "timing": timing, "folder": str(folder)}
+        yield record
+
+
+def made_in(folder: Path) -> Path:
+    """The folder that one job makes, of all cells of an attack on a scenario, from that of a cell."""
+    return next(iter(folder.parents[2:3]), folder)
 
 
 def find(root: Path) -> list[Path]:

@@ -45,10 +45,9 @@ class _Restricted(pickle._Unpickler):  # type: ignore[name-defined]  # the one i
         self.where, self.allowed = where, allowed
 
     def load_build(self) -> None:
-        """Set the state of an object, never of a class: it would change what this process has imported."""
-        if isinstance(self.stack[-2], type):  # type: ignore[attr-defined,dict-item]
-            raise UserError(f"{self.where}: the pickle changes the class '{self.stack[-2].__name__}'; it is not the "  # type: ignore[attr-defined,dict-item]
-                            "official file")  # fmt: skip
+        """Set the state of an object, never of a class or function: it would change what this process has imported."""
+        if callable(held := self.stack[-2]):  # type: ignore[attr-defined]
+            raise UserError(f"{self.where}: the pickle changes '{held.__name__}'; it is not the official file")
         pickle._Unpickler.load_build(self)  # type: ignore[attr-defined,dict-item]
 
     dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # type: ignore[attr-defined,dict-item]

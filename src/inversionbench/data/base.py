@@ -8,11 +8,12 @@ only that folder, through `load`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from inversionbench.core.files import read_json, whole
 
 if TYPE_CHECKING:  # NumPy, too: the command line reads cards before it chooses how NumPy shall compute
     import numpy as np
@@ -141,7 +142,7 @@ class DatasetSource:
 def load(folder: str | Path) -> Dataset:
     """Open a prepared folder. Arrays are memory-mapped, so this takes milliseconds at any size."""
     folder = Path(folder)
-    meta = json.loads((folder / "dataset.json").read_text())
+    meta = read_json(folder / "dataset.json", folder)
     parts = (load_part(folder, name) for name in PARTS)
     return Dataset(meta["name"], meta["classes"], tuple(meta["shape"]), meta, *parts)
 
@@ -151,5 +152,6 @@ def load_part(folder: str | Path, name: str) -> Part:
     import numpy as np
 
     files = sorted((Path(folder) / name).glob("*.npy"))
-    arrays = {path.stem: np.load(path, mmap_mode="r") for path in files}
-    return Part(arrays.pop("x"), arrays.pop("y"), arrays)
+    with whole(Path(folder) / name, Path(folder)):
+        arrays = {path.stem: np.load(path, mmap_mode="r") for path in files}
+        return Part(arrays.pop("x"), arrays.pop("y"), arrays)

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from inversionbench.core.device import device
-from inversionbench.core.files import atomic
+from inversionbench.core.files import whole, write_tensors
 from inversionbench.core.prior import Prior, PriorRecipe
 from inversionbench.core.ranges import Count, NonNegative, Positive, ShareBelowOne
 from inversionbench.core.seeds import draw_seed, spawn
@@ -114,7 +114,8 @@ def learn(
     yardstick = FrechetProxy.of(as_float(held_out))
     run = kind(recipe, real, tuple(real.shape[1:]), spawn(rng))
     if checkpoint and checkpoint.exists():
-        run.restore(torch.load(checkpoint, weights_only=True))
+        with whole(checkpoint, checkpoint):
+            run.restore(torch.load(checkpoint, weights_only=True))
     z = torch.randn(held, recipe.z_dim, generator=spawn(rng))
     for step in progress(range(run.step, recipe.steps), desc=recipe.id, total=recipe.steps - run.step):
         if run.finished:
@@ -123,8 +124,7 @@ def learn(
         if (step + 1) % recipe.measure == 0 or step + 1 == recipe.steps:
             run.assess(yardstick, z)
             if checkpoint:
-                with atomic(checkpoint) as part:
-                    torch.save(run.state(), part)
+                write_tensors(checkpoint, run.state())
     best, other = run.best, as_float(real[:held])
     facts = {
         "steps": run.step, "best_step": best["step"], "fid_like": best["quality"],
@@ -143,15 +143,15 @@ def go(
     """Bring a training without a stopping rule to `steps`, from the state in `checkpoint` if there is one; the passes
     of the target that it had paid for are booked again."""
     if checkpoint and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        run.restore(saved["run"])
+        with whole(checkpoint, checkpoint):
+            saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            run.restore(saved["run"])
         if target:
             target.charge(saved["passes"] - target.ledger.passes, "train")
     for _ in progress(range(run.step, steps), desc=run.recipe.id, total=steps - run.step):
         run.advance()
         if checkpoint and run.step % EVERY == 0:
-            with atomic(checkpoint) as part:
-                torch.save({"run": run.state(), "passes": target.ledger.passes if target else 0}, part)
+            write_tensors(checkpoint, {"run": run.state(), "passes": target.ledger.passes if target else 0})
 
 
 def hold_out(public: Part, rng: torch.Generator) -> tuple[Tensor, Tensor]:

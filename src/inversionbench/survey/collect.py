@@ -14,7 +14,7 @@ import pandas as pd
 
 from inversionbench.core import records, registry
 from inversionbench.core.errors import UserError
-from inversionbench.core.files import atomic
+from inversionbench.core.files import atomic, whole
 from inversionbench.core.levels import LEVELS
 from inversionbench.survey import words
 
@@ -120,11 +120,9 @@ def write(frame: pd.DataFrame, path: Path) -> None:
 
 
 def _load(folder: Path) -> dict[str, Any]:
-    try:
-        record = next(records.load([folder]))
+    record = next(records.load([folder]))
+    with whole(folder / "record.json", records.made_in(folder)):
         records.check(record)
-    except (TypeError, ValueError, OSError) as error:
-        raise UserError(f"{folder}: cannot read this cell ({error}). Delete the folder and run again.") from None
     return record
 
 

@@ -93,7 +93,7 @@ def training(timings: Path) -> pd.DataFrame:
             parts = path.relative_to(timings / kind).parts
             seeded = kind == "targets" or parts[0] == "targets"  # the file is named by a seed
             what = "/".join(parts[:-1] if seeded else (*parts[:-1], path.stem))
-            groups.setdefault((kind[:-1], what), []).append(read_json(path))
+            groups.setdefault((kind[:-1], what), []).append(read_json(path, path))
     rows = []
     for (kind, what), timed in groups.items():
         frame = pd.DataFrame(timed)
@@ -119,7 +119,7 @@ def _priors(params: Params, record: Record) -> Iterator[str]:
 
 def _cpu(path: Path) -> float:
     """Processor seconds of a training; NaN where a run was restored without its timings."""
-    return read_json(path)["cpu_seconds"] if path.is_file() else float("nan")
+    return read_json(path, path)["cpu_seconds"] if path.is_file() else float("nan")
 
 
 ATTACK_HEAD = {

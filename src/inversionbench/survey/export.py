@@ -280,7 +280,7 @@ def _wall(made: Sequence[calls.Call]) -> str:
 def _trained(run: Run) -> Iterator[dict[str, Any]]:
     for kind in KINDS:
         for path in visible(run.folder / "timings" / kind, "*.json"):
-            yield json.loads(path.read_text())
+            yield read_json(path, path)
 
 
 def _data(run: Run) -> set[tuple[str, str]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inversionbench.core.files import read_json, visible
+from inversionbench.core.files import read_json, visible, whole
+from inversionbench.core.records import made_in
 from inversionbench.survey import galleries, words
 from inversionbench.survey.figures import Picture, headline_rows, quantity
 from inversionbench.survey.maps import judged
@@ -41,7 +42,8 @@ def priors(run: Path) -> list[Picture]:
         *place, prior, _ = sheet.relative_to(run / "priors").parts
         if place[0] == "targets" and place[2] != "none":
             continue
-        facts = read_json(sheet.with_name("facts.json")) if sheet.with_name("facts.json").is_file() else {}
+        path = sheet.with_name("facts.json")
+        facts = read_json(path, path.parent) if path.is_file() else {}
         said = ", ".join(f"{k.replace('_', ' ')} {_short(v)}" for k, v in sorted(facts.items()) if _plain(v))
         said += "".join(f"; {sentence}" for sentence in facts.get("warnings", ()))
         name = f"{prior}, trained on {place[0]}" if place[0] != "targets" else f"{prior}, trained for {place[1]}"
@@ -56,7 +58,8 @@ def _galleries(survey: Survey) -> dict[tuple[str, str, str, float], dict[str, An
         place = (record["scenario"], record["attack"], record["defense"], float(record["strength"]))
         path = Path(record["folder"]) / "gallery.npz"
         if place not in found and path.is_file():
-            found[place] = galleries.read(path)
+            with whole(path, made_in(path.parent)):
+                found[place] = galleries.read(path)
     return found
 
 

@@ -91,7 +91,7 @@ class _Steps:
 
     def __init__(self, path: Path):
         self.path = path
-        self.stamps: dict[str, Any] = read_json(path) if path.is_file() else {}
+        self.stamps: dict[str, Any] = read_json(path, path) if path.is_file() else {}
 
     def __call__(self, name: str, depends: Any, step: Callable[[], int | None]) -> None:
         if self.stamps.get(name) == depends:

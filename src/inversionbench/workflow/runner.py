@@ -8,7 +8,6 @@ set travels along as a reason and ends in records with status "unavailable".
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import resource
 import sys
@@ -24,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inversionbench.core import numerics, provenance, records
-from inversionbench.core.errors import UserError
-from inversionbench.core.files import atomic, atomic_folder, read_json, write_json
+from inversionbench.core.errors import Unreadable
+from inversionbench.core.files import atomic, atomic_folder, read_json, whole, write_json, write_tensors
 from inversionbench.core.scenario import Evaluation, Scenario, Target
 from inversionbench.plan import cells
 from inversionbench.plan.cells import Group, format_strength
@@ -83,9 +82,9 @@ def train_target(params: Params, scenario_name: str, defense_name: str, strength
                 # by the data set, not the scenario: what differs in one thing is measured on the same images
                 draw = seed_of(params, scenario.dataset, "target", seed)
                 target = track.train_target(scenario, defense, data, draw, progress)
-            _save(released / f"{seed}.pt", target.released)
+            write_tensors(released / f"{seed}.pt", target.released)
             hidden = {"truth": target.truth, "utility": target.utility | utility, "trials": trials}
-            _save(truth / f"{seed}.pt", hidden)
+            write_tensors(truth / f"{seed}.pt", hidden)
             where = ("targets", scenario_name, defense_name, format_strength(strength), str(seed))
             _timing(params, clock, *where, **target.seconds)
 
@@ -102,7 +101,7 @@ def train_evaluator(params: Params, entry: str) -> None:
         with _Clock() as clock:
             draw = seed_of(params, entry, "evaluator")
             state = track.train_evaluator(given.get("options") or {}, data, draw, progress)
-        _save(folder / "evaluator.pt", state)
+        write_tensors(folder / "evaluator.pt", state)
         _timing(params, clock, "evaluators", entry)
 
 
@@ -120,7 +119,7 @@ def train_prior(params: Params, dataset: str, entry: str) -> None:
         unfinished = _unfinished(params, entry, public, dataset)
         with _Clock() as clock:
             state = recipe.train(public, rng, progress, checkpoint=unfinished)
-        _save(folder / "prior.pt", state)
+        write_tensors(folder / "prior.pt", state)
         unfinished.unlink(missing_ok=True)
         write_json(folder / "facts.json", state.get("facts", {}))
         _save_sheet(folder / "sheet.png", recipe.load(state), rng)
@@ -151,7 +150,7 @@ def train_target_prior(params: Params, scenario_name: str, defense: str, strengt
             with _Clock() as clock:
                 state = recipe.train(public, rng, progress, target=oracle, base=base, checkpoint=unfinished)
             state["facts"] = {**state.get("facts", {}), **_passes(oracle)}
-            _save(folder / f"{seed}.pt", state)
+            write_tensors(folder / f"{seed}.pt", state)
             unfinished.unlink(missing_ok=True)
             if seed == 0:
                 write_json(folder / "facts.json", state["facts"])
@@ -201,10 +200,6 @@ def _prior_files(params: Params, group: Group, strength: float, seed: int) -> di
     return out
 
 
-class NotYet(UserError):
-    """An earlier step did not run."""
-
-
 def attack(params: Params, group: Group) -> int:
     """Write reconstructions/<group>/<strength>/<seed>.pt for every cell of the group; returns how many cells failed.
 
@@ -221,12 +216,12 @@ def attack(params: Params, group: Group) -> int:
             with _Clock() as clock:
                 try:
                     result = _attack_cell(params, group, strength, seed)
-                except NotYet:
+                except Unreadable:
                     raise
                 except Exception as error:
                     result = {"status": "failed", "reason": _failure(key, "attack", error)}
             failed += result["status"] == "failed"
-            _save(out / "reconstruction.pt", result)
+            write_tensors(out / "reconstruction.pt", result)
             _timing(params, clock, group.key, format_strength(strength), str(seed))
     return failed
 
@@ -384,7 +379,7 @@ def evaluate(params: Params, groups: Sequence[Group]) -> int:
             try:
                 record = base | _judge(params, group, strength, seed, data, evaluator, base, out)
                 records.write(out, record)
-            except NotYet:
+            except Unreadable:
                 raise
             except Exception as error:
                 record = base | {"status": "failed", "reason": _failure(key, "evaluation", error)}
@@ -398,7 +393,7 @@ def _judge(
 ) -> dict[str, Any]:
     """What the evaluation adds to the record of one cell; writes its gallery to `out`."""
     scenario, track = _scenario(params, group.scenario)
-    result = _load(_answer_file(params, group, strength, seed))
+    result = _load(_answer_file(params, group, strength, seed), params.folder / "reconstructions" / group.key)
     if result["status"] == "failed":
         return {name: result[name] for name in ("status", "reason")}
     target = _target(params, group, strength, scenario, seed)
@@ -587,8 +582,8 @@ def _missing(params: Params, dataset: str) -> str | None:
     """Why a prepared data set has no data; None where it has."""
     path = params.folder / "data" / dataset / "dataset.json"
     if not path.is_file():
-        raise NotYet(f"{path} is not there: `inversionbench prepare {dataset}` makes it")
-    return read_json(path).get("unavailable")
+        raise Unreadable(f"{path} is not there: `inversionbench prepare {dataset}` makes it")
+    return read_json(path, path.parent).get("unavailable")
 
 
 def _data(params: Params, dataset: str) -> Any:
@@ -602,7 +597,7 @@ def _public(params: Params, dataset: str) -> tuple[Any, dict[str, Any]]:
     from inversionbench.data.base import load_part
 
     folder = params.folder / "data" / dataset
-    return load_part(folder, "public"), read_json(folder / "dataset.json")
+    return load_part(folder, "public"), read_json(folder / "dataset.json", folder)
 
 
 def _target_folder(params: Params, group: Group, strength: float) -> Path:
@@ -630,21 +625,14 @@ def _reconstruction(plain: dict[str, Any]) -> Reconstruction:
     return Reconstruction(**plain)
 
 
-def _save(path: Path, value: Any) -> None:
-    import torch
-
-    buffer = io.BytesIO()  # a path's name would become part of the bytes
-    torch.save(value, buffer)
-    with atomic(path) as part:
-        part.write_bytes(buffer.getvalue())
-
-
-def _load(path: Path) -> Any:
+def _load(path: Path, folder: Path | None = None) -> Any:
+    """What a step saved. folder: all that the step made, where that is more than the folder of the file."""
     import torch
 
     if not path.is_file():
-        raise NotYet(f"{path} is not there: an earlier step makes it (`snakemake --cores all` runs them in order)")
-    return torch.load(path, weights_only=True)
+        raise Unreadable(f"{path} is not there: an earlier step makes it (`snakemake --cores all` runs them in order)")
+    with whole(path, folder or path.parent):
+        return torch.load(path, weights_only=True)
 
 
 def describe_cell(params: Params, key: str) -> dict[str, Any]:

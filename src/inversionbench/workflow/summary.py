@@ -23,7 +23,7 @@ def summary(params: Params, failed: bool) -> int:
         _what_is_there(params, failures)
     if (survey / PROBLEMS).is_file():
         print(f"NOT TO BE TRUSTED:\n{(survey / PROBLEMS).read_text()}")
-    mlflow = read_json(said) if said.is_file() else {"status": "ok"}
+    mlflow = read_json(said, said) if said.is_file() else {"status": "ok"}
     if mlflow["status"] != "ok":
         again = f"inversionbench --params {params.folder}/params.json sync"
         print(f"MLflow is not up to date ({mlflow['reason']}): `{again}` tries again")
