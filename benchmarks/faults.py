@@ -46,7 +46,7 @@ class Project:
 
     def start(self, *options: str) -> Process:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *options]
-        return subprocess.Popen(command, cwd=self.folder, env=self.env, start_new_session=True,
+        return subprocess.Popen(command, cwd=self.folder, env=self.env, start_new_session=True, preexec_fn=heed,
                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
 
     def unlock(self) -> None:
@@ -63,6 +63,11 @@ class Project:
 
     def litter(self) -> list[Path]:
         return [p for p in (self.folder / "results").rglob(".*.part*") if "mlflow" not in p.name]
+
+
+def heed() -> None:
+    """What a shell starts in the background does not heed Ctrl-C, nor does what that starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def kill_all(process: Process) -> None:
@@ -85,7 +90,7 @@ def stopped(base: Path, send: Callable[[Process], None], n: int, draw: random.Ra
                 ended = True
             except subprocess.TimeoutExpired:
                 send(process)
-                process.wait()
+                assert process.wait() != 0
                 project.unlock()
                 here += 1
         done += max(here, 1)

@@ -68,6 +68,8 @@ def test_good_parameters_and_derived_values():
         ("scenarios.tree.judges", "imputer", ["judges", "'imputers'"]),
         ("scenarios.tree.metrics", ["fsim"], ["scenarios.tree.metrics", "further metric 'fsim'"]),
         ("scenarios.tree.seeds", [], ["scenarios.tree.seeds"]),
+        ("results", "{x}", ["results", "'{x}'"]),
+        ("results", "--x", ["results", "'--x'"]),
         ("scenarios.tree.seeds", [1, 1], ["scenarios.tree.seeds"]),
         ("datasets.dosing", {"nois": 3}, ["datasets.dosing", "'nois'", "'noise'"]),
         ("attacks.mi_attribut", {}, ["attacks.mi_attribut", "'mi_attribute'"]),
