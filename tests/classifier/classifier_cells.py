@@ -34,6 +34,7 @@ JUDGES = {
     "attributes": {
         "model": {"name": "cnn", "width": 8}, "training": {"epochs": 6, "rate": 5e-3}, "people": 500, "photos": 3,
     },
+    "verifier": {"width": 8, "features": 64, "passes": 16000, "training": {"rate": 1e-2, "flip": True, "shift": 1}},
 }
 
 

@@ -27,6 +27,7 @@ evaluators:             # the weak evaluators: untrained
       first: {model: {name: resnet, width: 8}, training: {epochs: 0}}
       second: {model: {name: plain, width: 8}, training: {epochs: 0}}
       attributes: null
+      verifier: null
 scenarios:
   faces_cnn:
     track: classifier

@@ -48,6 +48,13 @@ WEIGHTS = {
             "6726825d",
             "release `fid_weights` of the repository mseitzer/pytorch-fid",
         ),
+        Weight(
+            "dlib_faces",
+            "dlib_face_recognition_resnet_model_v1.dat",
+            "21.4 MiB",
+            "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+            "the package face-recognition-models 0.3.0",
+        ),
     )
 }
 

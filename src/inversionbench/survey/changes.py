@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inversionbench.survey.build import Survey
 
 TRACK = "classifier"
-METRICS = ("agreement", "knn_distance")
+BESIDE = "knn_distance"  # the headline
 BUDGET = frozenset({"attack.iterations", "attack.steps", "attack.restarts", "attack.draws"})
 SILENT = frozenset({"attack.keep_at"})  # changes what is kept, not what is found
 EQUAL = 0.1  # passes that differ by less are equal
@@ -159,11 +159,13 @@ def _value(value: Any) -> str:
 
 def measured(survey: Survey) -> pd.DataFrame:
     """One row per change and metric: both means, the difference with interval, by seed, and whether it is shown."""
-    plain = survey.frame[(survey.frame["defense"] == "none") & survey.frame["metric"].isin(METRICS)]
+    frame = survey.frame[survey.frame["track"] == TRACK]
+    metrics = (words.headline(TRACK, set(frame.loc[frame["n"] > 0, "metric"])), BESIDE)
+    plain = frame[(frame["defense"] == "none") & frame["metric"].isin(metrics)]
     rows = {key: part.to_dict("records") for key, part in plain.groupby(["scenario", "attack", "metric"])}
     out = []
     for change in find(survey.records):
-        for metric in METRICS:
+        for metric in metrics:
             before, after = (rows.get((*side, metric), []) for side in (change.before, change.after))
             out.append({
                 "scenario": change.after[0], "method": change.method, "before": change.before[1],
@@ -194,14 +196,15 @@ def table(rows: pd.DataFrame) -> Table | None:
     """All changes, the headline and the KNN distance side by side; None without any."""
     if rows.empty:
         return None
-    first = words.metric(METRICS[0], TRACK)
+    metrics = list(rows["metric"].unique())
+    first = words.metric(metrics[0], TRACK)
     out = []
     for _, part in rows.groupby(["method", "scenario", "before", "after", "said"], sort=False):
         sides = {r.metric: r for r in part.itertuples()}
-        row = sides[METRICS[0]]
+        row = sides[metrics[0]]
         place = f"{row.before} against {row.after} on {row.scenario}"
         cells = [Cell(_name((row.method, row.scenario, row.before)), note=place), Cell(row.said)]
-        for metric in METRICS:
+        for metric in metrics:
             cells += _cells(sides[metric], words.metric(metric, TRACK))
         out.append(("", cells))
     head = [(t.replace("before", f"{first.title}, before") if t == "before" else t, note) for t, note in HEAD]
@@ -232,8 +235,9 @@ def differences(rows: pd.DataFrame, folder: Path) -> Picture:
     """One line per change, one panel per metric: difference, interval, and each seed's own."""
     keys = list(dict.fromkeys(zip(rows["method"], rows["scenario"], rows["before"], rows["after"], rows["said"])))
     place = {key: i for i, key in enumerate(keys)}
-    with canvas(11.5, 1.4 + 0.36 * len(keys), 1, len(METRICS), sharey=True) as (figure, axes):
-        for ax, name in zip(axes[0], METRICS):
+    metrics = list(rows["metric"].unique())
+    with canvas(11.5, 1.4 + 0.36 * len(keys), 1, len(metrics), sharey=True) as (figure, axes):
+        for ax, name in zip(axes[0], metrics):
             metric = words.metric(name, TRACK)
             for row in rows[rows["metric"] == name].itertuples():
                 y = place[row.method, row.scenario, row.before, row.after, row.said]

@@ -60,13 +60,21 @@ def tidy(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     words (epsilon and delta with neighbours and accountant, a security level), or nothing.
     """
     found = sorted(found, key=lambda record: record["key"])
-    present: dict[str, set[str]] = {}
-    for record in found:
-        present.setdefault(record["scenario"], set()).update(record["metrics"], record["unavailable"])
+    present = metrics_by_scenario(found)
     rows = [row for record in found for row in _rows(record, present[record["scenario"]])]
     frame = pd.DataFrame(rows)
     extra = sorted(c for c in frame.columns if c.split("_")[0] in ("utility", "control", "cost"))
     return frame.reindex(columns=[*CELL, *VALUE, *extra, *ORIGIN])
+
+
+def metrics_by_scenario(found: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """The metrics of each scenario that some record of it has; where none has any, those that it should have."""
+    present: dict[str, set[str]] = {}
+    wanted: dict[str, set[str]] = {}
+    for record in found:
+        present.setdefault(record["scenario"], set()).update(record["metrics"])
+        wanted.setdefault(record["scenario"], set()).update(record["unavailable"])
+    return {scenario: names or wanted[scenario] for scenario, names in present.items()}
 
 
 def curves(found: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

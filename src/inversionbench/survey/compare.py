@@ -25,9 +25,7 @@ MANY = 20  # differing cells that are named one by one
 def summary(given: params.Params, found: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What `records.json` holds, of the records of a run."""
     found = sorted(found, key=lambda record: record["key"])
-    present: dict[str, set[str]] = {}
-    for record in found:
-        present.setdefault(record["scenario"], set()).update(record["metrics"], record["unavailable"])
+    present = collect.metrics_by_scenario(found)
     entries = {}
     for record in found:
         metric = words.headline(record["track"], present[record["scenario"]])

@@ -25,16 +25,18 @@ from inversionbench.survey.figures import (
 )
 
 TRACK = "classifier"
-MAIN, OTHER = "agreement", "knn_distance"
+OTHER = "knn_distance"
 
 
 def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
     """Every attack without defense as a line from the first images it kept to its answer, or as its answer alone."""
-    rows = attacks[(attacks["scenario"] == scenario) & attacks["metric"].isin((MAIN, OTHER))]
+    shown = attacks["headline"].astype(bool) | (attacks["metric"] == OTHER)
+    rows = attacks[(attacks["scenario"] == scenario) & shown]
     ends = rows[rows["kind"] == "attack"].pivot_table("mean", ["attack", "method"], "metric")
-    if not {MAIN, OTHER} <= set(ends) or (ends := ends.dropna()).empty:
+    main = [name for name in ends if name != OTHER]
+    if not main or OTHER not in ends or (ends := ends.dropna()).empty:
         return None
-    x, y = words.metric(OTHER, TRACK), words.metric(MAIN, TRACK)
+    x, y = words.metric(OTHER, TRACK), words.metric(main[0], TRACK)
     here = points[(points["scenario"] == scenario) & (points["defense"] == "none")]
     style = cues(set(ends.index.get_level_values("attack")))
     drawn = []
@@ -43,7 +45,7 @@ def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Pa
         for attack, method in ends.index:
             marker, colour = style[attack]
             line = _line(here[here["attack"] == attack], ends.loc[attack, method])
-            across, up = line[OTHER] * x.factor, line[MAIN] * y.factor
+            across, up = line[OTHER] * x.factor, line[y.id] * y.factor
             ax.plot(across, up, color=colour, linewidth=1, marker=marker, markersize=4,
                     label=words.method("attack", attack, method))
             ax.scatter(across.iloc[-1], up.iloc[-1], color=[colour], marker=marker, s=70, zorder=3,
@@ -66,10 +68,11 @@ def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Pa
 def _line(points: pd.DataFrame, end: pd.Series) -> pd.DataFrame:
     """Points of one attack by both metrics, means over seeds, and last its answer."""
     wide = points.pivot_table("value", ["key", "nth", "budget"], "metric").reset_index()
-    kept = over_seeds(wide.dropna())[[OTHER, MAIN]] if {MAIN, OTHER} <= set(wide) else pd.DataFrame()
-    if len(kept) and np.allclose(kept.iloc[-1], end[[OTHER, MAIN]], rtol=1e-6):
+    both = list(end.index)
+    kept = over_seeds(wide.dropna(subset=both))[both] if set(both) <= set(wide) else pd.DataFrame()
+    if len(kept) and np.allclose(kept.iloc[-1], end, rtol=1e-6):
         kept = kept.iloc[:-1]
-    return pd.concat([kept, end[[OTHER, MAIN]].to_frame().T], ignore_index=True)
+    return pd.concat([kept, end.to_frame().T], ignore_index=True)
 
 
 def _crosses(

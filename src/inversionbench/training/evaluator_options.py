@@ -2,6 +2,10 @@
 
 `first`, `second`, `attributes`, each {"model": {...}, "training": {...}}; attributes also takes "people" and
 "photos" per person, or is null. An evaluator that is not more accurate than a target is marked in the records.
+
+`verifier` (training/verifier.py), or null: "width" and "features" of its network, "passes" (images it sees in all),
+"training"; it is mirrored and shifted as the first evaluator is. `dlib` (training/dlib_faces.py), for real faces, off
+unless given: {"crop": share of the picture's side that the face fills}.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from typing import Any
 
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.recipe import check_recipe
+from inversionbench.core.settings import check_value
 from inversionbench.models.names import check_model
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -28,7 +33,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "people": 4000,
         "photos": 3,
     },
+    "verifier": {"width": 12, "features": 128, "passes": 72000, "training": {"rate": 1e-2}},
+    "dlib": {"crop": 0.875},
 }
+NEEDED, OFF = ("first", "second"), ("dlib",)
+KINDS = {"people": "Count", "photos": "Count", "width": "Count", "features": "Count", "passes": "Count",
+         "crop": "PositiveShare"}  # fmt: skip
 
 
 def check_options(options: Mapping[str, Any], where: str = "options") -> dict[str, Any]:
@@ -38,18 +48,27 @@ def check_options(options: Mapping[str, Any], where: str = "options") -> dict[st
             raise UserError(f"{where}: unknown '{name}': {suggest(name, DEFAULTS)}")
     out: dict[str, Any] = {}
     for name, default in DEFAULTS.items():
-        given = options.get(name, default)
+        given = options.get(name, None if name in OFF else default)
         if given is None:
-            if name != "attributes":
+            if name in NEEDED:
                 raise UserError(f"{where}.{name}: both evaluators are needed")
             continue
         for key in given:
             if key not in default:
                 raise UserError(f"{where}.{name}: unknown '{key}': {suggest(key, default)}")
         out[name] = {**default, **given}
-        check_model(out[name]["model"], f"{where}.{name}.model")
-        check_recipe(out[name]["training"], f"{where}.{name}.training")
+        for key, value in out[name].items():
+            place = f"{where}.{name}.{key}"
+            if key == "model":
+                check_model(value, place)
+            elif key == "training":
+                check_recipe(value, place)
+            else:
+                check_value(value, KINDS[key], place)
     if out["first"]["model"]["name"] == out["second"]["model"]["name"]:
         raise UserError(f"{where}: first and second are both '{out['first']['model']['name']}': "
                         "two judges of one architecture share their blind spots; choose another for one")
+    if "verifier" in out:
+        same = {k: v for k, v in out["first"]["training"].items() if k in ("flip", "shift")}
+        out["verifier"]["training"] = {**same, **out["verifier"]["training"]}
     return out

@@ -4,6 +4,7 @@ Two classifiers of the private classes, of other architectures than the target a
 other images of the same classes (the part `evaluation`); the second with noise and blur, so that what fools
 the first by high frequencies does not fool both. For generated faces, whose visible attributes are known
 exactly, a third network reads attributes off a photograph; it is trained on *other* people, drawn for it.
+Beside them stand the judges that learnt from other people alone: the verifier, and for real faces dlib's.
 
 Options: training/evaluator_options.py. State: plain tensors and numbers.
 """
@@ -24,10 +25,13 @@ from inversionbench.core.device import device
 from inversionbench.core.recipe import Recipe
 from inversionbench.core.seeds import draw_seed, spawn
 from inversionbench.metrics.attack_accuracy import hits
+from inversionbench.metrics.base import Unavailable
 from inversionbench.models.base import trace
 from inversionbench.models.classifiers import build, load
+from inversionbench.training.dlib_faces import DlibFaces, enrol_dlib, weights
 from inversionbench.training.evaluator_options import check_options
 from inversionbench.training.loop import as_float, fit
+from inversionbench.training.verifier import Gallery, Verifier, train_verifier
 
 if TYPE_CHECKING:
     from inversionbench.core.scenario import Progress
@@ -46,6 +50,10 @@ def train_evaluators(
     readable = "render" in data.meta and "attribute_names" in data.meta
     if readable and "attributes" in options:
         state["attributes"] = _reader(options["attributes"], data, spawn(rng), progress)
+    if "verifier" in options:
+        state["verifier"] = train_verifier(options["verifier"], data, spawn(rng), progress)
+    if "dlib" in options:
+        state["dlib"] = enrol_dlib(options["dlib"], data)
     return state
 
 
@@ -114,6 +122,24 @@ class Judges:
         if reader:
             self.reader = load(reader["model"], shape, len(reader["names"]), reader["state"]).to(self.where)
             self.mean, self.sd, self.r2 = reader["mean"], reader["sd"], reader["r2"]
+        self.galleries: dict[str, Gallery] = {}  # by the prefix of the metrics' names
+        self.absent: dict[str, str] = {}  # prefix -> why there is none
+        self.heldout: dict[str, dict[str, float]] = {}  # what held-out photographs score in each
+        self._open(state)
+
+    def _open(self, state: Mapping[str, Any]) -> None:
+        """The judges that learnt from other people, where they are."""
+        left_out = {"reason": "the evaluators were trained without a verifier"}
+        found = {"": ("verifier", Verifier, state.get("verifier", left_out))}
+        if "dlib" in state:
+            gone = weights()
+            missing = {"reason": gone.reason} if isinstance(gone, Unavailable) else None
+            found["dlib_"] = ("dlib", DlibFaces, missing or state["dlib"])
+        for prefix, (name, kind, own) in found.items():
+            if "reason" in own:
+                self.absent[prefix] = own["reason"]
+            else:
+                self.galleries[prefix], self.heldout[name] = kind(own), dict(own["heldout"])
 
     @torch.no_grad()
     def see(self, x: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -20,20 +20,21 @@ STAGES = {
     "resnet18": ("block1", "block2", "block3", "block4"),
     "resnet152": ("block1", "block2", "block3", "block4"),
 }
+ALONE = {"attributes": None, "verifier": None}  # what judges people is of no use here
 SECOND = {"model": {"name": "cnn"}, "training": DEFAULTS["second"]["training"]}
 
 
 def check_perceptual(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with defaults filled in, as `train_evaluators` takes them; `UserError` for anything else."""
     for name, value in options.items():
-        if name == "attributes" and value is None:
+        if name in ALONE and value is None:
             continue
         if name not in ("first", "second"):
             raise UserError(f"options: unknown '{name}' for the federated track: {suggest(name, ('first', 'second'))}")
-    full = check_options({**options, "second": {**SECOND, **(options.get("second") or {})}, "attributes": None})
+    full = check_options({**options, "second": {**SECOND, **(options.get("second") or {})}, **ALONE})
     for name in ("first", "second"):
         check_stages(full[name]["model"]["name"], f"options.{name}.model.name")
-    return {"first": full["first"], "second": full["second"], "attributes": None}
+    return {"first": full["first"], "second": full["second"], **ALONE}
 
 
 def check_stages(model: str, where: str) -> tuple[str, ...]:

@@ -1,6 +1,9 @@
-"""Judging reconstructions of classes: two evaluators that must agree, distances, attributes, controls.
+"""Judging reconstructions of classes: a verifier, two evaluators that must agree, distances, attributes, controls.
 
-Headline: `agreement`, the share of reconstructions that both evaluators recognise. Beside it: each evaluator
+Headline: `identified`, the share of reconstructions in which a verifier that learnt from public people alone finds the
+attacked person most alike of all private ones; `verified`, how many are alike at all (training/verifier.py), and both
+by dlib for real faces where it is asked for (`dlib_identified`, `dlib_verified`). Beside them: `agreement`, the share
+that both evaluators recognise, which counts texture that convinces networks of the private people, too; each evaluator
 alone (`top1`, `second`, `top5`), the target's own opinion (`target_top1`; far above the evaluators', it means
 adversarial noise and not inversion), `knn_distance` and `feature_distance` in the first evaluator's features,
 and on data with known attributes `attribute_recovery`. Among the facts: precision, recall, density and coverage
@@ -107,7 +110,8 @@ def attribute_recovery(read: Tensor, y: Tensor, people: Tensor, weights: Tensor)
 
 
 def score(judges: Judges, reference: Reference, x: Tensor, y: Tensor, target: nn.Module | None = None) -> Scores:
-    """All metrics of images x (n, c, h, w) in [0, 1] that claim to show classes y (n,)."""
+    """All metrics of images x (n, c, h, w) in [0, 1] that claim to show classes y (n,); without a target those that
+    curves hold."""
     (first, second), features = judges.see(x)
     values = {
         "agreement": agreement(first, second, y),
@@ -120,6 +124,9 @@ def score(judges: Judges, reference: Reference, x: Tensor, y: Tensor, target: nn
         values["top5"] = hits(first, y, 5)
     if reference.attributes is not None:
         values["attribute_recovery"] = attribute_recovery(judges.read(x), y, reference.attributes, judges.r2)
+    for prefix, gallery in judges.galleries.items():
+        if target is not None or not gallery.slow:
+            values |= {prefix + name: hit for name, hit in gallery.scores(x, y).items()}
     if target is not None:
         values["target_top1"] = hits(outputs(target, x), y)
     return Scores({name: value.double().numpy() for name, value in values.items()}, features)
@@ -165,6 +172,8 @@ def evaluate(
         unavailable["top5"] = "top-5 says nothing with 10 classes or fewer"
     if reference.attributes is None:
         unavailable["attribute_recovery"] = "the data set has no known attributes"
+    for prefix, reason in judges.absent.items():
+        unavailable |= {f"{prefix}identified": reason, f"{prefix}verified": reason}
     return Evaluation(
         metrics=values, groups=y.numpy(), curves=curves, unavailable=unavailable,
         controls=controls, facts=facts,
@@ -225,7 +234,7 @@ def _facts(
 ) -> dict[str, Any]:
     own = hits(outputs(target, data.heldout.images()), data.heldout.labels()).double().numpy()
     facts: dict[str, Any] = {
-        "evaluators": dict(zip(judges.names, judges.accuracies, strict=True)),
+        "evaluators": dict(zip(judges.names, judges.accuracies, strict=True)), "heldout": judges.heldout,
         "target_accuracy": float(own.mean()), "failures": broken, "chance": 1 / data.classes,
     }
     weak = [weakness(n, h, own, of) for n, h in zip(judges.names, judges.hits, strict=True)]

@@ -1,7 +1,7 @@
 """The classifier track: what does a trained classifier give away of the classes it was trained on?
 
 Target: a classifier of private classes (people). The attacker sees it white-box, by scores or by labels, has
-public images of other people, and wants an image of each attacked class. Two evaluators judge.
+public images of other people, and wants an image of each attacked class. A verifier and two evaluators judge.
 
 Scenario: `model` {"name": one of models/names.py, options}; `training` a recipe (`core.recipe`);
 `subjects` the attacked classes, the first ones; `protocol`: `budget` (most queries of one attack, over all
@@ -45,15 +45,16 @@ class Classifier(Track):
     order = 2
     title = "Classifiers"
     about = """A classifier of private people or classes is published, or answers queries. The attacker looks for images
-        of a chosen class, with a generator trained on public data of other people. Two independent evaluators
-        judge the result; the target's own opinion is shown beside them and proves nothing."""
+        of a chosen class, with a generator trained on public data of other people. A verifier that learnt from public
+        people alone judges the result. Beside it stand two evaluators trained on the attacked people, whom texture
+        convinces too, and the target's own opinion, which proves nothing."""
     nearest = "nearest private"
     on_device: ClassVar[bool] = True
     hooks = frozenset(HOOKS) - {"client_update", "aggregate"}
-    headline: ClassVar[str] = "agreement"
+    headline: ClassVar[str] = "identified"
     metrics = (
-        "agreement", "top1", "second", "top5", "knn_distance", "feature_distance", "attribute_recovery",
-        "target_top1", "label_recovery", "hole_psnr",
+        "identified", "verified", "dlib_identified", "dlib_verified", "agreement", "top1", "second", "top5",
+        "knn_distance", "feature_distance", "attribute_recovery", "target_top1", "label_recovery", "hole_psnr",
     )  # fmt: skip
 
     def check(self, scenario: Scenario) -> None:
