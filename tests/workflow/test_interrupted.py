@@ -104,8 +104,8 @@ DAMAGED = (
 
 
 def test_a_damaged_file_is_named_with_what_to_delete(finished, monkeypatch, capfd):
-    """Each is emptied or cut off, in a whole run, and found by the next step that reads it; where a step makes more than
-    the folder of the file, what it says to delete is enough to have it made again."""
+    """Each is emptied or cut off, in a whole run, and found by the next step that reads it; where a step makes more
+    than the folder of the file, what it says to delete is enough to have it made again."""
     monkeypatch.chdir(finished.folder)
     for number, (path, command) in enumerate(DAMAGED):
         file = finished.folder / "results/mini" / path

@@ -130,6 +130,7 @@ class Judges:
     def _open(self, state: Mapping[str, Any]) -> None:
         """The judges that learnt from other people, where they are."""
         left_out = {"reason": "the evaluators were trained without a verifier"}
+        found: dict[str, tuple[str, type[Verifier | DlibFaces], Any]]
         found = {"": ("verifier", Verifier, state.get("verifier", left_out))}
         if "dlib" in state:
             gone = weights()

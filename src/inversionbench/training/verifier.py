@@ -126,7 +126,8 @@ class Gallery:
     slow: ClassVar[bool] = False
 
     def __init__(self, state: Mapping[str, Any]):
-        self.templates, self.threshold = state.get("templates"), state.get("threshold")
+        self.templates: Tensor = state.get("templates", torch.empty(0))  # of one that only embeds: nobody yet
+        self.threshold: float = state.get("threshold", float("inf"))
 
     def embed(self, x: Tensor) -> Tensor:
         """See `Embed`."""
