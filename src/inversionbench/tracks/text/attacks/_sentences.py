@@ -53,7 +53,9 @@ def recover(attack: Dager, oracle: Oracle, knowledge: Knowledge) -> Reconstructi
                 "ranks": [first.rank, second.rank], "words": sum(map(len, words)),
                 "found": len(found.sentences), "tested": found.tested if place == 0 else 0, "stopped": found.stopped,
             })  # fmt: skip
-    notes = {name: [f[name] for f in facts] for name in facts[0]}
+    notes: dict[str, Any] = {name: [f[name] for f in facts] for name in facts[0]}
+    if max(map(len, groups)) > 1:
+        notes["clients_in_sum"] = max(map(len, groups))
     tested = {"candidates": sum(f["tested"] for f in facts)}
     return Reconstruction(data, torch.full((len(sizes), max(sizes)), -1), scores, cost=tested, notes=notes)
 
