@@ -23,7 +23,7 @@ rule train_target_prior:
     output:
         directory(f"{OUT}/priors/targets/{{scenario}}/{{defense}}/{{strength}}/{{prior}}"),
     params:
-        depends=lambda w: PLAN.train_prior(w.prior),
+        depends=lambda w: PLAN.train_target_prior(w.scenario, w.defense, w.prior),
     priority: 15
     resources:
         **PLAN.resources("train_target_prior"),

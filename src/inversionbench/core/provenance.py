@@ -3,9 +3,8 @@
 Snakemake sees a changed rule but not changed package code, and a git commit would re-run everything. So
 every rule gets the digest of exactly the modules that it runs: the import closure of its entry points,
 read from the source text without importing anything. For an entry point `module:function` only that function
-and what it uses of its module count, with their imports (and those at the top of the module); everything reached
-from there counts whole. What counts is the syntax without comments and docstrings, of modules that compute: those of
-`BOOKKEEPING` say where things are, how they are called and what is wrong with them, and no number hangs on them.
+and what it uses of its module count, imported names included; everything reached from there counts whole. What
+counts is the syntax without comments and docstrings, of what computes: `BOOKKEEPING` is left out.
 """
 
 from __future__ import annotations
@@ -22,37 +21,51 @@ from typing import Any
 from inversionbench.core import registry
 
 PACKAGE = "inversionbench"
-# Packages and modules that are not followed. Parameters and the schema of records count by what they hold (the
-# configuration of a step), `survey` counts for its own step, and `galleries` makes what an evaluation writes.
-BOOKKEEPING = tuple(f"{PACKAGE}.{name}" for name in (
-    "core.catalogue", "core.errors", "core.files", "core.provenance", "core.records", "core.registry",
-    "core.safe_yaml", "plan", "survey", "workflow",
+# No number hangs on these packages, modules and functions. (A step that starts in one of them counts all it reaches:
+# tables are made by `survey` and from records.)
+BOOKKEEPING = frozenset(f"{PACKAGE}.{name}" for name in (
+    "core.errors", "core.safe_yaml",  # what is wrong with some input, in words
+    "core.files", "data.sources", "data._download",  # where files lie; those of a data set count by size and time
+    "core.registry", "core.catalogue", "plan",  # what there is and what is run; parameters count as configuration
+    "core.records",  # how records are checked and kept; the number of their schema counts as configuration
+    "core.provenance",  # the digests themselves
+    "survey",  # tables and pictures
+    "workflow",  # how steps are started and what is said of them; the steps themselves are entry points, but for
+    *(f"workflow.runner:{name}" for name in (
+        "_Clock", "_timing", "progress", "_failure",  # clocks, progress bars and words,
+        "_data_roots",  # the folders that an attack must not open,
+        "_unfinished",  # the file of a training that was stopped,
+        "_save_sheet", "_save_gallery",  # pictures
+    )),
 ))  # fmt: skip
-COUNTED = (f"{PACKAGE}.survey.galleries",)
 
 
 @cache
 def code_digest(*entries: str) -> str:
-    """sha256 over the source of all modules of the package that the entry points reach.
+    """sha256 over the source of all that the entry points reach.
 
     entries: "inversionbench.tracks.federated.attacks.dlg" or "inversionbench.tracks.federated.track:train_target".
     """
-    closure: set[str] = set()
-    parts: list[str] = []
-    for entry in entries:
-        module, _, function = entry.partition(":")
-        imports, home = {module}, _within(module)
-        if function:
-            source, imports = _function(module, function)
-            parts.append(source)
-            home = None
-        for name in imports:
-            _reach(name, closure, home)
+    parts, modules = reached(*entries)
     digest = hashlib.sha256("".join(sorted(parts)).encode())
-    for name in sorted(closure):
+    for name in sorted(modules):
         digest.update(name.encode())
         digest.update(syntax(_path(name)).encode())  # type: ignore[arg-type]
     return digest.hexdigest()
+
+
+def reached(*entries: str) -> tuple[list[str], set[str]]:
+    """The sources of entry points that are functions, and the names of all modules that the entry points reach."""
+    parts: list[str] = []
+    modules: set[str] = set()
+    whole = any(_left_out(entry) for entry in entries if ":" not in entry)
+    for entry in entries:
+        module, _, function = entry.partition(":")
+        source, imports = _function(module, function) if function else ("", {module})
+        parts.append(source)
+        for name in imports:
+            _reach(name, modules, whole)
+    return parts, modules
 
 
 def config_digest(value: Any) -> str:
@@ -90,25 +103,23 @@ def _bare(tree: ast.Module) -> ast.Module:
     return tree
 
 
-def _within(name: str) -> str | None:
-    """The entry of `BOOKKEEPING` that a module belongs to, if any."""
-    if name in COUNTED:
-        return None
-    return next((kept for kept in BOOKKEEPING if name == kept or name.startswith(f"{kept}.")), None)
+@cache
+def _left_out(name: str) -> bool:
+    """Whether a module, or a package around it, is bookkeeping."""
+    return name in BOOKKEEPING or ("." in name and _left_out(name.rpartition(".")[0]))
 
 
-def _reach(name: str, seen: set[str], home: str | None) -> None:
-    """Add `name` and all that it imports, unless it is no module of the package, or of bookkeeping elsewhere than at
-    the step's own `home`."""
+def _reach(name: str, seen: set[str], whole: bool) -> None:
+    """Add `name` and all that it imports, unless it is no module of the package, or bookkeeping and not `whole`."""
     path = _path(name)
-    if path is None or name in seen or _within(name) not in (None, home):
+    if path is None or name in seen or (not whole and _left_out(name)):
         return
     seen.add(name)
     parent = name.rpartition(".")[0]
     if parent:
-        _reach(parent, seen, home)  # importing a module runs the __init__ of its package
+        _reach(parent, seen, whole)  # importing a module runs the __init__ of its package
     for imported in _imports(path, name):
-        _reach(imported, seen, home)
+        _reach(imported, seen, whole)
 
 
 def _path(name: str) -> Path | None:
@@ -151,8 +162,9 @@ def _walk(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _walk(node)
 
 
+@cache
 def _function(module: str, function: str) -> tuple[str, set[str]]:
-    """Source of one function or method and of all it uses of its module; their imports, and those at the top."""
+    """Source of one function or method and of all it uses of its module, and what these import."""
     path = _path(module)
     if path is None:
         raise ValueError(f"no module {module}")
@@ -164,18 +176,22 @@ def _function(module: str, function: str) -> tuple[str, set[str]]:
     todo = [function]
     while todo:
         name = todo.pop()
-        if name in known and name not in used:
+        if name in known and name not in used and f"{module}:{name}" not in BOOKKEEPING:
             used.add(name)
             todo += [n for node in known[name] for n in _named(node)]
     nodes = [node for name in sorted(used) for node in known[name]]
-    top = ast.Module([n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))], [])
-    imports = _collect(top, module, path).union(*(_collect(node, module, path) for node in nodes))
-    return "".join(map(ast.unparse, nodes)), imports
+    return "".join(map(ast.unparse, nodes)), _collect(ast.Module(nodes, []), module, path)
 
 
 def _definitions(tree: ast.Module) -> dict[str, list[ast.stmt]]:
-    """Functions, methods, classes and constants of a module, by name."""
+    """Functions, methods, classes, constants and imports of a module, by name."""
     found: dict[str, list[ast.stmt]] = {}
+    for node in tree.body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for alias in node.names:
+                one = ast.ImportFrom(node.module, [alias], node.level) if isinstance(node, ast.ImportFrom) else (
+                    ast.Import([alias]))  # fmt: skip
+                found.setdefault(alias.asname or alias.name.partition(".")[0], []).append(one)
     for node in [*tree.body, *(n for c in tree.body if isinstance(c, ast.ClassDef) for n in c.body)]:
         names = [node.name] if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

@@ -13,6 +13,7 @@ def attack_code(params: Params, group: Group) -> str:
     scenario = params.scenarios[group.scenario]
     track = track_names()[scenario.track]
     return provenance.code_digest(
+        "inversionbench.core.numerics",
         params.attacks[group.attack].described.module,
         *defense_modules(params, group.defense),
         f"{track}:oracle",

@@ -16,8 +16,9 @@ from typing import Any
 from inversionbench.core import registry
 from inversionbench.core.errors import UserError
 from inversionbench.core.files import write_json
-from inversionbench.core.provenance import code_digest, config_digest, file_digest
+from inversionbench.core.provenance import code_digest, config_digest, file_digest, syntax
 from inversionbench.core.records import SCHEMA
+from inversionbench.core.scenario import Scenario
 from inversionbench.plan import cells
 from inversionbench.plan.cells import Group, format_strength
 from inversionbench.plan.code import attack_code, defense_modules
@@ -172,11 +173,12 @@ class Plan:
 
     def prepare(self, dataset: str) -> dict[str, str]:
         if parts := self.params.combined(dataset):
-            return self._param(parts, "inversionbench.data.prepare")
+            return self._param(parts, "inversionbench.data.prepare", "inversionbench.workflow.runner:prepare")
         source, options = self.params.dataset(dataset)
         method = registry.describe("dataset", source)
         config = {"options": options, "files": self._files(source, options)}
-        return self._param(config, method.module, "inversionbench.data.prepare")
+        steps = ("inversionbench.data.prepare", "inversionbench.workflow.runner:prepare")
+        return self._param(config, method.module, *steps)
 
     def train_target(self, scenario: str, defense: str) -> dict[str, str]:
         s = self.params.scenarios[scenario]
@@ -200,7 +202,19 @@ class Plan:
 
     def train_prior(self, prior: str) -> dict[str, str]:
         entry = self.params.priors[prior]
-        return self._param(entry.parameters(), entry.described.module)
+        return self._param(entry.parameters(), entry.described.module, "inversionbench.workflow.runner:train_prior")
+
+    def train_target_prior(self, scenario: str, defense: str, prior: str) -> dict[str, str]:
+        """Unlike a shared prior it asks the target, through the oracle and the defense."""
+        s, entry = self.params.scenarios[scenario], self.params.priors[prior]
+        config = {
+            "prior": entry.parameters(),
+            "protocol": s.protocol,
+            "model": s.model,
+            "defense": cells.defense_entry(self.params, defense).parameters(scenario) if defense != "none" else {},
+        }
+        steps = [*_steps(s.track, "oracle"), "inversionbench.workflow.runner:train_target_prior"]
+        return self._param(config, entry.described.module, *defense_modules(self.params, defense), *steps)
 
     def attack(self, key: str) -> dict[str, str]:
         group = self.groups[key]
@@ -223,6 +237,7 @@ class Plan:
         scenario = self.params.scenarios[groups[0].scenario]
         steps = _steps(scenario.track, "evaluate", "load_evaluator", "utility_of")
         modules = [m for group in groups for m in defense_modules(self.params, group.defense)]
+        modules += _metric_modules(scenario)
         config = {
             "scale": self.params.scale,
             "protocol": scenario.protocol,
@@ -236,9 +251,10 @@ class Plan:
     def survey(self) -> dict[str, str]:
         others = [p for p in sorted(registry.PACKAGE.rglob("*")) if p.suffix in (".j2", ".csv", ".yaml")]
         config = {"groups": sorted(self.groups), "templates": [file_digest(p) for p in others]}
+        config["words"] = registry.quantities()  # code digests are without them
         tracks = sorted({track_names()[s.track] for s in self.params.scenarios.values()})
-        files = [file_digest(path) for path in map(registry.module_path, tracks) if path]
-        return self._param({**config, "tracks": files}, "inversionbench.survey.build")
+        config["tracks"] = [syntax(path) for path in map(registry.module_path, tracks) if path]
+        return self._param(config, "inversionbench.survey.build")
 
     def _param(self, config: Any, *modules: str) -> dict[str, str]:
         """What a rule depends on, short: its part of the parameters with what every number hangs on, and its code."""
@@ -251,6 +267,13 @@ class Plan:
 
         found = sources.present(prepare.make(name, options), name, sources.data_root(self.params.data_root))
         return found.fingerprint() if found else []
+
+
+def _metric_modules(scenario: Scenario) -> list[str]:
+    """The modules of the metrics that are measured in every cell of a scenario's track, and of those it asks for."""
+    track, known = get_track(scenario.track), registry.quantities()
+    names = {*track.metrics, *scenario.metrics} - ({*track.further()} - {*scenario.metrics})
+    return sorted({known[name]["module"] for name in names if name in known})
 
 
 def _steps(track: str, *names: str) -> list[str]:

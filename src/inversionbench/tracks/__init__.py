@@ -15,6 +15,11 @@ __all__ = ["Track", "get_track", "track_names"]
 
 def track_names() -> dict[str, str]:
     """Every track's id -> the module that holds its class."""
+    return _found(tuple(registry.homes()))
+
+
+@cache
+def _found(homes: tuple[str, ...]) -> dict[str, str]:
     return {path.parent.name: registry.module_of(path) for path in registry.files("tracks/*/track.py")}
 
 
