@@ -84,7 +84,8 @@ def test_of_a_module_that_holds_many_steps_counts_what_a_step_uses(monkeypatch, 
     for name, source in (("before.py", text), ("after.py", text.replace(old, new))):
         (tmp_path / name).write_text(source)
         monkeypatch.setattr(provenance, "_path", lambda module, path=tmp_path / name: path)
-        found.append({step: provenance._function("inversionbench.tracks.classifier.track", step)[0] for step in steps})
+        source = provenance._function.__wrapped__  # nothing cached
+        found.append({step: source("inversionbench.tracks.classifier.track", step)[0] for step in steps})
     assert {step for step in steps if found[0][step] != found[1][step]} == moves
 
 
@@ -99,6 +100,7 @@ def plan(change: str = "", *edited: str) -> dict[str, str]:
     files = {PACKAGE / name for name in edited}
     assert all(path.is_file() for path in files)
     provenance.code_digest.cache_clear()
+    provenance._function.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         read, cached = Path.read_text, {name: getattr(provenance, name) for name in ("syntax", "_tree", "_imports")}
         patch.setattr(Path, "read_text", lambda self, *a: read(self, *a) + (change if self in files else ""))
@@ -110,6 +112,12 @@ def plan(change: str = "", *edited: str) -> dict[str, str]:
         out |= {f"evaluate {key}": PLAN.evaluate(key)["code"] for key in {k.rpartition("/")[0] for k in PLAN.groups}}
         out |= {f"target {s}/{d}": PLAN.train_target(s, d)["code"] for s, d, _ in PLAN.targets}
         out |= {f"evaluator {j}": PLAN.train_evaluator(j)["code"] for j in PLAN.judges}
+        for path in PLAN.priors:
+            *_, scenario, defense, _, prior = Path(path).parts
+            of_target = f"{PLAN.folder}/priors/targets/" in f"{path}/"
+            made = PLAN.train_target_prior(scenario, defense, prior) if of_target else PLAN.train_prior(prior)
+            out[f"prior {Path(path).relative_to(PLAN.folder / 'priors')}"] = made["code"]
+        out["survey"] = PLAN.survey()["code"]
         return out | {f"data {d}": PLAN.prepare(d)["code"] for d in PLAN.datasets}
 
 
@@ -125,15 +133,28 @@ def again(*modules: str) -> set[str]:
 def test_prose_runs_nothing_again():
     every = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")]
     assert plan("\n# why this is so\n", *every) == PLAIN
-    assert ast.dump(provenance._bare(ast.parse("'Says.'\nx = 1  # why"))) == (
-        ast.dump(ast.parse("x = 1"))
-    )
+    said = "'Says.'\nx = 1  # why\nclass A:\n 'Is.'\n y = 2\n def f(self):\n  'Does.'\n  return 3"
+    plain = "x = 1\nclass A:\n y = 2\n def f(self):\n  return 3"
+    assert ast.dump(provenance._bare(ast.parse(said))) == ast.dump(ast.parse(plain))
 
 
 def test_bookkeeping_runs_nothing_again():
+    """But the tables, which are made by it and take seconds."""
     kept = [f"core/{name}.py" for name in ("catalogue", "errors", "files", "provenance", "records", "registry")]
-    kept += ["plan/params.py", "plan/cells.py", "plan/dag.py", "survey/words.py", "survey/build.py"]
-    assert again(*kept, "workflow/cli.py", "workflow/tracking.py", "workflow/versioning.py") == set()
+    kept += [path.relative_to(PACKAGE).as_posix() for d in ("plan", "survey") for path in (PACKAGE / d).glob("*.py")]
+    kept += [path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "workflow").glob("*.py")]
+    assert again(*kept, "data/sources.py", "data/_download.py") == {"survey"}
+    assert again("core/records.py") == again("survey/galleries.py") == {"survey"}
+    assert again("workflow/tracking.py") == set()
+
+
+def test_everything_left_out_is_there():
+    """A name of `BOOKKEEPING` that nothing has any more would leave out nothing."""
+    for name in provenance.BOOKKEEPING:
+        module, _, function = name.partition(":")
+        path = provenance._path(module)
+        assert path, name
+        assert not function or function in provenance._definitions(provenance._tree(path)), name
 
 
 def test_a_real_change_runs_its_users_again_and_nothing_else():
@@ -144,8 +165,14 @@ def test_a_real_change_runs_its_users_again_and_nothing_else():
 
     attacks = {name: entry.method for name, entry in PLAN.params.attacks.items()}
     assert again("tracks/federated/attacks/dlg.py") == of("attack", lambda key: attacks[key[1]] == "dlg")
-    images = again("metrics/psnr.py")
-    assert images == {job for job in images if job.startswith("evaluate")} != set()
+    images = of("evaluate", lambda key: scenarios[key[0]] == "federated")
+    for metric in ("ssim", "mse", "avd"):  # found by their names, imported by nobody
+        assert again(f"metrics/{metric}.py") == images
+    assert images < again("metrics/psnr.py") == {job for job in again("metrics/psnr.py") if job.startswith("evaluate")}
+    assert again("metrics/_aggregate.py") >= of("evaluate", lambda key: True)  # intervals
+    searched = of("attack", lambda key: scenarios[key[0]] == "classifier")  # they search priors, which it measures
+    assert again("metrics/fid.py") <= of("prior", lambda key: True) | searched
+    assert not again("oracle/tabular.py") & of("attack", lambda key: scenarios[key[0]] == "federated")
     every = again("core/attack.py")
     assert every >= of("attack", lambda key: True)
     federated = again("gradients/matching.py")
@@ -154,3 +181,4 @@ def test_a_real_change_runs_its_users_again_and_nothing_else():
     assert of("target", lambda key: True) <= again("core/defense.py")
     assert again("data/photos.py") == {"data photos"}
     assert again("core/numerics.py") == PLAIN.keys()
+    assert again("priors/dcgan.py") >= of("prior", lambda key: key[-1] == "dcgan") != set()

@@ -10,8 +10,9 @@ import torch
 import yaml
 from classifier_cells import data, generator, quiet
 
+from inversionbench.core.prior import FEWEST
 from inversionbench.plan.params import check
-from inversionbench.priors._quality import COMPONENTS, FEWEST, FrechetProxy, blurred, doubts, frechet
+from inversionbench.priors._quality import COMPONENTS, FrechetProxy, blurred, doubts, frechet
 from inversionbench.priors.dcgan import Dcgan
 from inversionbench.workflow import runner
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Part
     from inversionbench.oracle.base import Oracle
 
+FEWEST = 100  # public samples to learn from; of fewer, a batch of 64 shows more than half at every step
+
 
 @dataclass(frozen=True)
 class Prior:

@@ -131,6 +131,20 @@ class InputSpec:
             raise ValueError(f"expected values in [{self.low}, {self.high}], got [{low}, {high}]")
 
 
+@dataclass(frozen=True)
+class RecordSpec(InputSpec):
+    """x: (n, columns). one_hot: (start, stop) of each categorical column."""
+
+    one_hot: tuple[tuple[int, int], ...] = ()
+
+    def check(self, x: Any) -> None:
+        super().check(x)
+        for start, stop in self.one_hot:
+            part = x[:, start:stop]
+            if not (((part == 0) | (part == 1)).all() and (part.sum(1) == 1).all()):
+                raise ValueError(f"columns {start} to {stop - 1} are one category: expected a single 1 among zeros")
+
+
 class Oracle:
     """Grants `calls` at `level`; anything else raises `AccessDenied`.
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from inversionbench.core.errors import AccessDenied, BudgetExceeded, UserError
 from inversionbench.core.levels import LEVELS
-from inversionbench.oracle.base import InputSpec, Ledger, Oracle, Row
+from inversionbench.oracle.base import InputSpec, Ledger, Oracle, RecordSpec, Row
 
 BLACK_BOX = frozenset(level for level, at in LEVELS.items() if at.calls <= {"labels", "scores", "logits"})
 ERRORS: dict[str, type[Exception]] = {
@@ -59,8 +59,6 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
     if about["level"] not in BLACK_BOX:
         raise ValueError(f"level {about['level']} cannot be served from another process: it is no black box; "
                          f"expected one of {', '.join(sorted(BLACK_BOX))}")
-    from inversionbench.oracle.tabular import RecordSpec
-
     ledger = Ledger(about["budget"])
     known: dict[str, type[InputSpec]] = {kind.__name__: kind for kind in (InputSpec, RecordSpec)}
     spec = known[about["kind"]](**{name: _tuples(value) for name, value in about["spec"].items()})

@@ -7,29 +7,14 @@ declared range whose categorical columns each hold exactly one category.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from inversionbench.core.defense import NONE, Defense
 from inversionbench.models import tabular
-from inversionbench.oracle.base import InputSpec, Oracle
+from inversionbench.oracle.base import Oracle, RecordSpec
 from inversionbench.oracle.classifier import classifier_oracle
-
-
-@dataclass(frozen=True)
-class RecordSpec(InputSpec):
-    """x: (n, columns). one_hot: (start, stop) of each categorical column."""
-
-    one_hot: tuple[tuple[int, int], ...] = ()
-
-    def check(self, x: Any) -> None:
-        super().check(x)
-        for start, stop in self.one_hot:
-            part = x[:, start:stop]
-            if not (((part == 0) | (part == 1)).all() and (part.sum(1) == 1).all()):
-                raise ValueError(f"columns {start} to {stop - 1} are one category: expected a single 1 among zeros")
 
 
 def tabular_oracle(

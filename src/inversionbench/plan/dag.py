@@ -250,7 +250,7 @@ class Plan:
 
     def survey(self) -> dict[str, str]:
         others = [p for p in sorted(registry.PACKAGE.rglob("*")) if p.suffix in (".j2", ".csv", ".yaml")]
-        config = {"groups": sorted(self.groups), "templates": [file_digest(p) for p in others]}
+        config: dict[str, Any] = {"groups": sorted(self.groups), "templates": [file_digest(p) for p in others]}
         config["words"] = registry.quantities()  # code digests are without them
         tracks = sorted({track_names()[s.track] for s in self.params.scenarios.values()})
         config["tracks"] = [syntax(path) for path in map(registry.module_path, tracks) if path]

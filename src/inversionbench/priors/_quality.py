@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inversionbench.core.prior import FEWEST
 from inversionbench.metrics.fid import frechet
 
 FILTERS = 24
 COMPONENTS = 64
-FEWEST = 100  # public samples to learn from; of fewer, a batch of 64 shows more than half at every step
 
 
 def doubts(trained: int, held: int | None = None, stops: bool = False) -> list[str]:

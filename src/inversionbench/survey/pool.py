@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from inversionbench.metrics import changed_hits, interval
-from inversionbench.metrics._aggregate import LEVEL
+from inversionbench.metrics._aggregate import LEVEL, changed_hits, interval
 from inversionbench.survey import words
 
 NAN = math.nan

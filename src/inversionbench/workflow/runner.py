@@ -337,7 +337,7 @@ def _looks(path: Path) -> list[str]:
 
 def _doubts(used: frozenset[str], public: int, states: Mapping[str, Any]) -> list[str]:
     """What the record of an attack warns of: too few public samples, and what training its priors warned of."""
-    from inversionbench.priors._quality import FEWEST
+    from inversionbench.core.prior import FEWEST
 
     few = [f"{public} public samples are few to learn from (fewer than {FEWEST})"]
     return [*(few if "public" in used and public < FEWEST else []),
@@ -465,7 +465,7 @@ def _base_record(params: Params, group: Group, key: str, strength: float, seed: 
 
 def _measured(done: Evaluation, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The measured part of a record; intervals come from the metrics' own aggregation."""
-    from inversionbench.metrics import interval
+    from inversionbench.metrics._aggregate import interval
 
     def summary(values: np.ndarray) -> dict[str, Any]:
         values = np.asarray(values, dtype=np.float64)

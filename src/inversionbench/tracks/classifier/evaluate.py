@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from inversionbench.core.quantity import Quantity
 from inversionbench.core.scenario import Evaluation
-from inversionbench.metrics import interval
+from inversionbench.metrics._aggregate import interval
 from inversionbench.metrics.attack_accuracy import agreement, hits
 from inversionbench.metrics.base import Unavailable
 from inversionbench.metrics.feature_distance import feature_distance

@@ -25,8 +25,8 @@ from inversionbench.federation.images import Images
 from inversionbench.federation.settings import read_federation
 from inversionbench.gradients.labels import RULES
 from inversionbench.gradients.problem import Problem, recovered
-from inversionbench.metrics import PairScores, pairwise
 from inversionbench.metrics._controls import score_controls
+from inversionbench.metrics._pairwise import PairScores, pairwise
 from inversionbench.metrics.base import Unavailable
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
 from inversionbench.tracks.federated.perceptual import Perception

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inversionbench.core.errors import UserError
-from inversionbench.metrics import pairwise
+from inversionbench.metrics._pairwise import pairwise
 from inversionbench.models.base import trace
 from inversionbench.training.evaluators import Judges
 from inversionbench.training.perceptual import check_stages
