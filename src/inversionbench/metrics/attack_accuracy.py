@@ -5,8 +5,9 @@ inversion (GMI, KED-DMI, VMI, PPA and others). The evaluator E is trained on the
 target, has another architecture and seed, is at least as accurate (its own test accuracy caps the value), and
 no attack or selection ever sees it. Scored by the target itself, adversarial noise reaches 100 %.
 
-One evaluator is fooled too: the headline of the project is the share that two evaluators of other
-architectures, the second trained with noise and blur, both get right (`agreement`). Restarts of one class are
+One evaluator is fooled too, and so are two: `agreement` is the share that two evaluators of other architectures, the
+second trained with noise and blur, both get right, and texture reaches 100 % of it (docs/verifier.md). It stands beside
+`identified`, whose judge learnt from other people. Restarts of one class are
 not independent: the interval is Wilson's over classes. Top-5 says nothing for 10 classes or fewer.
 """
 
