@@ -77,7 +77,10 @@ def train_verifier(
     y = who(data.public)
     if isinstance(y, str):
         return {"reason": y}
-    x, people = torch.from_numpy(np.array(data.public.x)).to(device()), int(y.max()) + 1
+    rows = torch.arange(len(y))
+    if len(y) > given["passes"]:  # more than it will see
+        rows = torch.randperm(len(y), generator=rng)[: given["passes"]].sort().values
+    x, y, people = torch.from_numpy(np.array(data.public.x[rows.numpy()])).to(device()), y[rows], int(y.max()) + 1
     some = torch.randperm(len(x), generator=rng)[:LEARN].to(x.device)
     recipe = Recipe(**{"epochs": max(1, round(given["passes"] / len(x))), **given["training"]})
     net = fit(
