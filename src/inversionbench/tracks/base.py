@@ -7,7 +7,7 @@ line) knows only this interface; everything that is specific to a kind of leak s
 | track | target | oracle level | truth | evaluator | reconstruction |
 | --- | --- | --- | --- | --- | --- |
 | federated | global model, updates of client batches | GR | the batches | none (pixels) | images, labels |
-| classifier | classifier of people | WB, BB, LO | private images per class | verifier, two classifiers | images of a class |
+| classifier | classifier of people | WB, BB, LO | private images | verifier, two classifiers | images of a class |
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
 | split | client and server half, observed features | FT-* | the inputs behind them | none | images |
 | text | language model or text classifier | GR, WB | private sentences | language model | token ids |
