@@ -63,12 +63,12 @@ def threshold(similarities: Any, target: Any, rate: float = FALSE_MATCHES) -> fl
     similarities: float (n, people), of photographs of the people `target` (n,).
 
     >>> import torch
-    >>> threshold(torch.tensor([[1.0, 0.2], [0.4, 1.0]]), [0, 1], rate=0.5)
-    0.2
+    >>> threshold(torch.tensor([[1.0, 0.25], [0.5, 1.0]]), [0, 1], rate=0.5)
+    0.25
     """
     _, others = _parts(similarities, target)
     ranked = others.sort(descending=True).values
-    return round(float(ranked[int(rate * len(ranked))]), 6)
+    return float(ranked[int(rate * len(ranked))])  # as it is: rounded down, the pair that sets it would exceed it
 
 
 def _parts(similarities: Any, target: Any) -> tuple[Tensor, Tensor]:
