@@ -20,7 +20,8 @@ EXACT, ADAPTIVE = attack(), attack(rank="noise", outlier=4.0)
 
 
 def defense(name, strength):
-    smaller = {"cahe": {"clients": 2, "dimension": 256}, "autoencoder_compression": {"first_steps": 5}}
+    toy = {"clients": 2, "dimension": 64, "identity": 4, "slots": 256}  # INSECURE: sizes for tests
+    smaller = {"cahe": toy, "autoencoder_compression": {"first_steps": 5}}
     return registry.get("defense", name)(strength=strength, **smaller.get(name, {}))
 
 

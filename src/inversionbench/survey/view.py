@@ -202,7 +202,7 @@ def _change(row: Any, metric: Quantity) -> Cell:
 
 def _utility(row: Any, use: Quantity) -> Cell:
     if math.isnan(row.utility):
-        return Cell(words.label("status", "missing"), style="absent")
+        return Cell(words.label("status", "missing"), note=words.track(row.track).unpriced, style="absent")
     lost = f" ({words.label('utility', 'diverged')})" if row.diverged > 0 else ""
     note = f"mean of {row.utility_seeds:.0f} trainings" if row.utility_seeds > 1 else "one training"
     note += f"; {100 * row.diverged:.0f} % {words.note('utility', 'diverged')}" if lost else ""

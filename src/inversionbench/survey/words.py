@@ -36,6 +36,7 @@ class Track:
     nearest: str = "nearest"
     order: int = 1000
     controls: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    unpriced: str = ""
 
 
 @cache
@@ -69,7 +70,7 @@ def track(name: str) -> Track:
     return Track(
         name, known.title, " ".join(known.about.split()), known.headline, known.utility,
         {name: metric(name).direction for name in known.metrics},
-        known.nearest, known.order, known.controls,
+        known.nearest, known.order, known.controls, known.unpriced,
     )  # fmt: skip
 
 

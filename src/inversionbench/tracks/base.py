@@ -48,6 +48,7 @@ class Track:
     headline: ClassVar[str]  # the metric that the table sorts by
     metrics: ClassVar[tuple[str, ...]]  # what its evaluation measures; a module states each as a `Quantity`
     utility: ClassVar[str] = "accuracy"
+    unpriced: ClassVar[str] = ""  # why a defense has no price where no utility was measured
     modality: ClassVar[str] = "image"  # of the private data: image, table, text, audio, graph
     hooks: ClassVar[frozenset[str]] = frozenset()  # of defenses that its training and its oracles call
     on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`

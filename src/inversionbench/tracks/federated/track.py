@@ -48,6 +48,7 @@ class Federated(Track):
         "iip", "rdlv", "avd", "dssim", "labels_exact", "classes_found",
     )  # fmt: skip
     utility = "accuracy"
+    unpriced = "training.utility_rounds is 0: no federation was trained"
     on_device = True
     hooks = frozenset(HOOKS) - {"release"}
 

@@ -54,6 +54,7 @@ class Tabular(Track):
         *rows.METRICS,
     )  # fmt: skip
     utility: ClassVar[str] = "accuracy"
+    unpriced = "training.utility_rounds is 0: no federation was trained"
     modality = "table"
 
     def check(self, scenario: Scenario) -> None:

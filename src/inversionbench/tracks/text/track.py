@@ -46,6 +46,7 @@ class Text(Track):
         "exact_match", "verbatim", "token_accuracy", "token_recall", "rouge1", "rouge2", "rougeL",
     )  # fmt: skip
     utility: ClassVar[str] = "accuracy"
+    unpriced = "clients send one round of a model that stands already: no training shows what a defense costs"
     modality = "text"
     hooks = frozenset(HOOKS) - {"release"}
 
