@@ -35,6 +35,8 @@ class Plan:
         self.params: Params = check(raw)
         self.folder = self.params.folder
         self.groups = {group.key: group for group in cells.groups(self.params)}
+        if not self.groups:
+            raise UserError("nothing to run: no attack of `attacks:` meets a scenario of its track in `scenarios:`")
         self.targets = cells.targets(self.params)
 
     @property
