@@ -171,6 +171,10 @@ class Plan:
     def cell_outputs(self) -> list[str]:
         return sorted({f"{self.folder}/cells/{g.scenario}/{g.attack}" for g in self.groups.values()})
 
+    def answers(self) -> list[str]:
+        """What people answered in blind tests so far (`survey.blind`)."""
+        return sorted(map(str, (self.folder / "blind").glob("*/*/*/*/*.json")))
+
     # --- parameters and code -----------------------------------------------------------------------------
 
     def prepare(self, dataset: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ import pandas as pd
 from inversionbench.core.errors import UserError
 from inversionbench.core.files import atomic_folder, write_text
 from inversionbench.survey import (
+    blind,
     changes,
     checks,
     collect,
@@ -83,7 +84,7 @@ def build(params: Params) -> list[str]:
     planned = cells.planned(params)
     absent = {key: step.reason for key, step in sorted(Failures(Plan(params.raw)).absent.items())}
     found = [r for r in collect.read(params.folder / "cells") if r["key"] in planned and r["key"] not in absent]
-    survey = make(found, params.scale, absent, params.raw, _unanswered(params, absent))
+    survey = make(found, params.scale, absent, params.raw, _unanswered(params, absent), params.folder)
     with atomic_folder(params.folder / "survey") as folder:
         write(survey, folder, params.folder)
     costs.write(params, found)
@@ -104,11 +105,14 @@ def _unanswered(params: Params, absent: Iterable[str]) -> dict[tuple[str, str], 
 def make(
     found: list[dict[str, Any]], scale: str, absent: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None, unanswered: Mapping[tuple[str, str], list[str]] | None = None,
+    run: Path | None = None,
 ) -> Survey:
-    """All frames and tables from the records."""
+    """All frames and tables from the records, and from what people answered in the folder of the run."""
     if not found:
         raise UserError("no records: run the cells first (`snakemake --cores all cells`)")
     frame = collect.tidy(found)
+    if run:
+        frame = blind.rows(frame, run)
     checked = checks.verify(found)
     return Survey(
         scale, found, frame, tables.attacks(frame), defended.defenses(frame, checked, price.measured(found)),

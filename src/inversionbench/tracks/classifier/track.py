@@ -54,7 +54,8 @@ class Classifier(Track):
     headline: ClassVar[str] = "identified"
     metrics = (
         "identified", "verified", "dlib_identified", "dlib_verified", "agreement", "top1", "second", "top5",
-        "knn_distance", "feature_distance", "attribute_recovery", "target_top1", "label_recovery", "hole_psnr",
+        "knn_distance", "feature_distance", "attribute_recovery", "people", "target_top1", "label_recovery",
+        "hole_psnr",
     )  # fmt: skip
 
     def check(self, scenario: Scenario) -> None:
