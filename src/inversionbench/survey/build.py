@@ -12,6 +12,7 @@ Nothing here was measured by a clock; seconds and memory go to `timings/` beside
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from inversionbench.core import registry
 from inversionbench.core.errors import UserError
 from inversionbench.core.files import atomic_folder, write_text
 from inversionbench.survey import (
@@ -36,7 +38,6 @@ from inversionbench.survey import (
     price,
     report,
     sheets,
-    studies,
     tables,
     words,
 )
@@ -126,7 +127,8 @@ def write(survey: Survey, folder: Path, run: Path) -> None:
     tables.write(folder / "attacks.csv", survey.attacks)
     tables.write(folder / "defenses.csv", survey.defenses)
     tables.write(folder / "curves.csv", survey.curves)
-    if len(changed := changes.measured(survey)):
+    if found := changes.measured(survey):
+        changed = pd.concat(found.values(), ignore_index=True)
         by_seed = changed["by_seed"].map(lambda values: " ".join(f"{v:.6g}" for v in values))
         tables.write(folder / "changes.csv", changed.assign(by_seed=by_seed))
     tables.write_headlines(folder / "metrics.json", survey.attacks, survey.defenses)
@@ -136,7 +138,7 @@ def write(survey: Survey, folder: Path, run: Path) -> None:
 
 
 def draw(survey: Survey, folder: Path) -> list[Picture]:
-    """All figures, by scenario."""
+    """All figures, by scenario; then those that tracks draw themselves."""
     out: list[Picture | None] = []
     for track, scenarios in survey.scenarios:
         out.append(contrasts.overview(survey.attacks, survey.defenses, track, scenarios, folder))
@@ -144,12 +146,13 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
             out += [
                 figures.bars(survey.attacks, scenario, folder),
                 figures.curves(survey.curves, survey.attacks, scenario, folder),
-                planes.plane(survey.curves, survey.attacks, scenario, folder) if track == planes.TRACK else None,
+                planes.plane(survey.curves, survey.attacks, scenario, folder),
                 heat.draw(survey.attacks, survey.defenses, scenario, folder),
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
                 maps.traffic(survey.frame, survey.attacks, survey.defenses, scenario, folder),
                 contrasts.knowing(survey.attacks, survey.defenses, scenario, folder),
                 maps.each(survey.defenses, scenario, folder),
             ]
+    own = [importlib.import_module(registry.module_of(path)).draw for path in registry.figures()]
     return [*(picture for picture in out if picture is not None), *changes.draw(survey, folder),
-            *studies.draw(survey, folder)]
+            *(picture for draws in own for picture in draws(survey, folder))]

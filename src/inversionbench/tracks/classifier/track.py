@@ -52,6 +52,7 @@ class Classifier(Track):
     on_device: ClassVar[bool] = True
     hooks = frozenset(HOOKS) - {"client_update", "aggregate"}
     headline: ClassVar[str] = "identified"
+    compared = "knn_distance"
     metrics = (
         "identified", "verified", "dlib_identified", "dlib_verified", "agreement", "top1", "second", "top5",
         "knn_distance", "feature_distance", "attribute_recovery", "people", "target_top1", "label_recovery",
