@@ -59,7 +59,11 @@ class Tabular(Track):
             "reach": "guess",
             "note": "always the most frequent value of the column",
         },
-        "marginals": {"label": "marginals", "reach": "guess", "note": "drawn from the public marginals, matched as the attack is"},
+        "marginals": {
+            "label": "marginals",
+            "reach": "guess",
+            "note": "cells drawn from the public marginals, matched as the attack is",
+        },
         "imputation": {
             "label": "imputation",
             "reach": "guess",

@@ -46,7 +46,11 @@ class Text(Track):
         "exact_match", "verbatim", "token_accuracy", "token_recall", "rouge1", "rouge2", "rougeL",
     )  # fmt: skip
     controls = {
-        "random_sentences": {"label": "random sentences", "reach": "guess", "note": "public sentences, matched as the attack is"},
+        "random_sentences": {
+            "label": "random sentences",
+            "reach": "guess",
+            "note": "public sentences, matched as the attack is",
+        },
         "unigram": {"label": "frequent words", "reach": "guess", "note": "words drawn by their public frequency"},
     }
     utility: ClassVar[str] = "accuracy"
