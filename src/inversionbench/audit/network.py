@@ -61,6 +61,8 @@ class Body(nn.Module):
         self.net, self.front = net, front
         self.register_buffer("mean", torch.tensor(inputs.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(inputs.std).view(1, -1, 1, 1))
+        self.mean: Tensor
+        self.std: Tensor
 
     def forward(self, z: Tensor) -> Tensor:
         return self.net((self.front.pixels(z) - self.mean) / self.std)

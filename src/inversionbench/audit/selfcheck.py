@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from inversionbench.audit.network import PREFIX, Inputs, Network
 from inversionbench.core.errors import UserError, suggest
-from inversionbench.core.protocol import Protocol
+from inversionbench.core.protocol import Protocol, read_protocol
 from inversionbench.models.federated import BN_MODES
 
 PRECISION = 1e-4  # relative error of two float32 computations of one update, in different order
@@ -159,7 +159,10 @@ def changes(
             if mode != p.bn:
                 train = "the statistics of the batch (train mode)"
                 used = train if mode == "train_private" else "their running statistics (eval mode)"
-                yield f"batch norms use {used}, bn: {mode}", replace(claim, protocol=replace(p, bn=mode))
+                yield (
+                    f"batch norms use {used}, bn: {mode}",
+                    replace(claim, protocol=read_protocol({**p.plain, "bn": mode}, "")),
+                )
     yield "the sign is turned: the update points the other way", replace(claim, sign=-claim.sign)
     other = "sum" if claim.reduction == "mean" else "mean"
     yield (

@@ -90,6 +90,8 @@ class Verdict:
             f"{best.name} reaches {best.mean('psnr'):.1f} dB, the best control ({controls.name}) "
             f"{controls.mean('psnr'):.1f} dB"
         )
+        if (gap := self.above_control()) is not None:
+            numbers += f"; SSIM {abs(gap):.2f} {'above' if gap > 0 else 'below'} the best control"
         if any(hits):
             return f"This update gives away {sum(hits)} of {len(hits)} images: {numbers}."
         return f"No image was recovered by these attacks: {numbers}. That is no proof that none can be."
