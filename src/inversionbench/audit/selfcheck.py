@@ -76,12 +76,15 @@ class Checked:
 def named(update: Mapping[str, Tensor], net: OwnVictim) -> tuple[dict[str, Tensor], list[str]]:
     """The update with the names of `net`, float32, and the names of the parameters that it lacks.
 
-    A leading `module.` of data-parallel training is taken away. Raises `UserError` for unknown names, other shapes and
+    A leading `module.` of data-parallel training is taken away, and what a state dict holds beside parameters (running
+    statistics) is passed over. Raises `UserError` for unknown names, other shapes and
     values that are not finite.
     """
     shapes = {n.removeprefix(PREFIX): p.shape for n, p in net.named_parameters()}
     found = {}
     for name, value in update.items():
+        if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
+            continue
         own = name if name in shapes else name.removeprefix("module.")
         if own not in shapes:
             raise UserError(f"the update has '{name}', the network does not: {suggest(own, shapes)}")
