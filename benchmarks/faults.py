@@ -42,7 +42,7 @@ class Project:
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, folder / part)
         shutil.copy(ROOT / "tests" / "workflow" / "mini.yaml", folder / "params.yaml")
-        compileall.compile_dir(folder / "src", quiet=2)  # on a full disk CPython may leave cut bytecode (docs/reliability.md)
+        compileall.compile_dir(folder / "src", quiet=2)  # see docs/reliability.md
         self.env = {k: v for k, v in os.environ.items() if k != "INVERSIONBENCH_DATA"}
         self.env |= {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
 
