@@ -30,7 +30,6 @@ class SparseCode(nn.Module):
     the dictionary moves by `eta` towards a smaller residual (0: it stays as drawn). In evaluation mode gradients
     run through all the iterations, for attackers who know the weights."""
 
-    atoms: Tensor
     probe: Tensor
     largest: Tensor
 
@@ -40,7 +39,7 @@ class SparseCode(nn.Module):
             raise ValueError(f"a sparse code needs a convolution without groups, dilation or named padding, got {like}")
         self.stride, self.padding = like.stride, like.padding
         self.threshold, self.tau, self.iterations, self.eta = threshold, tau, iterations, eta
-        self.register_buffer("atoms", unit(torch.randn(like.weight.shape)))
+        self.atoms = nn.Parameter(unit(torch.randn(like.weight.shape)), requires_grad=False)  # counted, never descended
         self.register_buffer("probe", torch.rand(1, like.out_channels, PROBE, PROBE))
         self.register_buffer("largest", torch.ones(()))
         self._measure(30)
@@ -78,6 +77,10 @@ class SparseCode(nn.Module):
     def objective(self, s: Tensor, a: Tensor) -> Tensor:
         """What is minimised, for each input: (n,)."""
         return (s - self.rebuild(a, s)).square().flatten(1).sum(1) / 2 + self.threshold * a.flatten(1).sum(1)
+
+    def flops(self, inputs: tuple[Tensor, ...], out: Tensor) -> int:
+        """Of one pass: a convolution and a transposed one in each iteration, two for a multiplication and its sum."""
+        return self.iterations * 2 * 2 * out.numel() * self.atoms[0].numel()
 
     def _analyse(self, s: Tensor) -> Tensor:
         return F.conv2d(s, self.atoms, None, self.stride, self.padding)
