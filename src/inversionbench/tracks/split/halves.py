@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from inversionbench.core.defense import Defense, Sending
 from inversionbench.core.device import device
@@ -27,6 +26,7 @@ from inversionbench.core.recipe import Recipe
 from inversionbench.core.scenario import Progress, Scenario, Target
 from inversionbench.core.seeds import stream
 from inversionbench.data.base import Dataset
+from inversionbench.latent.dependence import distance_correlation
 from inversionbench.models.classifiers import freeze
 from inversionbench.models.split import Halves, Release, build, flops
 from inversionbench.tracks._plain import plain, rebuilt
@@ -65,9 +65,12 @@ def train_halves(scenario: Scenario, defense: Defense, data: Dataset, seed: int,
     rows = torch.randperm(len(data.heldout), generator=stream(seed, "victims"))[: scenario.subjects]
     with torch.no_grad():
         features = net.client(data.heldout.images(rows.numpy()).to(x.device)).cpu()
+    told = defense.public_knowledge()
+    if stated := defense.statements(0.0, 0, features[0].numel(), 1):
+        told["guarantee"] = "; ".join(stated)
     released = {
         "model": dict(scenario.model), "shape": list(data.shape), "classes": data.classes, "defense": plain(defense),
-        "public_knowledge": defense.public_knowledge(), "state": plain_state(net), "features": features.contiguous(),
+        "public_knowledge": told, "state": plain_state(net), "features": features.contiguous(),
     }  # fmt: skip
     return Target(released, {"rows": rows}, {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]})
 
@@ -96,21 +99,3 @@ def utility(net: Halves, defense: Defense, data: Dataset) -> dict[str, Any]:
         "client_flops": flops(net.client, x[:1]), "bytes_sent": defense.bytes_sent({"features": sent[0]}),
         "dcor": float(distance_correlation(x[:PAIRS], sent)),
     }  # fmt: skip
-
-
-def distance_correlation(x: Tensor, z: Tensor) -> Tensor:
-    """Of n pairs (Szekely, Rizzo, Bakirov 2007), in [0, 1], 0 for independent ones and as n grows. x, z: (n, ...).
-
-    >>> x = torch.rand(16, 3, generator=torch.Generator().manual_seed(0))
-    >>> round(float(distance_correlation(x, 2 * x + 1)), 4)
-    1.0
-    """
-
-    def centred(v: Tensor) -> Tensor:
-        v = v.flatten(1)
-        squares = v.square().sum(1)
-        d = (squares[:, None] + squares[None] - 2 * v @ v.T).clamp_min(1e-12).sqrt()
-        return d - d.mean(0) - d.mean(1, keepdim=True) + d.mean()
-
-    a, b = centred(x), centred(z)
-    return ((a * b).mean().clamp_min(0) / (a.square().mean() * b.square().mean()).sqrt().clamp_min(1e-12)).sqrt()

@@ -105,8 +105,10 @@ class Split(Track):
     ) -> Evaluation:
         from inversionbench.tracks._instances import evaluate_instances
 
-        rows = target.truth["rows"]
-        return evaluate_instances(reconstruction, rows, data, seed, evaluator or None, scenario.metrics)
+        rows, told = target.truth["rows"], target.released["public_knowledge"]
+        found = evaluate_instances(reconstruction, rows, data, seed, evaluator or None, scenario.metrics)
+        found.facts |= {"guarantee": told["guarantee"]} if "guarantee" in told else {}
+        return found
 
     def load_evaluator(self, state: dict[str, Any]) -> Judges:
         from inversionbench.training.evaluators import Judges

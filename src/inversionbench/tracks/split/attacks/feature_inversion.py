@@ -78,7 +78,8 @@ class FeatureInversion(Attack):
             images, notes = self.decode(oracle, knowledge, client, h, rng)
         else:
             images, notes = self.search(oracle, knowledge, client, h, rng)
-        return Reconstruction(images, labels, notes={**notes, "releases": self.releases})
+        knows = self.access == "FT-BB" or (self.access == "FT-WB" and not self.decoder)  # what is released
+        return Reconstruction(images, labels, notes={**notes, "releases": self.releases, "adaptive": knows})
 
     def search(
         self, oracle: Oracle, knowledge: Knowledge, client: Client, h: Tensor, rng: torch.Generator
