@@ -96,7 +96,13 @@ def files(pattern: str) -> Iterator[Path]:
 def module_of(path: Path) -> str:
     """The dotted name of a file of a home."""
     name, home = next((n, h) for n, h in homes().items() if path.is_relative_to(h))
-    return ".".join((name, *path.relative_to(home).with_suffix("").parts))
+    inside = path.parent if path.stem == "__init__" else path.with_suffix("")
+    return ".".join((name, *inside.relative_to(home).parts))
+
+
+def figures() -> list[Path]:
+    """The modules by which tracks draw figures of their own: `tracks/<id>/figures.py`, or a package of that name."""
+    return [*files("tracks/*/figures.py"), *files("tracks/*/figures/__init__.py")]
 
 
 @cache
