@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -48,6 +49,9 @@ def test_class_attributes(kind, name):
         found = getattr(cls, attribute)
         if isinstance(found, property):  # a chain answers for its stages; nothing is planned by it
             assert attribute not in PLANNED, attribute
+        elif isinstance(value, dict) and not isinstance(found, Mapping):  # a data set's card
+            assert {name: getattr(found, name) for name in value} == value
+            assert "modality" in value
         else:
             assert found == value, attribute
     for attribute in PLANNED:

@@ -45,7 +45,7 @@ class Card:
     """What a person must know before using a data set (shown by `inversionbench data show`)."""
 
     name: str
-    modality: str  # image | tabular | text | audio | graph
+    modality: str  # image | table | text | audio | graph, as the `modality` of a track
     source: str
     terms: str
     citation: str = ""

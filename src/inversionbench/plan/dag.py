@@ -35,6 +35,8 @@ class Plan:
         self.params: Params = check(raw)
         self.folder = self.params.folder
         self.groups = {group.key: group for group in cells.groups(self.params)}
+        if not self.groups:
+            raise UserError("nothing to run: no attack of `attacks:` meets a scenario of its track in `scenarios:`")
         self.targets = cells.targets(self.params)
 
     @property
@@ -169,6 +171,10 @@ class Plan:
     def cell_outputs(self) -> list[str]:
         return sorted({f"{self.folder}/cells/{g.scenario}/{g.attack}" for g in self.groups.values()})
 
+    def answers(self) -> list[str]:
+        """What people answered in blind tests so far (`survey.blind`)."""
+        return sorted(map(str, (self.folder / "blind").glob("*/*/*/*/*.json")))
+
     # --- parameters and code -----------------------------------------------------------------------------
 
     def prepare(self, dataset: str) -> dict[str, str]:
@@ -254,7 +260,8 @@ class Plan:
         config["words"] = registry.quantities()  # code digests are without them
         tracks = sorted({track_names()[s.track] for s in self.params.scenarios.values()})
         config["tracks"] = [syntax(path) for path in map(registry.module_path, tracks) if path]
-        return self._param(config, "inversionbench.survey.build")
+        drawn = [registry.module_of(path) for path in registry.figures()]
+        return self._param(config, "inversionbench.survey.build", *drawn)
 
     def _param(self, config: Any, *modules: str) -> dict[str, str]:
         """What a rule depends on, short: its part of the parameters with what every number hangs on, and its code."""

@@ -111,7 +111,7 @@ class Entry:
         made = [part.attributes for part in (self.described, *self.stages)]
         return (
             self.hooks <= reached
-            and all(not part["inputs"] or track.modality in part["inputs"] for part in made)
+            and all(not part["inputs"] or track.modality_of(scenario) in part["inputs"] for part in made)
             and ("client_update" in reached or not any(part["federated"] for part in made))
         )
 
@@ -318,6 +318,10 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
         _known(metric, f"{where}.metrics", "further metric", further)
     values: dict[str, Any] = {k: tuple(v) if k in ("seeds", "metrics") else v for k, v in given.items()}
     scenario = Scenario(name, **values)
+    if scenario.target_seeds > len(scenario.seeds):
+        raise UserError(f"{where}.target_seeds: {scenario.target_seeds} targets, but only {len(scenario.seeds)} "
+                        "under `seeds`: each needs a seed of its own")
+    _check_modality(scenario, sections, where)
     try:
         get_track(scenario.track).check(scenario)
     except UserError as error:
@@ -326,14 +330,27 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     return scenario
 
 
+def _check_modality(scenario: Scenario, sections: Mapping[str, Any], where: str) -> None:
+    """The data are of the kind that the track attacks: no images where it wants tables."""
+    wanted = get_track(scenario.track).modality_of(scenario)
+    options = sections["datasets"][scenario.dataset] or {}
+    for entry in [options[key] for key in COMBINED if key in options] or [scenario.dataset]:
+        source = (sections["datasets"].get(entry) or {}).get("source", entry)
+        card = _described("dataset", source, f"datasets.{entry}").attributes.get("card") or {}
+        if card.get("modality", wanted) != wanted:
+            raise UserError(f"{where}.dataset: '{scenario.dataset}' is of kind {card['modality']}, "
+                            f"the {scenario.track} track attacks {wanted}")  # fmt: skip
+
+
 def _check_judges(given: Mapping[str, Any], sections: Mapping[str, Any], where: str) -> None:
-    """Evaluators are of the scenario's track, and trained on the private data that it attacks."""
+    """Evaluators are of the scenario's track, or of the one that judges for it, and trained on its private data."""
     judges = sections["evaluators"][given["judges"]]
 
     def private(dataset: str) -> str:
         return (sections["datasets"].get(dataset) or {}).get(COMBINED[0], dataset)
 
-    for name, got, wanted in (("track", judges["track"], given["track"]),
+    wanted_track = get_track(given["track"]).judged_by or given["track"]
+    for name, got, wanted in (("track", judges["track"], wanted_track),
                               ("dataset", private(judges["dataset"]), private(given["dataset"]))):
         if got != wanted:
             raise UserError(f"{where}: '{given['judges']}' is of {name} '{got}', the scenario of '{wanted}'")

@@ -1,8 +1,9 @@
 """What a track must provide, and how the seven tracks map on it.
 
 A track is one folder `tracks/<id>/` whose `track.py` has one class derived from `Track` with `id = "<id>"`; its
-attacks are the files of `tracks/<id>/attacks/`. It is found by looking. Everything that runs jobs (workflow, command
-line) knows only this interface; everything that is specific to a kind of leak stands behind it.
+attacks are the files of `tracks/<id>/attacks/`. Figures of its own are drawn by `draw(survey, folder)` of
+`tracks/<id>/figures`, which only the survey loads. It is found by looking. Everything that runs jobs (workflow,
+command line) knows only this interface; everything that is specific to a kind of leak stands behind it.
 
 | track | target | oracle level | truth | evaluator | reconstruction |
 | --- | --- | --- | --- | --- | --- |
@@ -46,10 +47,12 @@ class Track:
     # controls that no other track has: name -> {"label", "note", "reach": "guess", "ceiling" or neither}
     controls: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     headline: ClassVar[str]  # the metric that the table sorts by
+    compared: ClassVar[str] = ""  # a second metric, drawn against it and shown of pairs that differ in one thing
     metrics: ClassVar[tuple[str, ...]]  # what its evaluation measures; a module states each as a `Quantity`
     utility: ClassVar[str] = "accuracy"
     unpriced: ClassVar[str] = ""  # why a defense has no price where no utility was measured
     modality: ClassVar[str] = "image"  # of the private data: image, table, text, audio, graph
+    judged_by: ClassVar[str] = ""  # the track whose evaluators judge here too, where it trains none of its own
     hooks: ClassVar[frozenset[str]] = frozenset()  # of defenses that its training and its oracles call
     on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`
 
@@ -67,6 +70,10 @@ class Track:
     def reaches(self, scenario: Scenario) -> frozenset[str]:
         """The hooks of defenses that are called in this scenario."""
         return self.hooks
+
+    def modality_of(self, scenario: Scenario) -> str:
+        """The kind of data of this scenario, where a track attacks several."""
+        return self.modality
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         """Whether this scenario offers what an attack of this track needs; from its description alone."""
