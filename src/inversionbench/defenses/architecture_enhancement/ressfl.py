@@ -43,6 +43,7 @@ class Ressfl(Defense):
     id = "ressfl"
     hooks = frozenset({"build_model", "loss"})
     inputs = ("image",)
+    halves = True
 
     channels: Whole = 8
     limit: Share = 0.5

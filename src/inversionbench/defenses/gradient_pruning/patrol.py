@@ -1,9 +1,10 @@
 """PATROL (survey 4.2; Ding, Zhang, Pan, Yuan, WACV 2024): prune the client half so that more layers fit on the device.
 
 The cut moves one stage deeper, and channels are removed until the client has no more parameters than before it moved
-(the budget). Which ones: every channel of the client gets a factor m, trained with the rest for `epochs` epochs, by the
-loss below + gamma sum |m| (soft thresholding after every step); those with the smallest |m| go, the factors of the
-others are folded into the weights, and the scenario's own training goes on from the smaller network, with
+(the budget). Which ones: the network is trained for `epochs` epochs, then for as many with a factor m for every channel
+of the client, by the loss below + gamma sum |m| (soft thresholding after every step); the channels with the smallest
+|m| go, the factors of the others are folded into the weights, and the scenario's own training goes on from the smaller
+network, with
 
     loss = CE + strength (alpha sum_i k_i - beta min(1, MSE(D(z), x) / var(x)))
 
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.core.defense import Defense, Step
+from inversionbench.core.defense import NONE, Defense, Step
 from inversionbench.core.ranges import Count, NonNegative, Positive, PositiveShare
 from inversionbench.defenses.feature_perturbation._local import with_notes
 
@@ -44,8 +45,9 @@ class Patrol(Defense):
     id = "patrol"
     hooks = frozenset({"build_model", "loss"})
     inputs = ("image",)
+    halves = True
 
-    alpha: NonNegative = 0.01
+    alpha: NonNegative = 0.003
     sigma: Positive = 0.1
     beta: NonNegative = 0.5
     gamma: NonNegative = 0.2
@@ -64,8 +66,10 @@ class Patrol(Defense):
 
         net: Any = factory(rng)
         budget = self.share * channels.parameters(net.client)
-        net = channels.masked(channels.deepened(net) if self.deeper else net)
+        net = channels.deepened(net) if self.deeper else net
         x, y = data.private.images(), data.private.labels()
+        train(net, x, y, data.classes, NONE, self.epochs, rng, rate=RATE)  # terms on random weights end in dead layers
+        net = channels.masked(net)
         masks = [m for m in net.client if isinstance(m, channels.Mask)]
 
         def shrink() -> None:
