@@ -29,10 +29,9 @@ def test_the_deeper_the_cut_the_less_comes_back():
 
 
 def test_the_inverse_network_at_the_last_cut():
-    """16, where rMLE has 14 and the public mean image 11; learnt from uniform noise instead of images 6."""
+    """16, where the public mean image has 11; learnt from uniform noise instead of images 6."""
     learnt = psnr(3, access="FT-BB")
     assert learnt > control("mean_image", 3) + 2
-    assert learnt > psnr(3) - 0.5
     assert psnr(3, access="FT-BB", images="noise") < learnt - 4
     assert answer(3, access="FT-BB")[1].queries == 600  # each public image once
     assert answer(3, access="FT-BB", images="noise")[0].notes["collapsed"] is False
