@@ -40,8 +40,8 @@ def normalised_hsic(a: Tensor, b: Tensor, sigma: float = 0.0, eps: float = 1e-5)
 
 
 def distance_correlation(x: Tensor, z: Tensor) -> Tensor:
-    """Distance correlation (Szekely, Rizzo, Bakirov, Annals of Statistics 2007) of n pairs, x and z (n, ...): in [0, 1],
-    for independent ones it goes to 0 as n grows.
+    """Distance correlation (Szekely, Rizzo, Bakirov, Annals of Statistics 2007) of n pairs, x and z (n, ...): in
+    [0, 1]; for independent ones it goes to 0 as n grows.
 
     >>> x = torch.rand(16, 3, generator=torch.Generator().manual_seed(0))
     >>> round(float(distance_correlation(x, 2 * x + 1)), 4)

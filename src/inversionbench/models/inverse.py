@@ -22,26 +22,25 @@ START = 4  # side of the map that a vector becomes
 
 class Inverse(nn.Module):
     """release (n, *seen) -> image (n, *shape) in [0, 1]. seen: (c, h, w) with h, w no larger than the image, or (d,).
-    width: channels of the hidden layers."""
+    width: channels of the last hidden layer, at the size of the image; twice as many at half the size, and so on."""
 
-    def __init__(self, seen: tuple[int, ...], shape: tuple[int, int, int], width: int = 32):
+    def __init__(self, seen: tuple[int, ...], shape: tuple[int, int, int], width: int = 16):
         super().__init__()
         if len(seen) not in (1, 3) or (len(seen) == 3 and (seen[1] > _even(shape[1]) or seen[2] > _even(shape[2]))):
             raise ValueError(f"release: expected (values,) or (channels, height, width) within {shape}, got {seen}")
         self.shape = shape
+        side = (START, START) if len(seen) == 1 else (seen[1], seen[2])
+        doublings = max(0, *(math.ceil(math.log2(whole / part)) for whole, part in zip(shape[1:], side)))
+        w = width << doublings
         layers: list[nn.Module]
         if len(seen) == 1:
-            side = (START, START)
-            layers = [nn.BatchNorm1d(seen[0], affine=False), nn.Linear(seen[0], width * START**2, bias=False),
-                      nn.Unflatten(1, (width, *side)), nn.BatchNorm2d(width), nn.ReLU()]  # fmt: skip
+            layers = [nn.BatchNorm1d(seen[0], affine=False), nn.Linear(seen[0], w * START**2, bias=False),
+                      nn.Unflatten(1, (w, *side)), nn.BatchNorm2d(w), nn.ReLU()]  # fmt: skip
         else:
-            side = (seen[1], seen[2])
-            layers = [nn.BatchNorm2d(seen[0], affine=False),
-                      *_block(nn.Conv2d(seen[0], width, 3, padding=1, bias=False)),
-                      *_block(nn.Conv2d(width, width, 3, padding=1, bias=False))]  # fmt: skip
-        doublings = max(0, *(math.ceil(math.log2(whole / part)) for whole, part in zip(shape[1:], side)))
-        for _ in range(doublings):
-            layers += _block(nn.ConvTranspose2d(width, width, 4, 2, padding=1, bias=False))
+            layers = [nn.BatchNorm2d(seen[0], affine=False), *_block(nn.Conv2d(seen[0], w, 3, padding=1, bias=False)),
+                      *_block(nn.Conv2d(w, w, 3, padding=1, bias=False))]  # fmt: skip
+        for i in range(doublings):
+            layers += _block(nn.ConvTranspose2d(w >> i, w >> (i + 1), 4, 2, padding=1, bias=False))
         self.body = nn.Sequential(*layers, nn.Conv2d(width, shape[0], 3, padding=1))
 
     def forward(self, z: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ TRIES = 3
 
 def fit_inverse(
     seen: Tensor, images: Tensor, rng: torch.Generator, recipe: Recipe,
-    factory: Callable[[], nn.Module] | None = None, lesson: Defense | None = None, width: int = 32,
+    factory: Callable[[], nn.Module] | None = None, lesson: Defense | None = None, width: int = 16,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """A network from releases to images, in evaluation mode, and the facts of its training for a record.
 

@@ -12,8 +12,8 @@ inference; `when: inference` trains without it. draw: fresh for each release, or
 leaves nothing to average. unit: absolute, or in standard deviations of what is sent (for states of a language
 model, with `bounded` off: a tanh that was not trained would spoil them).
 
-Guarantee: |z_i| < 1, so releasing one value is 2/b-locally differentially private, all d of them 2 d / b; at any d worth
-sending that guarantees nothing, and the record says so.
+Guarantee: |z_i| < 1, so releasing one value is 2/b-locally differentially private, all d of them 2 d / b; at any d
+worth sending that guarantees nothing, and the record says so.
 """
 
 from __future__ import annotations

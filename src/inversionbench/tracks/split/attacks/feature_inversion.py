@@ -63,7 +63,7 @@ class FeatureInversion(Attack):
     tune: Count = 8
     pairs: Count = 4000
     epochs: Count = 8
-    width: Count = 32
+    width: Count = 16
     shadow: Count = 8
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
