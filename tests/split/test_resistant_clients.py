@@ -199,8 +199,8 @@ def test_the_term_ends_at_its_limit():
 
 
 def test_the_term_makes_the_simulated_attacker_recognise_less():
-    """SSIM of what it rebuilds, limit 0.2 against one that is never passed, two seeds: 0.32 and 0.46 of it. What a fresh
-    attacker rebuilds is for tables: at this size it hangs on the seed."""
+    """SSIM of what it rebuilds, limit 0.2 against one that is never passed, two seeds: 0.32 and 0.46 of it. What a
+    fresh attacker rebuilds is for tables: at this size it hangs on the seed."""
     x, y, likes = data().private.images(), data().private.labels(), []
     for limit in (1.0, 0.2):
         defense = Ressfl(2.0, limit=limit, width=8, rate=8e-3).prepare(data(), None, generator())

@@ -16,13 +16,14 @@ OWN = ("inverse",)  # layers that are no part of the way from image to features
 class Crafting(nn.Sequential):
     """The client's layers, an inverse network beside them, and public images of strangers."""
 
+    inverse: Inverse
     strangers: Tensor
 
     def __init__(self, client: nn.Sequential, shape: Sequence[int], strangers: int, width: int):
         super().__init__(*client)
         with torch.no_grad():
             seen = client(torch.zeros(1, *shape)).shape[1:]
-        self.add_module("inverse", Inverse(tuple(seen), tuple(shape), width))  # type: ignore[arg-type]
+        self.inverse = Inverse(tuple(seen), tuple(shape), width)  # type: ignore[arg-type]
         self.register_buffer("strangers", torch.zeros(strangers, *shape))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -89,11 +89,10 @@ def kept(net: Halves, keep: Sequence[Tensor]) -> Halves:
     """A new network of the channels `keep` of each convolution of the client, with their weights. What reads the last
     of them in the server reads those alone."""
     client, server = list(net.client), list(net.server)
-    places = [i for i, m in enumerate(client) if isinstance(m, nn.Conv2d)]
-    whole = client[places[-1]].out_channels
-    before = torch.arange(client[places[0]].in_channels)
-    for i, rows in zip(places, keep, strict=True):
-        client[i] = _smaller(client[i], rows, before)
+    convs = [(i, m) for i, m in enumerate(client) if isinstance(m, nn.Conv2d)]
+    before, whole = torch.arange(convs[0][1].in_channels), convs[-1][1].out_channels
+    for (i, conv), rows in zip(convs, keep, strict=True):
+        client[i] = _smaller(conv, rows, before)
         before = rows
     first = next(i for i, m in enumerate(server) if isinstance(m, (nn.Conv2d, nn.Linear)))
     server[first] = _smaller(server[first], None, before, whole)
