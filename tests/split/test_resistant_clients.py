@@ -20,7 +20,7 @@ from inversionbench.defenses.feature_perturbation.sparse_coding import SparseCod
 from inversionbench.defenses.gradient_pruning._channels import Mask, deepened, kept, masked, parameters, pruned
 from inversionbench.defenses.gradient_pruning.patrol import Patrol, spreads
 from inversionbench.metrics.ssim import similarity, ssim
-from inversionbench.models.split import Halves, split_cnn
+from inversionbench.models.split import Halves, flops, split_cnn
 from inversionbench.tracks.split.halves import load_halves, train_halves, utility
 from inversionbench.training.evaluators import outputs
 from inversionbench.training.inverse import fit_inverse
@@ -231,11 +231,16 @@ def test_a_feature_is_crafted_for_its_input_alone_and_near_it():
     client = halves(ON[2]).client
     with torch.no_grad():
         z = client(data().heldout.images(slice(0, 4)))
-    together = client.craft(z, 1.0, 10, 0.05)
-    assert torch.allclose(together[2:3], client.craft(z[2:3], 1.0, 10, 0.05), atol=1e-4)
-    gaps = [float((client.craft(z, beta, 10, 0.05) - z).norm() / z.norm()) for beta in (1e4, 10.0, 0.25)]
+    together = client.craft(z, 1.0)
+    assert torch.allclose(together[2:3], client.craft(z[2:3], 1.0), atol=1e-4)
+    gaps = [float((client.craft(z, beta) - z).norm() / z.norm()) for beta in (1e4, 10.0, 0.25)]
     assert gaps[0] < 0.5 * gaps[2]
     assert gaps[1] < gaps[2]
+    inverse_flops = flops(client.inverse, z[:1])
+    assert inverse_flops > 0
+    undefended = flops(halves().client, data().heldout.images(slice(0, 1)))
+    crafting = flops(client, data().heldout.images(slice(0, 1))) - undefended
+    assert crafting == pytest.approx(3 * client.steps * inverse_flops, rel=0.05)
     sending = Sending(client, True, generator())
     assert ON[2].release_features(z, sending) is z  # the server half learns from what the client makes
 
@@ -245,7 +250,7 @@ def test_what_is_crafted_looks_more_like_strangers_to_the_device_itself():
     with torch.no_grad():
         z = client(data().heldout.images())
         prior = client.inverse(client(client.strangers)).flatten(1)
-        far = [torch.cdist(client.inverse(f).flatten(1), prior).mean() for f in (z, client.craft(z, 0.25, 15, 0.05))]
+        far = [torch.cdist(client.inverse(f).flatten(1), prior).mean() for f in (z, client.craft(z, 0.25))]
     assert far[1] < far[0]
 
 

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inversionbench.core.errors import UserError
+
 SAFETY = 0.9  # 1/tau is at most this share of 1 / (largest eigenvalue of G); the dynamics are stable below twice that
 PROBE = 12  # side of the code on which that eigenvalue is found
 
@@ -36,7 +38,7 @@ class SparseCode(nn.Module):
     def __init__(self, like: nn.Conv2d, threshold: float, tau: float, iterations: int, eta: float):
         super().__init__()
         if like.groups != 1 or like.dilation != (1, 1) or isinstance(like.padding, str):
-            raise ValueError(f"a sparse code needs a convolution without groups, dilation or named padding, got {like}")
+            raise UserError(f"a sparse code needs a convolution without groups, dilation or named padding, got {like}")
         self.stride, self.padding = like.stride, like.padding
         self.threshold, self.tau, self.iterations, self.eta = threshold, tau, iterations, eta
         self.atoms = nn.Parameter(unit(torch.randn(like.weight.shape)), requires_grad=False)  # counted, never descended

@@ -12,9 +12,9 @@ where there is only one coupling, it is exactly
     L_p = mean over strangers p of || D(F) - D(client(p)) || / sqrt(values of an image)
 
 so that inversions move towards what all strangers have in common. Halves and their training are the undefended ones,
-bit for bit. Not here: the setting that unrolls an attacker's search in a generator (hyper-gradients), and the critic
-that estimates L_p of a batch. The device carries D and runs it `steps` times forwards and backwards for every input;
-`client_parameters` counts D, `client_flops` not the search. Published: beta 0.5 to 10, Adam, 450 steps.
+bit for bit (where the recipe clips no gradients). Not here: the setting that unrolls an attacker's search in a
+generator (hyper-gradients), and the critic that estimates L_p of a batch. The device carries D and runs it `steps`
+times forwards and backwards for every input, which its price counts. Published: beta 0.5 to 10, Adam, 450 steps.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Crafter(Defense):
             raise ValueError("crafter: no image's shape yet: call prepare() first")
         from inversionbench.defenses.feature_perturbation._crafted import Crafting
 
-        model.client = Crafting(model.client, self.shape, self.strangers, self.width)
+        model.client = Crafting(model.client, self.shape, self.strangers, self.width, self.steps, self.rate)
         if "public" in self.__dict__:
             public = self.__dict__["public"]
             model.client.strangers.copy_(public[:: max(1, len(public) // self.strangers)][: self.strangers])
@@ -84,7 +84,7 @@ class Crafter(Defense):
         client: Any = ctx.client
         if self.strength == 0 or ctx.training:
             return z
-        return client.craft(z, 1 / self.strength, self.steps, self.rate)
+        return client.craft(z, 1 / self.strength)
 
     def public_knowledge(self) -> dict[str, Any]:
         return {} if self.strength == 0 else {"beta": 1 / self.strength, "steps": self.steps}
