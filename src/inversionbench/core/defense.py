@@ -8,6 +8,7 @@
     g' or local training ── H6 client_update ──▶ payload   what leaves the client
     payloads ── H7 aggregate ──▶ aggregate, server_view    what the server sees
     f(x) ── H8 release ──▶ what a querier sees
+    z = client half(x) ── H8 release_features ──▶ what the server half gets, in training and at inference
 
 A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
@@ -85,6 +86,16 @@ class Client:
 
 
 @dataclass(frozen=True)
+class Sending:
+    """What H8 may see where features of an input are sent: the client half of the network (inputs -> features), whether
+    the two halves are being trained (then gradients must reach the features), and where to draw from."""
+
+    client: nn.Module
+    training: bool
+    rng: torch.Generator
+
+
+@dataclass(frozen=True)
 class Defense:
     """Base of all defenses: every hook is the identity."""
 
@@ -95,6 +106,7 @@ class Defense:
     inputs: ClassVar[tuple[str, ...]] = ()  # kinds of private data that it is made for (modality of a track); () any
     layered: ClassVar[bool] = False  # made for the layers of our own networks, not for any network of a user's
     federated: ClassVar[bool] = False  # acts on what a client of a federation does, so a track must have clients
+    halves: ClassVar[bool] = False  # made for a network in two halves, so a track must send features
     budget: ClassVar[tuple[str, ...]] = ()  # as of `core.attack.Attack`
     published: ClassVar[Mapping[str, Any]] = {}
     keeps_labels: ClassVar[bool] = False  # a release that never changes the label output
@@ -204,6 +216,11 @@ class Defense:
     def release(self, logits: Tensor, rng: torch.Generator) -> Tensor:
         """H8. logits: (n, classes) -> released scores (n, classes)."""
         return logits.softmax(dim=1)
+
+    def release_features(self, z: Tensor, ctx: Sending) -> Tensor:
+        """H8 of a network in two halves. z: (n, ...), what the client half made of n inputs -> what is sent, for which
+        the server half is trained where this hook stands beside others; alone, it acts on the undefended halves."""
+        return z
 
     def public_knowledge(self) -> dict[str, Any]:
         """What an attacker who knows the defense may be told."""

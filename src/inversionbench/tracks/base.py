@@ -52,6 +52,7 @@ class Track:
     utility: ClassVar[str] = "accuracy"
     unpriced: ClassVar[str] = ""  # why a defense has no price where no utility was measured
     modality: ClassVar[str] = "image"  # of the private data: image, table, text, audio, graph
+    judged_by: ClassVar[str] = ""  # the track whose evaluators judge here too, where it trains none of its own
     hooks: ClassVar[frozenset[str]] = frozenset()  # of defenses that its training and its oracles call
     on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`
 
@@ -69,6 +70,10 @@ class Track:
     def reaches(self, scenario: Scenario) -> frozenset[str]:
         """The hooks of defenses that are called in this scenario."""
         return self.hooks
+
+    def modality_of(self, scenario: Scenario) -> str:
+        """The kind of data of this scenario, where a track attacks several."""
+        return self.modality
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         """Whether this scenario offers what an attack of this track needs; from its description alone."""

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inversionbench.core import registry
-from inversionbench.core.levels import HOOKS
+from inversionbench.core.levels import HOOKS, RELEASES
 from inversionbench.core.protocol import read_protocol
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.federation.settings import read_federation
@@ -57,7 +57,7 @@ class Federated(Track):
     utility = "accuracy"
     unpriced = "training.utility_rounds is 0: no federation was trained"
     on_device = True
-    hooks = frozenset(HOOKS) - {"release"}
+    hooks = frozenset(HOOKS) - RELEASES
 
     def further(self) -> Collection[str]:
         """Metrics of pairs of images that are not measured anyhow; the features of evaluators are used where there are
