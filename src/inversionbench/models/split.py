@@ -6,7 +6,9 @@
 
     1: conv w1, conv w1, pool | 2: conv w2, pool | 3: conv w3, pool | linear
 
-Every convolution is 3x3 and followed by a ReLU. A defense that changes the architecture changes the two sequences.
+Every convolution is 3x3 and followed by a ReLU. `split_decoder`, for token numbers (n, places): embeddings and the
+first `cut` blocks of `models.text.Decoder` | the others, norm and head. A defense that changes the architecture changes
+the two sequences.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from inversionbench.models.base import Trace
 from inversionbench.models.classifiers import Normalise
+from inversionbench.models.text import Decoder
 
 Release = Callable[[Tensor, "Halves"], Tensor]
 
@@ -67,11 +70,39 @@ def _conv(before: int, after: int) -> list[nn.Module]:
     return [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
 
 
+class Embedded(nn.Module):
+    """Token numbers (n, places) -> (n, places, width): embeddings of tokens and places."""
+
+    def __init__(self, token: nn.Embedding, position: nn.Embedding):
+        super().__init__()
+        self.token, self.position = token, position
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.token(x) + self.position.weight[: x.shape[1]]
+
+
+class WordsFirst(nn.Module):
+    """(n, places, words) -> (n, words, places), as a loss wants logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(1, 2)
+
+
+def split_decoder(words: int, cut: int, release: Release | None = None, **options: Any) -> Halves:
+    """A decoder that says the next of `words` words at every place. options: of `models.text.Decoder`, all."""
+    whole = Decoder({**options, "task": "language"}, words, 0)
+    client = nn.Sequential(Embedded(whole.token, whole.position), *whole.blocks[:cut])
+    return Halves(client, nn.Sequential(*whole.blocks[cut:], whole.norm, whole.head, WordsFirst()), release)
+
+
 def build(
     model: Mapping[str, Any], shape: tuple[int, ...], classes: int, release: Release | None = None
 ) -> Halves:
-    """The halves that a scenario describes. model: {"name": "split_cnn", cut, widths}."""
+    """The halves that a scenario describes. model: {"name": "split_cnn" or "split_decoder", cut, options}. shape: of
+    one input. classes: or words."""
     options = {k: v for k, v in model.items() if k != "name"}
+    if model["name"] == "split_decoder":
+        return split_decoder(classes, release=release, **{**options, "length": shape[0]})
     return split_cnn(shape, classes, release=release, **options)
 
 

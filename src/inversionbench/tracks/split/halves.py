@@ -19,19 +19,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inversionbench.core.defense import Defense, Sending
 from inversionbench.core.device import device
 from inversionbench.core.recipe import Recipe
 from inversionbench.core.scenario import Progress, Scenario, Target
-from inversionbench.core.seeds import stream
-from inversionbench.data.base import Dataset
+from inversionbench.core.seeds import draw_seed, stream
+from inversionbench.data.base import Dataset, Part
 from inversionbench.latent.dependence import distance_correlation
 from inversionbench.models.classifiers import freeze
 from inversionbench.models.split import Halves, Release, build, flops
 from inversionbench.tracks._plain import plain, rebuilt
+from inversionbench.tracks.split import sentences
+from inversionbench.tracks.split.track import TEXT, options_of
 from inversionbench.training.evaluators import plain_state
-from inversionbench.training.loop import evaluate_classifier, fit
+from inversionbench.training.loop import as_float, evaluate_classifier, fit
 
 PAIRS = 256  # held-out images whose distance correlation with their features is taken
 
@@ -49,30 +52,42 @@ def train_halves(scenario: Scenario, defense: Defense, data: Dataset, seed: int,
     released: the halves and the victims' features before the release, which only the oracle reads. truth: their rows.
     """
 
+    text = scenario.model["name"] == TEXT
+    model = {"name": TEXT, **options_of(scenario.model)} if text else dict(scenario.model)
+    known = sentences.about(model, data) if text else {"shape": list(data.shape), "classes": data.classes}
+    shape, classes = tuple(known["shape"]), known["classes"]
+
     def factory(rng: torch.Generator) -> Halves:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (1,), generator=rng)))
-            return build(scenario.model, data.shape, data.classes)
+            torch.manual_seed(draw_seed(rng))
+            return build(model, shape, classes)
 
     defense = defense.prepare(data, factory, stream(seed, "defense", "prepare"))
     release = release_of(defense, stream(seed, "defense", "release"))
-    x = torch.from_numpy(np.array(data.private.x)).to(device())
-    y = data.private.labels().to(x.device)
+    x, y = (part.to(device()) for part in inputs(known, data.private))
     net = fit(
-        lambda: build(scenario.model, data.shape, data.classes, release), x, y, data.classes,
-        Recipe(**scenario.training), defense, torch.Generator().manual_seed(seed), progress, "halves",
+        lambda: build(model, shape, classes, release), x, y, classes, Recipe(**scenario.training), defense,
+        torch.Generator().manual_seed(seed), progress, "halves",
     )  # fmt: skip
     rows = torch.randperm(len(data.heldout), generator=stream(seed, "victims"))[: scenario.subjects]
     with torch.no_grad():
-        features = net.client(data.heldout.images(rows.numpy()).to(x.device)).cpu()
+        features = net.client(as_float(inputs(known, data.heldout, rows.numpy())[0]).to(x.device)).cpu()
     told = defense.public_knowledge()
     if stated := defense.statements(0.0, 0, features[0].numel(), 1):
         told["guarantee"] = "; ".join(stated)
     released = {
-        "model": dict(scenario.model), "shape": list(data.shape), "classes": data.classes, "defense": plain(defense),
-        "public_knowledge": told, "state": plain_state(net), "features": features.contiguous(),
+        **known, "model": model, "defense": plain(defense), "public_knowledge": told,
+        "state": plain_state(net), "features": features.contiguous(),
     }  # fmt: skip
-    return Target(released, {"rows": rows}, {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]})
+    return Target(released, {"rows": rows}, {})
+
+
+def inputs(known: Mapping[str, Any], part: Part, rows: Any = slice(None)) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of some of a part: images uint8 and classes, or tokens and the tokens that follow. known: what
+    a target released, or as much of it as says which."""
+    if "words" in known:
+        return sentences.tokens(known, part, rows)
+    return torch.from_numpy(np.array(part.x[rows])), part.labels(rows)
 
 
 def load_halves(released: Mapping[str, Any], defense: Defense, seed: int) -> Halves:
@@ -86,16 +101,19 @@ def load_halves(released: Mapping[str, Any], defense: Defense, seed: int) -> Hal
     return freeze(net).to(device())  # type: ignore[return-value]
 
 
-def utility(net: Halves, defense: Defense, data: Dataset) -> dict[str, Any]:
+def utility(net: Halves, known: Mapping[str, Any], defense: Defense, data: Dataset) -> dict[str, Any]:
     """Accuracy of the whole path with its release on the held-out part, and what the client pays for one input:
-    parameters, floating-point operations, bytes sent. dcor: distance correlation of images and what is sent."""
+    parameters, floating-point operations, bytes sent. dcor: distance correlation of images and what is sent. known:
+    what the target released."""
     where = next(net.parameters()).device
-    x, y = data.heldout.images().to(where), data.heldout.labels().to(where)
-    found = evaluate_classifier(net, x, y)
+    x, y = (part.to(where) for part in inputs(known, data.heldout))
+    images = "words" not in known
+    found = evaluate_classifier(net, x, y) if images else sentences.quality(net, x, y)
+    some = as_float(x[:PAIRS])
     with torch.no_grad():
-        sent = net.send(x[:PAIRS])
+        sent = net.send(some)
     return {
         **found, "client_parameters": sum(p.numel() for p in net.client.parameters()),
-        "client_flops": flops(net.client, x[:1]), "bytes_sent": defense.bytes_sent({"features": sent[0]}),
-        "dcor": float(distance_correlation(x[:PAIRS], sent)),
+        "client_flops": flops(net.client, some[:1]), "bytes_sent": defense.bytes_sent({"features": sent[0]}),
+        **({"dcor": float(distance_correlation(some, sent))} if images else {}),
     }  # fmt: skip
