@@ -7,8 +7,8 @@ gradcam            relu(sum_k a_k A^k), a_k the mean over places of dz_c/dA^k, A
 lrp                layer-wise relevance propagation (Bach et al., 2015): the z+ rule in hidden layers, the rule for
                    bounded pixels in the first (Montavon et al., 2017); biases and normalisations take no relevance
 
-z_c: logit of class c. `lrp` wants the layers in a row, as `classifiers.Staged` has them; inside a block that is no plain
-sequence relevance follows the gradient.
+z_c: logit of class c. `lrp` wants the layers in a row, as `classifiers.Staged` has them; inside a block that is no
+plain sequence relevance follows the gradient.
 """
 
 from __future__ import annotations

@@ -69,10 +69,11 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
     spec = known[about["kind"]](**{name: _tuples(value) for name, value in about["spec"].items()})
 
     def question(call: str) -> Callable[..., Tensor]:
-        def ask(x: Tensor | None = None, phase: str = "search", **options: Any) -> Tensor:
+        def ask(x: Tensor | None = None, phase: str | None = None, **options: Any) -> Tensor:
             if x is not None:
                 spec.check(x)
-            _send(pipe, {"call": call, "phase": phase, "options": options}, None if x is None else x.cpu().numpy())
+            options |= {"phase": phase} if phase else {}
+            _send(pipe, {"call": call, "options": options}, None if x is None else x.cpu().numpy())
             _, answer = _answer(pipe, lambda rows: ledger.copy_from(Row(*row) for row in rows))
             assert answer is not None
             return torch.from_numpy(answer.copy()).to(x.device if x is not None else "cpu")
@@ -105,7 +106,7 @@ def _serve(pipe: Connection, make: Callable[[], Oracle], other: Connection) -> N
         answer = None
         try:
             given = () if x is None else (torch.from_numpy(x.copy()),)
-            answer = getattr(oracle, header["call"])(*given, phase=header["phase"], **header["options"]).numpy()
+            answer = getattr(oracle, header["call"])(*given, **header["options"]).numpy()
         except Exception as error:
             out = {"error": type(error).__name__, "message": str(error)}
         out["rows"] = [[r.phase, r.call, r.inputs, r.cumulative] for r in oracle.ledger.rows]

@@ -9,14 +9,14 @@ The defender trains an inversion network I of its own on public images and the t
     maximise |I(log q) - I(log p)|^2   by `steps` steps of length 2 strength / steps along the normalised gradient
     subject to   q a distribution,   |q - p|_1 <= strength,   argmax q = argmax p
 
-The last holds bit for bit: the label modifier lifts the label's score `margin` above the others, the way back to p keeps
-it there (the set of q with this label is convex and holds p), and an answer that rounding would still relabel is
+The last holds bit for bit: the label modifier lifts the label's score `margin` above the others, the way back to p
+keeps it there (the set of q with this label is convex and holds p), and an answer that rounding would still relabel is
 released as it is. Another network than the attacker's is attacked: the defense relies on transfer.
 
 The reference is I(log p), not the input x: over all inputs with the same answer both objectives differ by a constant
-where I is the posterior mean, and a release that depends on p alone cannot say more of x than p does; repeated questions
-get the same answer without a memory. direction `random` goes the same distance in a direction that the answer's own
-digits draw: the baseline.
+where I is the posterior mean, and a release that depends on p alone cannot say more of x than p does; repeated
+questions get the same answer without a memory. direction `random` goes the same distance in a direction that the
+answer's own digits draw: the baseline.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ BATCH, RATE = 64, 2e-3
 
 @dataclass(frozen=True)
 class AdversarialNoise(Defense):
-    """strength: most change of an answer, the sum of absolute differences, at most 2. steps: of the walk. margin: of the
-    label. pairs, epochs, width: of the defender's network."""
+    """strength: most change of an answer, the sum of absolute differences (2 allows all). steps: of the walk. margin:
+    of the label. pairs, epochs, width: of the defender's network."""
 
     id: ClassVar[str] = "adversarial_noise"
     hooks: ClassVar[frozenset[str]] = frozenset({"release"})

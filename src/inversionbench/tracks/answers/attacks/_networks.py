@@ -19,8 +19,8 @@ def packed(scores: Tensor, maps: Tensor | None) -> Tensor:
 
 def network(form: str, values: int, maps: tuple[int, ...], shape: tuple[int, int, int], width: int) -> nn.Module:
     """prediction: the scores alone; flatten: everything as one vector into fully connected and transposed layers; unet:
-    maps through an encoder with skip connections, scores at its bottleneck; flatten_unet: there the flattened maps, too.
-    maps: shape of the maps of one image."""
+    maps through an encoder with skip connections, scores at its bottleneck; flatten_unet: there the flattened maps as
+    well. maps: shape of the maps of one image."""
     if form in ("unet", "flatten_unet"):
         return UNet(values, maps, shape, width, form == "flatten_unet")
     flat = maps[0] * maps[1] * maps[2] if form == "flatten" else 0

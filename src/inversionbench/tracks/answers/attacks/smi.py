@@ -21,6 +21,7 @@ defense was deployed and knows nothing of it. top: scores that he keeps of each 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -51,7 +52,7 @@ class Critic(nn.Module):
     def __init__(self, channels: int, classes: int, width: int = 16):
         super().__init__()
         sides = (channels, width, 2 * width, 4 * width)
-        layers = [m for a, b in zip(sides, sides[1:]) for m in (nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.2))]
+        layers = [m for a, b in pairwise(sides) for m in (nn.Conv2d(a, b, 4, 2, 1), nn.LeakyReLU(0.2))]
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
         self.heads = nn.Linear(4 * width * 16, 1 + classes)
 
