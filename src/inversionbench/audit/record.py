@@ -126,5 +126,6 @@ def _protocol(model: nn.Module, sends: str, seen: list[tuple[bool, int]], rate: 
 def _write(folder: Path, weights: Named, update: Named, protocol: str) -> None:
     with atomic_folder(folder) as part:
         for name, tensors in (("weights", weights), ("update", update)):
-            np.savez(part / f"{name}.npz", **{n: t.cpu().numpy() for n, t in tensors.items()})
+            arrays: dict[str, Any] = {n: t.cpu().numpy() for n, t in tensors.items()}
+            np.savez(part / f"{name}.npz", **arrays)
         write_text(part / "protocol.txt", protocol)

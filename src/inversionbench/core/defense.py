@@ -14,7 +14,7 @@ A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `st
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
 stay the identities below), `inputs` and `federated` (the kinds of data and of training that it is made for). Two
 methods are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense that is then
-run (by default itself).
+run (by default itself). So does `learn`, for releases that are learnt on the trained target.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ class Defense:
     places: ClassVar[tuple[str, ...]] = ("transform",)  # of H6 and H7 on the path, see `_path.PLACES`
     takes: ClassVar[tuple[str, ...]] = ("dense", "sparse")  # kinds of payload, see `_path.KINDS`
     gives: ClassVar[str] = "dense"
+    learnt: ClassVar[bool] = False  # its release is learnt on the trained target (`learn`), which so belongs to it
     post_processing: ClassVar[bool] = False  # of what the attacker sees, so that he could do it to undefended answers
     poisson: ClassVar[bool] = False  # in training every image is drawn on its own: batches vary, even to none
     looks_again: ClassVar[bool] = False  # H6 reads the images themselves: behind noise it is no post-processing
@@ -144,6 +145,11 @@ class Defense:
         """Once per target, before all hooks: this defense made ready for a data set and an architecture (a search,
         a pre-training). `factory(rng)` builds the undefended network. What it finds goes into the result's fields.
         """
+        return self
+
+    def learn(self, net: nn.Module, data: Dataset, rng: torch.Generator) -> Defense:
+        """Once per target, after training, where `learnt`: this defense with what its release needs, from the answers
+        of the trained network `net` to public images. What it finds goes into the result's fields."""
         return self
 
     def for_client(self, x: Tensor, y: Tensor, rng: torch.Generator) -> Defense:

@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+FLOOR = 1e-7  # of scores
 START = 4  # side of the map that a vector becomes
 
 
@@ -47,6 +48,12 @@ class Inverse(nn.Module):
         x = torch.sigmoid(self.body(z))
         top, left = ((x.shape[axis] - self.shape[axis - 1]) // 2 for axis in (2, 3))
         return x[:, :, top : top + self.shape[1], left : left + self.shape[2]]
+
+
+def log_scores(p: Tensor) -> Tensor:
+    """Released scores (n, classes) as an inverse network reads them: logarithms, in which a sure answer still tells its
+    small values apart; nothing is below `FLOOR`."""
+    return p.clamp_min(FLOOR).log()
 
 
 def _even(side: int) -> int:

@@ -8,7 +8,7 @@ another victim's release (swapped: an attack that ignores what it observes score
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,23 +17,24 @@ from torch import Tensor
 
 from inversionbench.core.scenario import Evaluation
 from inversionbench.metrics._pairwise import pairwise, repaired
+from inversionbench.tracks.base import PIXELS
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Reconstruction
     from inversionbench.data.base import Dataset
     from inversionbench.training.evaluators import Judges
 
-PIXELS = ("psnr", "ssim", "mse", "rdlv", "iip")
 GALLERY = 12
 
 
 def evaluate_instances(
     reconstruction: Reconstruction, rows: Tensor, data: Dataset, seed: int, judges: Judges | None = None,
-    further: Sequence[str] = (),
+    further: Sequence[str] = (), also: Callable[[Tensor, Tensor], dict[str, np.ndarray]] | None = None,
 ) -> Evaluation:
     """All numbers of one cell. rows: int64 (n,), the victims' places in the held-out part, n > 1; the answer's data:
-    (n, channels, height, width). further: metrics of pairs of images beyond `PIXELS`. seed: of the noise that stands
-    for what failed."""
+    (n, channels, height, width). further: metrics of pairs of images beyond `PIXELS`. also: what else is measured of
+    images and of the controls, from the images and the victims' labels. seed: of the noise that stands for what failed.
+    """
     truth, labels = data.heldout.images(rows.numpy()), data.heldout.labels(rows.numpy())
     found, public = reconstruction.data.clone(), data.public.images()
     if reconstruction.failed is not None:
@@ -48,7 +49,7 @@ def evaluate_instances(
         for prefix, gallery in (judges.galleries if judges else {}).items():
             known = gallery.scores(repaired(images, seed), labels)
             values |= {prefix + name: value.double().numpy() for name, value in known.items()}
-        return values, missing
+        return {**values, **(also(repaired(images, seed), labels) if also else {})}, missing
 
     metrics, unavailable = score(found, (*PIXELS, *further))
     if judges is None:

@@ -22,3 +22,9 @@ def rebuilt(found: Mapping[str, Any]) -> Defense:
         return NONE
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in found["params"].items()}
     return registry.get("defense", found["id"])(**params)
+
+
+def acting(released: Mapping[str, Any], defense: Defense) -> Defense:
+    """What acts on a target's answers: `defense`, or as the target's training made it where it learnt from that."""
+    own = rebuilt(released["defense"])
+    return own if own.learnt else defense

@@ -22,7 +22,7 @@ from inversionbench.core.levels import HOOKS
 from inversionbench.core.recipe import Recipe, check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models.names import check_model
-from inversionbench.tracks._plain import plain, rebuilt
+from inversionbench.tracks._plain import acting, plain, rebuilt
 from inversionbench.tracks.base import Track
 from inversionbench.tracks.classifier.hints import damage
 from inversionbench.training.evaluator_options import check_options
@@ -97,6 +97,7 @@ class Classifier(Track):
         import torch
 
         from inversionbench.core.device import device
+        from inversionbench.core.seeds import stream
         from inversionbench.federation.averaging import fit_rounds
         from inversionbench.models.classifiers import build
         from inversionbench.training.effects import effects
@@ -114,6 +115,7 @@ class Classifier(Track):
             )
 
         net = train(scenario.model, slice(None), seed, "target")
+        defense = defense.learn(net, data, stream(seed, "defense", "learn"))
         hints, truth = damage(data, min(scenario.subjects, data.classes), scenario.protocol, seed)
         released = {
             "model": dict(scenario.model), "shape": list(data.shape), "classes": data.classes,
@@ -140,6 +142,7 @@ class Classifier(Track):
         net, classes = network(released), released["classes"]
         siblings = [network({**released, **sibling}) for sibling in released.get("siblings", ())]
         service = {name: value for name, value in scenario.protocol.items() if name in SERVICE}
+        defense = acting(released, defense)
         return classifier_oracle(net, level, spec, classes, defense, rng, siblings=siblings, **service)
 
     def knowledge(
@@ -165,7 +168,7 @@ class Classifier(Track):
 
         net = network(target.released)
         where = next(net.parameters()).device
-        rng = torch.Generator().manual_seed(seed)
+        rng, defense = torch.Generator().manual_seed(seed), acting(target.released, defense)
         release = (lambda logits: defense.release(logits, rng)) if "release" in defense.hooks else None
         x, y = data.heldout.images().to(where), data.heldout.labels().to(where)
         return {**target.utility, **evaluate_classifier(net, x, y, release, defense.keeps_labels)}
