@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import pandas as pd
 import pytest
 import torch
 from split_cells import NOISE, TRACK, answer, data, generator, judged, oracle, quiet, scenario, target, utility
@@ -14,6 +15,7 @@ from inversionbench.core.defense import NONE, Defense
 from inversionbench.core.errors import AccessDenied, BudgetExceeded, UserError
 from inversionbench.models.inverse import Inverse
 from inversionbench.models.split import split_cnn
+from inversionbench.tracks.split.figures import _pays, costs, depths
 from inversionbench.tracks.split.halves import load_halves
 from inversionbench.training.evaluators import plain_state
 from inversionbench.training.inverse import CONSTANT, TRIES, until_it_varies
@@ -126,6 +128,57 @@ def test_an_answer_is_judged_against_the_very_input():
     assert found.controls["swapped"]["mse"] == pytest.approx(swapped.numpy(), rel=1e-4)
     assert found.controls["class_mean"].keys() == found.controls["mean_image"].keys()
     assert "identified" in found.unavailable
+
+
+class _Gallery:
+    """A verifier that knows everybody in bright images."""
+
+    def scores(self, x, y):
+        return {"identified": x.flatten(1).mean(1) > 0.5, "verified": y >= 0}
+
+
+class _Judges:
+    galleries: ClassVar = {"": _Gallery()}
+    absent: ClassVar = {"dlib_": "no weights"}
+    heldout: ClassVar = {"verifier": {"identified": 0.9}}
+
+
+def test_where_judges_look_on_people_are_identified():
+    """Beside the answer in every control, from the same images as the pixel metrics see."""
+    found = TRACK.evaluate(scenario(), answer()[0], target(), data(), _Judges(), 1)
+    bright = answer()[0].data.flatten(1).mean(1) > 0.5
+    assert found.metrics["identified"].tolist() == bright.double().tolist()
+    assert found.controls["swapped"]["identified"].tolist() == bright.roll(1).double().tolist()
+    assert found.controls["truth"]["verified"].mean() == 1
+    assert found.unavailable["dlib_identified"] == "no weights"
+    assert found.facts["heldout"] == _Judges.heldout
+
+
+def test_networks_that_differ_in_the_cut_alone_share_a_panel():
+    def record(name, **changes):
+        given = {"model": {"name": "split_cnn", "cut": 1}, "training": {}, "protocol": {}, "subjects": 8, **changes}
+        return {"track": "split", "dataset": "photos", "scenario": name, "parameters": {"scenario": given}}
+
+    deep, other = {"name": "split_cnn", "cut": 3}, {"name": "split_cnn", "cut": 2, "widths": [4, 4, 4]}
+    found = [record("a"), record("b", model=deep, subjects=16), record("c", model=other),
+             {**record("d", model=deep), "track": "federated"}]  # fmt: skip
+    assert depths(found) == {"photos": {"a": 1, "b": 3}}
+    more = [*found, record("e", training={"epochs": 1}), record("f", training={"epochs": 1}, model=deep)]
+    assert set(depths(more)) == {"photos: a, b", "photos: e, f"}
+
+
+def test_what_the_device_pays_more_under_a_defense(tmp_path):
+    def row(defense, strength, flops, sent=100.0):
+        return {"track": "split", "scenario": "s", "defense": defense, "strength": strength,
+                "utility_client_parameters": 10.0, "utility_client_flops": flops, "utility_bytes_sent": sent}
+
+    frame = pd.DataFrame([row("none", 0.0, 50.0), row("additive_noise", 1.0, 50.0), row("pruned", 0.5, 25.0, 20.0)])
+    paid = costs(frame)
+    assert paid.loc["s", "pruned", 0.5].to_dict() == {"client_parameters": 1, "client_flops": 0.5, "bytes_sent": 0.2}
+    assert len(paid) == 1
+    picture = _pays(paid, tmp_path)
+    assert picture.path.stat().st_size > 0
+    assert costs(frame[["track", "scenario"]]).empty
 
 
 def test_a_constant_network_is_seen_and_tried_again():

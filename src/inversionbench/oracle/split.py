@@ -9,6 +9,9 @@ server_module()    the server half
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -36,7 +39,7 @@ def split_oracle(
         ledger.charge("module" if "client_module" in LEVELS[level].calls else "features", len(x), phase)
         return torch.cat([net.send(part.to(where)).cpu() for part in x.split(CHUNK)])
 
-    calls = {
+    calls: dict[str, Callable[..., Any]] = {
         "observe": observe, "features": ask, "client_module": lambda: WhiteBox(net.client, ledger),
         "server_module": lambda: WhiteBox(net.server, ledger),
     }  # fmt: skip

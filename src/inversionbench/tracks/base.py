@@ -10,7 +10,7 @@ command line) knows only this interface; everything that is specific to a kind o
 | federated | global model, updates of client batches | GR | the batches | none (pixels) | images, labels |
 | classifier | classifier of people | WB, BB, LO | private images | verifier, two classifiers | images of a class |
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
-| split | client and server half, observed features | FT-* | the inputs behind them | none | images |
+| split | client and server half, observed features | FT-* | the inputs | verifier (people) | images, token ids |
 | text | language model or text classifier | GR, WB | private sentences | language model | token ids |
 | audio | speaker classifier | WB | clips per speaker | two classifiers | log-mel patches |
 | graph | node classifier | WB, LO | the edges | none | edge scores |

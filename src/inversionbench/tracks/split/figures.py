@@ -1,4 +1,4 @@
-"""Figure of the split track: what comes back against the depth of the cut."""
+"""Figures of the split track: what comes back against the depth of the cut, and what a defense costs the device."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from inversionbench.survey import words
-from inversionbench.survey.figures import GREY, Picture, canvas, cues, legend, quantity, save
+from inversionbench.survey.figures import COLOURS, GREY, Picture, canvas, cues, legend, quantity, save
 
 if TYPE_CHECKING:
     from inversionbench.survey.build import Survey
 
 TRACK = "split"
 CONTROLS = {"mean_image": ":", "swapped": "--"}
+PAID = ("client_parameters", "client_flops", "bytes_sent")
 Record = Mapping[str, Any]
 
 
@@ -28,7 +29,9 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
     families = [(title, rows[rows["scenario"].isin(list(cuts))].assign(cut=lambda r, c=cuts: r["scenario"].map(c)))
                 for title, cuts in depths(survey.records).items()]  # fmt: skip
     kept = [(title, own) for title, own in families if own["cut"].nunique() > 1]
-    return [_depth(kept, folder)] if kept else []
+    found = [_depth(kept, folder)] if kept else []
+    paid = costs(survey.frame)
+    return [*found, *([_pays(paid, folder)] if len(paid) else [])]
 
 
 def depths(found: Sequence[Record]) -> dict[str, dict[str, int]]:
@@ -67,3 +70,32 @@ def _depth(kept: Sequence[tuple[str, pd.DataFrame]], folder: Path) -> Picture:
     caption = (f"{metric.title} of what comes back from features, against how much of the network the device computes "
                "before it sends them, without defense; 95 % intervals over victims, controls in grey.")
     return Picture(folder / "split-depth.png", caption, TRACK, "overview")
+
+
+def costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """What the device pays under each defense that changes any of `PAID`, as a multiple of no defense: a row for each
+    (scenario, defense, strength)."""
+    columns = {f"utility_{name}": name for name in PAID}
+    if not set(columns) <= set(frame):
+        return pd.DataFrame()
+    own = frame[(frame["track"] == TRACK) & frame["utility_bytes_sent"].notna()]
+    means = own.groupby(["scenario", "defense", "strength"])[list(columns)].mean().rename(columns=columns)
+    plain = means.xs("none", level="defense").droplevel("strength")
+    ratio = means / plain.reindex(means.index.get_level_values("scenario")).to_numpy()
+    return ratio[(ratio - 1).abs().max(axis=1) > 1e-3].dropna()
+
+
+def _pays(paid: pd.DataFrame, folder: Path) -> Picture:
+    labels = [f"{words.method('defense', name)} {strength:g}, {scenario}" for scenario, name, strength in paid.index]
+    places = np.arange(len(paid))
+    with canvas(9.0, 1.2 + 0.3 * len(paid), 1, len(PAID), sharey=True) as (figure, axes):
+        for ax, name in zip(axes[0], PAID):
+            ax.barh(places, paid[name], color=COLOURS[0], height=0.6)
+            ax.axvline(1, color=GREY, linestyle="--", linewidth=1)
+            ax.set(xlabel=f"{words.label('utility', name)}\n(1: no defense)", xlim=(0, None))
+        axes[0, 0].set_yticks(places, labels, fontsize=8)
+        axes[0, 0].invert_yaxis()
+        save(figure, folder / "split-device.png")
+    caption = ("What the device keeps, computes and sends for one input under each defense that changes any of it, as "
+               "a multiple of no defense.")
+    return Picture(folder / "split-device.png", caption, TRACK, "overview")

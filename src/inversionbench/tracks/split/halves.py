@@ -54,7 +54,9 @@ def train_halves(scenario: Scenario, defense: Defense, data: Dataset, seed: int,
 
     text = scenario.model["name"] == TEXT
     model = {"name": TEXT, **options_of(scenario.model)} if text else dict(scenario.model)
-    known = sentences.about(model, data) if text else {"shape": list(data.shape), "classes": data.classes}
+    known: dict[str, Any] = {"shape": list(data.shape), "classes": data.classes}
+    if text:
+        known = sentences.about(model, data)
     shape, classes = tuple(known["shape"]), known["classes"]
 
     def factory(rng: torch.Generator) -> Halves:
@@ -65,7 +67,7 @@ def train_halves(scenario: Scenario, defense: Defense, data: Dataset, seed: int,
     defense = defense.prepare(data, factory, stream(seed, "defense", "prepare"))
     release = release_of(defense, stream(seed, "defense", "release"))
     x, y = (part.to(device()) for part in inputs(known, data.private))
-    net = fit(
+    net: Halves = fit(  # type: ignore[assignment]
         lambda: build(model, shape, classes, release), x, y, classes, Recipe(**scenario.training), defense,
         torch.Generator().manual_seed(seed), progress, "halves",
     )  # fmt: skip

@@ -54,9 +54,8 @@ def evaluate_sentences(
     """All numbers of one cell. rows: (n,) the victims' places in the held-out part; the answer's data: tokens (n,
     length)."""
     true, rng = tokens(known, data.heldout, rows.numpy())[0], np.random.default_rng(seed)
-    pool = tokens(known, data.public)[0]
-    pool = pool[(pool != PAD) & (pool != START) & (pool != END)].numpy()
-    found = reconstruction.data
+    public, found = tokens(known, data.public)[0], reconstruction.data
+    pool = public[(public != PAD) & (public != START) & (public != END)].numpy()
     guesses = {"unigram": torch.from_numpy(rng.choice(pool, tuple(true.shape))), "other_victim": true.roll(1, 0),
                "swapped": found.roll(1, 0), "truth": true}  # fmt: skip
     tokenizer = Tokenizer(tuple(known["words"]))
