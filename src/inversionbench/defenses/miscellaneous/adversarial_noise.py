@@ -22,7 +22,7 @@ answer's own digits draw: the baseline.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -61,7 +61,7 @@ class AdversarialNoise(Defense):
     pairs: Count = 3000
     epochs: Count = 10
     width: Count = 12
-    learned: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # shape and state of I
+    learned: dict[str, Any] | None = None  # shape and state of I, from `learn`
 
     def learn(self, net: nn.Module, data: Dataset, rng: torch.Generator) -> AdversarialNoise:
         if self.strength == 0 or self.direction == "random":
