@@ -92,7 +92,7 @@ def test_which_auxiliary_images_are_taken():
 
 
 def test_public_images_of_the_victims_classes_teach_most():
-    """Error over the 18 victims of five classes: 0.034 from other images of these, 0.074 from those of the other five."""
+    """Error over the 18 victims of five classes: 0.034 from images of these, 0.074 from those of the other five."""
     rows = target().truth["rows"].numpy()
     own = data().heldout.labels(rows) < 5
 

@@ -106,6 +106,7 @@ class Defense:
     inputs: ClassVar[tuple[str, ...]] = ()  # kinds of private data that it is made for (modality of a track); () any
     layered: ClassVar[bool] = False  # made for the layers of our own networks, not for any network of a user's
     federated: ClassVar[bool] = False  # acts on what a client of a federation does, so a track must have clients
+    halves: ClassVar[bool] = False  # made for a network in two halves, so a track must send features
     budget: ClassVar[tuple[str, ...]] = ()  # as of `core.attack.Attack`
     published: ClassVar[Mapping[str, Any]] = {}
     keeps_labels: ClassVar[bool] = False  # a release that never changes the label output

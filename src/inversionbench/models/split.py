@@ -118,6 +118,8 @@ def flops(module: nn.Module, x: Tensor) -> int:
             counts.append(int(own(inputs, out)))
         elif isinstance(layer, (nn.Conv2d, nn.Linear)):
             counts.append(2 * out.numel() * layer.weight[0].numel())
+        elif isinstance(layer, nn.ConvTranspose2d):
+            counts.append(2 * inputs[0].numel() * layer.weight[0].numel())
 
     handles = [layer.register_forward_hook(count) for layer in module.modules()]
     try:

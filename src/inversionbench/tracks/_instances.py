@@ -17,13 +17,13 @@ from torch import Tensor
 
 from inversionbench.core.scenario import Evaluation
 from inversionbench.metrics._pairwise import pairwise, repaired
+from inversionbench.tracks.base import PIXELS
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Reconstruction
     from inversionbench.data.base import Dataset
     from inversionbench.training.evaluators import Judges
 
-PIXELS = ("psnr", "ssim", "mse", "rdlv", "iip")
 GALLERY = 12
 
 

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inversionbench.core import registry
 from inversionbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +36,16 @@ if TYPE_CHECKING:
     from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
+
+PIXELS = ("psnr", "ssim", "mse", "rdlv", "iip")  # of every reconstruction that is compared with its original
+
+
+def pairs(anyhow: Collection[str]) -> list[str]:
+    """Metrics of pairs of images that a scenario may ask for: all that need no features of evaluators, but for those
+    that are measured anyhow."""
+    known = {name: said for name, said in registry.quantities().items() if said.get("kind") == "pair"}
+    return [name for name, said in known.items() if name not in anyhow and said.get("needs") != "features"]
+
 
 class Track:
     """Base of the tracks; every method gets all it needs as arguments and keeps no state."""

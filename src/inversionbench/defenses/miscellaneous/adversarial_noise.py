@@ -1,7 +1,7 @@
-"""Adversarial noise on the scores: each answer becomes an adversarial example against inversion networks. Step rule and
-constants are a `reconstruction`: of the paper only the abstract could be read.
+"""Adversarial noise on the scores: each answer becomes an adversarial example against inversion networks.
 
-Survey 7.1. Wen, Yiu, Hui, "Defending Against Model Inversion Attack by Adversarial Examples", IEEE CSR 2021.
+Survey 7.1. Wen, Yiu, Hui, "Defending Against Model Inversion Attack by Adversarial Examples", IEEE CSR 2021. Step rule
+and constants are a reconstruction: the abstract was all that could be read.
 
 The defender trains an inversion network I of its own on public images and the trained classifier's answers to them
 (`learn`). From an answer p it then walks away from what I makes of it, inside what may be released:
@@ -61,7 +61,7 @@ class AdversarialNoise(Defense):
     pairs: Count = 3000
     epochs: Count = 10
     width: Count = 12
-    learned: dict[str, Any] | None = None  # shape and state of I, from `learn`
+    learned: dict[str, Any] | None = None  # shape and state of I; never a parameter: `learn` sets it
 
     def learn(self, net: nn.Module, data: Dataset, rng: torch.Generator) -> AdversarialNoise:
         if self.strength == 0 or self.direction == "random":

@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inversionbench.core import registry
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.levels import HOOKS
 from inversionbench.core.recipe import check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.core.settings import check_options, check_value
 from inversionbench.models._text_names import check_model
-from inversionbench.tracks.base import Track
+from inversionbench.tracks.base import PIXELS, Track, pairs
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Attack, Knowledge, Reconstruction
@@ -58,8 +57,7 @@ class Split(Track):
     hooks = frozenset(HOOKS) - {"client_update", "aggregate", "release"}
 
     def further(self) -> Collection[str]:
-        pairs = {name: said for name, said in registry.quantities().items() if said.get("kind") == "pair"}
-        return [name for name, said in pairs.items() if said.get("needs") != "features"]
+        return pairs(PIXELS)
 
     def check(self, scenario: Scenario) -> None:
         if scenario.model.get("name") == TEXT:
