@@ -1,4 +1,4 @@
-"""What a track must provide, and how the seven tracks map on it.
+"""What a track must provide, and how the tracks map on it.
 
 A track is one folder `tracks/<id>/` whose `track.py` has one class derived from `Track` with `id = "<id>"`; its
 attacks are the files of `tracks/<id>/attacks/`. Figures of its own are drawn by `draw(survey, folder)` of
@@ -11,6 +11,7 @@ command line) knows only this interface; everything that is specific to a kind o
 | classifier | classifier of people | WB, BB, LO | private images | verifier, two classifiers | images of a class |
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
 | split | client and server half, observed features | FT-* | the inputs | verifier (people) | images, token ids |
+| answers | classifier, observed scores and explanations | AN-* | the inputs | two classifiers | images |
 | text | language model or text classifier | GR, WB | private sentences | language model | token ids |
 | audio | speaker classifier | WB | clips per speaker | two classifiers | log-mel patches |
 | graph | node classifier | WB, LO | the edges | none | edge scores |
