@@ -16,7 +16,8 @@ SIDE = 32  # to which phash enlarges a block
 
 class HashedParts(nn.Module):
     """Images (n, c, h, w) in [0, 1] -> the same with hashed blocks. passes: what comes back through a hashed block is
-    the gradient as if it were not there; by default 0, as it truly is."""
+    the gradient of soft bits, sigmoid of their distance to the threshold in standard deviations of the block; by default
+    0, as it truly is."""
 
     def __init__(self, share: float, grid: int, size: int, kind: str):
         super().__init__()
@@ -24,9 +25,9 @@ class HashedParts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         where = self.where(x)
-        made = torch.where(where, self.render(self.bits(x.detach()), x), x.detach())
-        through = x if self.passes else torch.where(where, 0 * x, x)
-        return made + through - through.detach()
+        found = self.compared(x if self.passes else x.detach())
+        hard, soft = self.render(found > 0, x), self.render(found.sigmoid(), x)
+        return torch.where(where, hard + (soft - soft.detach()), x)
 
     def where(self, x: Tensor) -> Tensor:
         """Which pixels are hashed: bool (1, 1, h, w)."""
@@ -41,17 +42,22 @@ class HashedParts(nn.Module):
 
     def bits(self, x: Tensor) -> Tensor:
         """The hash of every block: bool (n, grid, grid, size^2)."""
+        return self.compared(x) > 0
+
+    def compared(self, x: Tensor) -> Tensor:
+        """What the bits are the signs of, in standard deviations of the block: (n, grid, grid, size^2)."""
         n, _, h, w = x.shape
         a, b = h // self.grid, w // self.grid
         grey = x.mean(1).view(n, self.grid, a, self.grid, b).transpose(2, 3).reshape(n, self.grid, self.grid, a * b)
         found = grey @ projection(self.kind, a, b, self.size).to(x).T
-        if self.kind == "dhash":
-            return found > 0
-        middle = found.median(-1, keepdim=True).values if self.kind == "phash" else found.mean(-1, keepdim=True)
-        return found > middle
+        if self.kind == "phash":
+            found = found - found.median(-1, keepdim=True).values
+        elif self.kind == "ahash":
+            found = found - found.mean(-1, keepdim=True)
+        return found / found.detach().std(-1, keepdim=True).clamp_min(1e-6)
 
     def render(self, bits: Tensor, like: Tensor) -> Tensor:
-        """Bits as black and white pixels of an image of the shape of `like`, equal in all channels."""
+        """Bits, hard or soft, as black and white pixels of an image of the shape of `like`, equal in all channels."""
         n, c, h, w = like.shape
         a, b = h // self.grid, w // self.grid
         fields = bits.view(-1, 1, self.size, self.size).to(like)

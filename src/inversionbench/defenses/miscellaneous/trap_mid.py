@@ -9,7 +9,7 @@ Not in the survey; NeurIPS 2024. A trigger t_c (an image) for each class, blende
 
 strength: beta (0: off). Published: beta 0.2, alpha 0.02. The trigger is the short way to a class, and D keeps it natural.
 An attacker who knows it searches through random views, which a fixed pattern does not survive (`adapt` of GMI). The
-discriminator here is three small convolutions.
+discriminator here is three small convolutions, the rate is ours, for hundreds of steps.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TrapMid(Defense):
 
     strength: Share = 0.0
     alpha: Share = 0.02
-    rate: Positive = 0.01
+    rate: Positive = 0.05
     critic_rate: Positive = 1e-3
 
     def prepare(self, data: Dataset, factory: Callable[[torch.Generator], nn.Module], rng: torch.Generator) -> Defense:
