@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inversionbench.core.seeds import draw_seed
 from inversionbench.models.base import Trace, channels_last
 from inversionbench.models.names import check_model
 
@@ -69,6 +70,19 @@ def build(model: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> nn.
     from inversionbench.models.large import LARGE
 
     return LARGE[name](shape, classes, **options)
+
+
+def drawn(
+    model: Mapping[str, Any], shape: tuple[int, ...], classes: int
+) -> Callable[[torch.Generator], nn.Module]:
+    """What builds such a classifier with weights from a given generator."""
+
+    def factory(rng: torch.Generator) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw_seed(rng))
+            return build(model, shape, classes)
+
+    return factory
 
 
 def conv(a: int, b: int, size: int = 3, stride: int = 1) -> nn.Conv2d:

@@ -99,7 +99,7 @@ class Classifier(Track):
         from inversionbench.core.device import device
         from inversionbench.federation.averaging import fit_rounds
         from inversionbench.metrics.robust_accuracy import robust_accuracy
-        from inversionbench.models.classifiers import build
+        from inversionbench.models.classifiers import build, drawn
         from inversionbench.training.effects import effects
         from inversionbench.training.evaluators import plain_state
         from inversionbench.training.loop import evaluate_classifier, fit, steps_per_epoch
@@ -107,7 +107,7 @@ class Classifier(Track):
         x = torch.from_numpy(np.array(data.private.x)).to(device())
         y = data.private.labels().to(x.device)
         recipe = Recipe(**scenario.training)
-        ready = defense.prepare(data, _factory(scenario, data), torch.Generator().manual_seed(seed))
+        ready = defense.prepare(data, drawn(scenario.model, data.shape, data.classes), torch.Generator().manual_seed(seed))
 
         def train(model: Mapping[str, Any], rows: Any, seed: int, name: str) -> nn.Module:
             return (fit_rounds if recipe.clients else fit)(
@@ -228,21 +228,6 @@ def network(released: Mapping[str, Any]) -> nn.Module:
         net = _defense(released["defense"]).build_model(factory)
     net.load_state_dict(released["state"])
     return freeze(net).to(device())
-
-
-def _factory(scenario: Scenario, data: Dataset) -> Any:
-    """What builds the undefended network for a defense that prepares itself, from weights of a given generator."""
-    import torch
-
-    from inversionbench.core.seeds import draw_seed
-    from inversionbench.models.classifiers import build
-
-    def factory(rng: torch.Generator) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(draw_seed(rng))
-            return build(scenario.model, data.shape, data.classes)
-
-    return factory
 
 
 def _under(plain: Mapping[str, Any]) -> str:
