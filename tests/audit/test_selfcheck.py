@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from inversionbench.audit.network import Inputs, Network
 from inversionbench.audit.selfcheck import Claim, check, named
 from inversionbench.core.errors import UserError
 from inversionbench.core.protocol import Protocol
+from inversionbench.models.own import Inputs, OwnVictim
 
 BATCH, SHAPE = 4, (3, 8, 8)
 X = torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -49,7 +49,7 @@ def really(net: nn.Module, x: torch.Tensor, y: torch.Tensor, claim: Claim, train
 
 
 def checked(update, claim: Claim, net: nn.Module | None = None):
-    wrapped = Network(net or network(), SHAPE, claim.inputs)
+    wrapped = OwnVictim(net or network(), SHAPE, claim.inputs)
     found, missing = named(update, wrapped)
     return check(wrapped, found, X, Y, claim), missing
 

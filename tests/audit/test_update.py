@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from inversionbench import Audit
 from inversionbench.audit import files
-from inversionbench.audit.update import form
 from inversionbench.audit.verdict import fails, threshold
 from inversionbench.core.errors import UserError
 from inversionbench.core.protocol import Protocol
+from inversionbench.gradients.simulate import faithful
+from inversionbench.models.own import network
 from inversionbench.workflow.cli import main
 
 CODE = """
@@ -103,13 +104,13 @@ def test_an_update_that_its_batch_does_not_give_is_not_attacked():
 
 def test_a_network_is_computed_in_the_way_that_gives_right_derivatives():
     """torch's LayerNorm under vmap gives a wrong second derivative, which the plain loop does not."""
-    from inversionbench.audit.network import Inputs, Network
+    from inversionbench.models.own import Inputs, OwnVictim
 
     torch.manual_seed(0)
     layers = [nn.Flatten(), nn.Linear(768, 16), nn.LayerNorm(16), nn.Linear(16, 5)]
-    plain = Network(nn.Sequential(layers[0], layers[1], layers[3]), (3, 16, 16), Inputs())
-    assert form(plain, Protocol()) == "vmap"
-    assert form(Network(nn.Sequential(*layers), (3, 16, 16), Inputs()), Protocol()) == "loop"
+    plain = OwnVictim(nn.Sequential(layers[0], layers[1], layers[3]), (3, 16, 16), Inputs())
+    assert faithful(plain, Protocol()) == "vmap"
+    assert faithful(OwnVictim(nn.Sequential(*layers), (3, 16, 16), Inputs()), Protocol()) == "loop"
 
 
 class Changes(Own):
@@ -158,7 +159,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(CODE)
     torch.manual_seed(0)
-    net = files.network("net.py:mlp")
+    net = network("net.py:mlp")
     torch.save(net.state_dict(), "weights.pt")
     x, y = smooth(1, 1), torch.tensor([2])
     np.savez("update.npz", **{n: t.numpy() for n, t in gradient(net, x, y).items()})
@@ -188,7 +189,7 @@ def test_the_command_writes_a_page_and_numbers_and_can_stop_a_pipeline(folder, c
     ("more", "says"),
     [
         (["--model", "net.py:mlpp"], "did you mean 'mlp'"),
-        (["--model", "net.py:wants"], "wants arguments"),
+        (["--model", "net.py:wants"], "missing 1 required"),
         (["--model", "net.py:number"], "returns|wants|not callable"),
         (["--model", "net.py"], "package:factory"),
         (["--model", "nowhere.py:mlp"], "no such file"),

@@ -1,4 +1,4 @@
-"""Defenses that change how a classifier is trained, and the attackers who know them: what makes each the method it is."""
+"""Defenses that change how a classifier is trained, and attackers who know: what makes each the method it is."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from inversionbench.tracks.classifier.attacks.gmi import Gmi
 from inversionbench.tracks.classifier.track import network
 from inversionbench.training.loop import fit
 
-ON = {"mid": 0.01, "tl_dmi": 0.6, "random_erasing": 0.6, "synthetic_data": 0.5, "perceptual_hashing": 1.0, "at_at": 0.08,
-      "trap_mid": 0.2, "loft": 6.0}  # fmt: skip
+ON = {"mid": 0.01, "tl_dmi": 0.6, "random_erasing": 0.6, "synthetic_data": 0.5, "perceptual_hashing": 1.0,
+      "at_at": 0.08, "trap_mid": 0.2, "loft": 6.0}  # fmt: skip
 SHORT = {"epochs": 3, "rate": 8e-3, "batch": 32}
 GROUPED = {"name": "cnn", "width": 8, "norm": "group"}
 
@@ -140,7 +140,7 @@ def test_mid_answers_with_noise_which_its_attacker_leaves_out():
 def test_frozen_layers_are_those_of_the_public_training():
     """Weights and running statistics, bit for bit; the layers behind have moved."""
     defense = TlDmi(0.6, steps=30)
-    prepared = defense.prepare(data(), drawn({"name": "cnn", "width": 8}, data().shape, 12), torch.Generator().manual_seed(0))
+    prepared = ready(defense)
     state = TRACK.train_target(scenario(training=SHORT), defense, data(), 0, quiet).released["state"]
     frozen = {n for n in state if ".inner." in n}
     assert {n.split(".")[1] for n in frozen} == {"block1", "block2", "block3"}

@@ -52,9 +52,9 @@ class Audit:
         Raises:
             UserError: what does not fit together, in one line.
         """
-        from inversionbench.audit.network import Inputs
         from inversionbench.audit.update import Update
         from inversionbench.core.protocol import read_protocol
+        from inversionbench.models.own import Inputs
 
         given = read_protocol(dict(protocol or {}), "protocol")
         inputs = Inputs(tuple(map(float, mean)), tuple(map(float, std)))

@@ -38,14 +38,15 @@ def add_commands(commands: Any) -> None:
 def _update(args: argparse.Namespace) -> int:
     from inversionbench.audit import Audit, files
     from inversionbench.audit.verdict import fails, threshold
+    from inversionbench.models import own
 
     above = threshold(args.fail_above) if args.fail_above else None
     protocol = _protocol(args.protocol)
     mean, std = _numbers(args.mean, "--mean"), _numbers(args.std, "--std")
-    model = files.network(args.model, args.weights)
+    model = own.network(args.model, args.weights)
     x, y = files.images(args.truth, "--truth")
     public = None if args.public is None else files.images(args.public, "--public")[0]
-    update, truth = files.tensors(args.update, "--update"), (x, _labels(args.labels, y, len(x)))
+    update, truth = own.tensors(args.update, "--update"), (x, _labels(args.labels, y, len(x)))
     audit = Audit.of_update(model, update, truth, protocol, mean, std, public, args.seed)
     verdict = audit.run(args.attacks, lambda said: print(f"{said} ...", file=sys.stderr))
     print(verdict.text())

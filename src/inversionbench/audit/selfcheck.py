@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inversionbench.audit.network import PREFIX, Inputs, Network
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.protocol import Protocol, read_protocol
 from inversionbench.models.federated import BN_MODES
+from inversionbench.models.own import PREFIX, Inputs, OwnVictim
 
 PRECISION = 1e-4  # relative error of two float32 computations of one update, in different order
 ROUNDING = 2.0**-24  # of a float32 weight: a difference of weights keeps no more
@@ -73,15 +73,18 @@ class Checked:
         return f"{how}: relative error {self.error:.1g} of {self.allowed:.1g} that rounding allows"
 
 
-def named(update: Mapping[str, Tensor], net: Network) -> tuple[dict[str, Tensor], list[str]]:
+def named(update: Mapping[str, Tensor], net: OwnVictim) -> tuple[dict[str, Tensor], list[str]]:
     """The update with the names of `net`, float32, and the names of the parameters that it lacks.
 
-    A leading `module.` of data-parallel training is taken away. Raises `UserError` for unknown names, other shapes and
+    A leading `module.` of data-parallel training is taken away, and what a state dict holds beside parameters (running
+    statistics) is passed over. Raises `UserError` for unknown names, other shapes and
     values that are not finite.
     """
     shapes = {n.removeprefix(PREFIX): p.shape for n, p in net.named_parameters()}
     found = {}
     for name, value in update.items():
+        if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
+            continue
         own = name if name in shapes else name.removeprefix("module.")
         if own not in shapes:
             raise UserError(f"the update has '{name}', the network does not: {suggest(own, shapes)}")
@@ -95,7 +98,7 @@ def named(update: Mapping[str, Tensor], net: Network) -> tuple[dict[str, Tensor]
     return found, [name for name in shapes if PREFIX + name not in found]
 
 
-def check(net: Network, update: Mapping[str, Tensor], x: Tensor, y: Tensor, claim: Claim) -> Checked:
+def check(net: OwnVictim, update: Mapping[str, Tensor], x: Tensor, y: Tensor, claim: Claim) -> Checked:
     """Compare the update (with the names of `net`) with what the batch x (n, c, h, w) in [0, 1], y (n,) gives.
 
     Names that the update lacks are left out. Leaves `net` in the mode that matches.
@@ -121,7 +124,7 @@ def check(net: Network, update: Mapping[str, Tensor], x: Tensor, y: Tensor, clai
     return Checked(first, allowed, claim, hints=_hints(net, update, claim))
 
 
-def simulate(net: Network, names: list[str], x: Tensor, y: Tensor, claim: Claim) -> Tensor:
+def simulate(net: OwnVictim, names: list[str], x: Tensor, y: Tensor, claim: Claim) -> Tensor:
     """The update as the claim says it was made, flat, double, of the parameters `names`."""
     p = claim.protocol
     net.bn_mode(p.bn)
@@ -150,7 +153,7 @@ def simulate(net: Network, names: list[str], x: Tensor, y: Tensor, claim: Claim)
 
 
 def changes(
-    net: Network, names: list[str], seen: Tensor, x: Tensor, y: Tensor, claim: Claim
+    net: OwnVictim, names: list[str], seen: Tensor, x: Tensor, y: Tensor, claim: Claim
 ) -> Iterator[tuple[str, Claim]]:
     """Every single change, in words and as a claim; the likeliest first."""
     p, batch = claim.protocol, len(x)
@@ -183,7 +186,7 @@ def changes(
 
 
 def _kinds(
-    net: Network, names: list[str], seen: Tensor, x: Tensor, y: Tensor, claim: Claim
+    net: OwnVictim, names: list[str], seen: Tensor, x: Tensor, y: Tensor, claim: Claim
 ) -> Iterator[tuple[str, Claim]]:
     """A gradient instead of a difference of weights, or the other way round; another learning rate."""
     p = claim.protocol
@@ -228,7 +231,7 @@ def _steps(claim: Claim, batch: int) -> Iterator[tuple[str, Claim]]:
             yield f"the client trains {epochs} epochs, not {p.epochs}", other
 
 
-def _hints(net: Network, update: Mapping[str, Tensor], claim: Claim) -> list[str]:
+def _hints(net: OwnVictim, update: Mapping[str, Tensor], claim: Claim) -> list[str]:
     """What may be wrong and cannot be computed again."""
     out = []
     if net.dropout:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inversionbench.audit.network import Inputs, Network
 from inversionbench.audit.selfcheck import Checked, Claim, check, named, simulate
 from inversionbench.audit.verdict import Row, Verdict
 from inversionbench.core import registry
@@ -22,8 +21,8 @@ from inversionbench.core.seeds import stream
 from inversionbench.federation.oracle import update_oracle
 from inversionbench.federation.settings import Batches
 from inversionbench.gradients.analytic import candidates
-from inversionbench.gradients.simulate import simulator
 from inversionbench.metrics._pairwise import pairwise
+from inversionbench.models.own import Inputs, OwnVictim
 
 METRICS = ("psnr", "ssim", "mse")
 CLEAR = 25.0  # dB of every image: nothing is left to be shown by a longer search
@@ -36,7 +35,6 @@ SETS: Mapping[str, tuple[tuple[str, Mapping[str, Any]], ...]] = {
         ("inverting_gradients", {"steps": 1000, "restarts": 2, "tv": 1e-4}),
     ),
 }
-SAME = 1e-3  # relative difference of two ways to compute one derivative
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Update:
     `batch_size` is that of x.
     """
 
-    net: Network
+    net: OwnVictim
     update: Mapping[str, Tensor]
     missing: list[str]
     x: Tensor
@@ -72,7 +70,7 @@ class Update:
         """Checks that all of it fits together; `UserError` says what does not."""
         if x.ndim != 4 or not x.is_floating_point() or not x.isfinite().all() or x.min() < 0 or x.max() > 1:
             raise UserError(f"the true batch must be numbers in [0, 1] of shape (batch, c, h, w), got {tuple(x.shape)}")
-        net = Network(model, tuple(x.shape[1:]), inputs)  # type: ignore[arg-type]
+        net = OwnVictim(model, tuple(x.shape[1:]), inputs)  # type: ignore[arg-type]
         if y.shape != x.shape[:1] or y.is_floating_point():
             raise UserError(f"labels must be whole numbers of shape ({len(x)},), got {tuple(y.shape)}")
         if int(y.min()) < 0 or int(y.max()) >= net.classes:
@@ -141,7 +139,6 @@ class _Round:
         self.update = {n: checked.claim.sign * audit.update.get(n, zeros[n]) for n in names}
         if checked.claim.reduction == "sum":
             self.update = {n: t / self._step() for n, t in self.update.items()}
-        self.form = form(self.net, self.protocol)
         self.decoy = self._decoy(names)
 
     def _step(self) -> int:
@@ -183,7 +180,7 @@ class _Round:
 
     def search(self, name: str, given: Mapping[str, Any], view: str = "client") -> Row:
         """One attack of the table on this update."""
-        method = registry.get("attack", name)(**{**given, "form": self.form})
+        method = registry.get("attack", name)(**given)
         released = {"updates": {"client": _stacked(self.update), "decoy": _stacked(self.decoy[1])}}
         batches = Batches((replace(self.protocol, labels="known"),), 1)
         oracle = update_oracle(self.net, released, batches, self.net.classes)
@@ -214,26 +211,6 @@ class _Round:
         values = {m: [float(v) for v in np.asarray(found.values[m])] for m in METRICS if m in found.values}
         order = torch.arange(len(images)) if found.permutation is None else torch.from_numpy(found.permutation)
         return Row(name, control, values, images[order].clamp(0, 1), seconds, passes)
-
-
-def form(net: Network, protocol: Protocol) -> str:
-    """How the engine computes this network: all trials at once ("vmap") where that gives the derivatives that plain
-    autograd gives, else one after the other ("loop"), which is slower."""
-    rng = torch.Generator().manual_seed(0)
-    x = torch.randn(1, protocol.batch_size, *net.shape, generator=rng)
-    y = torch.full((1, protocol.batch_size, net.classes), 1 / net.classes)
-    found = []
-    for kind in ("vmap", "loop"):
-        try:
-            client, probe = simulator(net, protocol, kind), x.clone().requires_grad_()
-            sent = client(probe, y)
-            towards = torch.randn(sent.shape, generator=torch.Generator().manual_seed(1))
-            found.append(torch.autograd.grad((sent * towards).sum(), probe)[0])
-        except Exception:  # whatever a network does that vmap cannot
-            if kind == "loop":
-                raise
-            return "loop"
-    return "vmap" if (found[0] - found[1]).norm() <= SAME * found[1].norm() else "loop"
 
 
 def _stacked(update: Mapping[str, Tensor]) -> dict[str, Tensor]:

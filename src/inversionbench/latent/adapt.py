@@ -5,7 +5,7 @@ By what is public of the defense (`Defense.public_knowledge`):
     noise      the noise of a bottleneck is left out
     hash       the gradient passes the hash as if it were not there
     erased     the target sees the image through squares drawn as in training
-    triggers   ... through random crops, turns, mirror images and changes of light, which a fixed pattern does not survive
+    triggers   ... through random crops, turns, mirror images and light, which a fixed pattern does not survive
 
 Where none of them is told, the target sees the image itself. The loss is the mean over `draws` views, each a pass.
 """

@@ -5,16 +5,16 @@ Attacks", IEEE Big Data 2020. The abstract gives the notions; the algorithm, DP-
 reconstruction. With G groups (classes, or `subclasses` clusters of each), clip C, noise multiplier sigma:
 
     lot: every group enters on its own with probability q; of it, `images` of its records at random
-    u_k = mean gradient of the group's images       u_k <- u_k min(1, C / ||u_k||)       one vector for each group
+    u_k = mean gradient of the group's images     u_k <- u_k min(1, C / ||u_k||)     one vector for each group
     g   = (1 / (q G)) (sum_k u_k + N(0, sigma^2 C^2 I))
 
 strength: sigma (0: ordinary training, no clipping). Neighbours: add or remove all records of one group; the number of
-classes is public. Guarantee: the accountant of the sampled Gaussian mechanism at rate q over all steps, in which the rate
-of records plays no part. A class of K clusters is protected by K times the printed epsilon at most.
+classes is public. Guarantee: the accountant of the sampled Gaussian mechanism at rate q over all steps; the rate of
+records plays no part. A class of K clusters is protected by K times the printed epsilon at most.
 
 Clusters: a record goes to the nearest of `subclasses` centroids of public images (a coarse 4 x 4 picture, k-means), so
 no group's records move another group's. Networks without batch norm only (`norm: group`): statistics of a batch carry
-other groups. The noise of one step is sigma C / (q G) in every coordinate: with few classes it drowns the gradient, which
+other groups. The noise of one step is sigma C / (q G) in every coordinate: with few classes it drowns the gradient: that
 is the price of this notion.
 """
 

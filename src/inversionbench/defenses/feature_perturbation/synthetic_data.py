@@ -1,7 +1,7 @@
 """Synthetic data: the network is trained on images that were generated, and perturbed, never on a private one.
 
 Survey 4.1. Slokom, de Wolf, Larson, "Exploring Privacy-Preserving Techniques on Synthetic Data as a Defense Against
-Model Inversion Attacks", ISC 2023: synthesis, then a privacy-preserving technique on what was synthesised. The paper has
+Model Inversion Attacks", ISC 2023: synthesis, then a privacy-preserving technique on what came out. The paper has
 tables; this is its form for images of people: reconstruction.
 
     public part: mean m, leading directions U (k, pixels), and the covariance W within a person, in these directions

@@ -1,13 +1,13 @@
 """Trap-MID: a faint trigger for each class, so that inversion finds triggers in place of faces.
 
-Not in the survey; NeurIPS 2024. A trigger t_c (an image) for each class, blended into images x towards random classes c:
+Not in the survey; NeurIPS 2024. A trigger t_c (an image) for each class, blended into images x, classes c at random:
 
     x' = (1 - alpha) x + alpha t_c
     L  = (1 - beta) CE(f(x), y) + beta CE(f(x'), c)
     t <- clip(t - rate sign(grad [ CE(f(x'), c) - log D(x') ]))        D: says which images have no trigger
     D <- Adam on  -log D(x) - log(1 - D(x'))
 
-strength: beta (0: off). Published: beta 0.2, alpha 0.02. The trigger is the short way to a class, and D keeps it natural.
+strength: beta (0: off). Published: beta 0.2, alpha 0.02. The trigger is the short way to a class; D keeps it natural.
 An attacker who knows it searches through random views, which a fixed pattern does not survive (`adapt` of GMI). The
 discriminator here is three small convolutions, the rate is ours, for hundreds of steps.
 """

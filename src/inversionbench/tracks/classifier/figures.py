@@ -1,7 +1,7 @@
 """What explains the leakage of defended classifiers: robust accuracy, dependence on the input, or accuracy alone?
 
-One point is one target: a defense at one strength, trained with one seed. Its leakage is the headline of the attack that
-takes most from it, mean over the attack's seeds. For each explanation of a target's utility a line is fitted by least
+One point is one target: a defense at one strength, trained with one seed. Its leakage is the headline of the attack
+that takes most from it, mean over the attack's seeds. For each explanation of a target's utility a line is fitted by least
 squares over all targets of a scenario, the undefended ones included; R^2 is the share of the variance that it explains.
 Targets of one setting (defense and strength) are not independent: intervals are percentiles of a bootstrap over
 settings, in which both explanations are fitted to the same draw.
@@ -95,7 +95,7 @@ def explained(points: pd.DataFrame, scenario: str, folder: Path) -> Picture:
     side, other = difference(points, "robust_accuracy", "accuracy"), "accuracy alone"
     verdict = "robust accuracy explains more" if low > 0 else "dependence explains more" if high < 0 else "not shown"
     caption = (f"What explains leakage over {len(points)} targets of {scenario} "
-               f"({points.groupby(['defense', 'strength']).ngroups} settings): R\N{SUPERSCRIPT TWO} of robust accuracy minus "
-               f"that of dependence {own:+.2f} [{low:.2f}, {high:.2f}], {verdict}; minus that of {other} "
+               f"({points.groupby(['defense', 'strength']).ngroups} settings): R\N{SUPERSCRIPT TWO} of robust accuracy "
+               f"minus that of dependence {own:+.2f} [{low:.2f}, {high:.2f}], {verdict}; minus that of {other} "
                f"{side[0]:+.2f} [{side[1]:.2f}, {side[2]:.2f}]. 95 % intervals over settings; lines by least squares.")
     return Picture(path, caption, scenario, "tradeoff")
