@@ -16,8 +16,8 @@ SIDE = 32  # to which phash enlarges a block
 
 class HashedParts(nn.Module):
     """Images (n, c, h, w) in [0, 1] -> the same with hashed blocks. passes: what comes back through a hashed block is
-    the gradient of soft bits, sigmoid of their distance to the threshold in standard deviations of the block; else 0, as it
-    truly is."""
+    the gradient of soft bits, sigmoid of their distance to the threshold in standard deviations of the block; else 0,
+    as it truly is."""
 
     def __init__(self, share: float, grid: int, size: int, kind: str):
         super().__init__()

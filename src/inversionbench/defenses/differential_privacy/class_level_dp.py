@@ -14,8 +14,8 @@ records plays no part. A class of K clusters is protected by K times the printed
 
 Clusters: a record goes to the nearest of `subclasses` centroids of public images (a coarse 4 x 4 picture, k-means), so
 no group's records move another group's. Networks without batch norm only (`norm: group`): statistics of a batch carry
-other groups. The noise of one step is sigma C / (q G) in every coordinate: with few classes it drowns the gradient: that
-is the price of this notion.
+other groups. The noise of one step is sigma C / (q G) in each coordinate: with few classes it drowns the gradient;
+that is the price of this notion.
 """
 
 from __future__ import annotations

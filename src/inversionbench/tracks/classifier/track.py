@@ -165,7 +165,7 @@ class Classifier(Track):
 
         targets = torch.arange(min(scenario.subjects, released["classes"]))
         granted = {"public": public, "targets": targets, "shape": tuple(released["shape"]),
-                   "defense": _defense(released["defense"]).public_knowledge()}  # fmt: skip
+                   "defense": rebuilt(released["defense"]).public_knowledge()}  # fmt: skip
         granted |= {name: released[name] for name in ("hints", "hint_mask", "hint_labels") if name in released}
         if "siblings" in released:
             granted["models"] = 1 + len(released["siblings"])
