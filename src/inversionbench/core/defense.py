@@ -47,7 +47,8 @@ class Step:
     x: (batch, ...) and y: (batch,) int64 or (batch, classes) soft, after H2. logits: (batch, classes).
     hidden: activations by layer name, each (batch, ...), where the model reports them. params: name ->
     parameter. step counts from 0 over all epochs of `steps`; epoch from 0 of `epochs`. expected: mean size of the
-    batch where its images were drawn independently of each other (`Defense.poisson`), else 0.
+    batch where its images were drawn independently of each other (`Defense.poisson`), else 0. rows: which training
+    samples these are (batch,), where a central training says so.
     """
 
     model: nn.Module
@@ -61,6 +62,7 @@ class Step:
     classes: int
     rng: torch.Generator
     expected: float = 0.0
+    rows: Tensor | None = None
 
 
 @dataclass
@@ -159,6 +161,14 @@ class Defense:
     def training_set(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """H1. x: (n, ...), y: (n,) of the private part."""
         return x, y
+
+    def lot(self, y: Tensor, rate: float, rng: torch.Generator) -> Tensor:
+        """Where `poisson`: the samples of one step of a central training, as an index into y (n,). By default each is
+        drawn on its own with probability `rate`. Not a hook.
+        """
+        import torch
+
+        return (torch.rand(len(y), generator=rng) < rate).nonzero()[:, 0].to(y.device)
 
     def train_transform(self, x: Tensor, y: Tensor, rng: torch.Generator, step: int) -> tuple[Tensor, Tensor]:
         """H2. One batch; the returned y may be soft (batch, classes)."""

@@ -87,10 +87,13 @@ def train_epochs(
     for epoch in progress(epochs, desc=description, total=recipe.epochs) if progress else epochs:
         for step, index in batches(len(x), recipe.batch, epoch, order):
             set_rate(optimiser, recipe, step, total)
+            if defense.poisson:
+                index = defense.lot(y, min(1.0, recipe.batch / len(x)), own)
             bx, by = augment(as_float(x[index]), recipe, order), y[index]
             bx, by = defense.train_transform(bx, by, own, step)
             seen = trace(model, bx)
-            ctx = Step(model, bx, by, seen.logits, seen.hidden, step, epoch, recipe.epochs, classes, own)
+            ctx = Step(model, bx, by, seen.logits, seen.hidden, step, epoch, recipe.epochs, classes, own,
+                       float(recipe.batch) if defense.poisson else 0.0, index)  # fmt: skip
             descend(defense.loss(ctx), params, optimiser, recipe.clip, defense, ctx)
         if after_epoch:
             after_epoch(model, epoch)

@@ -43,7 +43,6 @@ class DpSgd(Defense):
     id = "dp_sgd"
     hooks = frozenset({"gradient"})
     inputs = ("image", "table")  # per-sample gradients want numbers
-    federated = True
     poisson = True
 
     clip: Positive = 1.0
