@@ -64,9 +64,9 @@ def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
     spec = known[about["kind"]](**{name: _tuples(value) for name, value in about["spec"].items()})
 
     def question(call: str) -> Callable[..., Tensor]:
-        def ask(x: Tensor, phase: str = "search") -> Tensor:
+        def ask(x: Tensor, phase: str = "search", **options: Any) -> Tensor:
             spec.check(x)
-            _send(pipe, {"call": call, "phase": phase}, x.cpu().numpy())
+            _send(pipe, {"call": call, "options": {"phase": phase, **options}}, x.cpu().numpy())
             _, answer = _answer(pipe, lambda rows: ledger.copy_from(Row(*row) for row in rows))
             assert answer is not None
             return torch.from_numpy(answer.copy()).to(x.device)
@@ -99,7 +99,7 @@ def _serve(pipe: Connection, make: Callable[[], Oracle], other: Connection) -> N
         answer = None
         try:
             assert x is not None
-            answer = getattr(oracle, header["call"])(torch.from_numpy(x.copy()), phase=header["phase"]).numpy()
+            answer = getattr(oracle, header["call"])(torch.from_numpy(x.copy()), **header["options"]).numpy()
         except Exception as error:
             out = {"error": type(error).__name__, "message": str(error)}
         out["rows"] = [[r.phase, r.call, r.inputs, r.cumulative] for r in oracle.ledger.rows]
