@@ -37,7 +37,7 @@ NODES = "for a training node's own term of the loss; an edge enters the terms of
 
 
 def draw(data: Dataset, nodes: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Adjacency float (n, n), features (n, d) and labels (n,) of a connected part of the private graph, or of it all."""
+    """Adjacency float (n, n), features (n, d) and labels (n,) of a part of the private graph, or of it all."""
     edges, total = np.asarray(data.private.extra["adjacency"]), len(data.private)
     if nodes > total:
         raise UserError(f"protocol.nodes: '{data.name}' has {total} private nodes, {nodes} were asked for")

@@ -1,4 +1,4 @@
-"""RL-GraphMI (survey 3.4): edges from hard labels of submitted graphs, by estimated gradients or a policy. Reconstruction.
+"""RL-GraphMI (survey 3.4): edges from hard labels of submitted graphs. Reconstruction.
 
 Zhang, Liu, Huang, Wang, Lee, Chen, "Model Inversion Attacks Against Graph Neural Networks", IEEE TKDE 2023: the paper's
 estimator, reward and policy network could not be read. The attacker knows features, labels of all nodes and about
