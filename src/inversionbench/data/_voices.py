@@ -12,7 +12,7 @@ import numpy as np
 from scipy.signal import lfilter, sosfilt
 
 RATE = 8000  # samples a second
-# first three resonances (Hz) of five vowels of a man of average size, after Peterson and Barney 1952; a fourth at FOURTH
+# first three resonances (Hz) of five vowels, a man's, after Peterson and Barney 1952; the fourth is FOURTH
 VOWELS = np.array(
     [[270, 2290, 3010], [530, 1840, 2480], [730, 1090, 2440], [570, 840, 2410], [300, 870, 2240]], dtype=float
 )

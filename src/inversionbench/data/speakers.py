@@ -7,9 +7,9 @@ classes: their utterances are dealt to private, evaluation and heldout. The `pub
 x: float32 (n, samples) in [-1, 1] at 8,000 Hz. `extra`: `identity` (speaker), `pitch` (mean f0 of the utterance, Hz),
 `tract` (factor of the speaker's resonances), `length` (samples), `index`.
 
-Measured at the defaults (12 speakers, chance 8 %): a linear model of the mean pitch knows 25 % of the utterances, one of
-the mel patches 17 % of windows of a quarter of a second, the small network of the audio track 82 to 86 % of the windows
-and 91 to 95 % of the utterances. wander: standard deviation,
+Measured at the defaults (12 speakers, chance 8 %): a linear model of the mean pitch knows 25 % of the utterances, one
+of the mel patches 17 % of windows of a quarter of a second, the small network of the audio track 82 to 86 % of the
+windows and 91 to 95 % of the utterances. wander: standard deviation,
 in semitones, of an utterance's pitch around the speaker's own.
 """
 
@@ -47,7 +47,7 @@ class Speakers(DatasetSource):
     public_speakers: Count = 40
     private: Count = 16
     public: Count = 8
-    evaluation: Count = 24
+    evaluation: Count = 32
     heldout: Count = 8
     samples: Count = 8000
     wander: NonNegative = 2.0

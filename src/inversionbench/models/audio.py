@@ -64,8 +64,8 @@ def windows(patch: Tensor, hop: int = FRAMES // 2) -> Tensor:
 
 
 class SpeakerNet(nn.Module):
-    """Convolutions with batch norms, then a mean over time alone ("time": every height keeps its place) or over both
-    ("global"), then a linear layer. x: (n, 1, BANDS, frames) in [0, 1] -> logits (n, classes)."""
+    """Convolutions with batch norms, then a mean over time alone ("time": every pitch keeps its place) or mean and
+    maximum over both ("global"), then a linear layer. x: (n, 1, BANDS, frames) in [0, 1] -> logits (n, classes)."""
 
     def __init__(self, width: int, pooling: str, classes: int):
         super().__init__()
@@ -74,14 +74,15 @@ class SpeakerNet(nn.Module):
             nn.Sequential(nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.AvgPool2d(2))
             for a, b in pairwise(widths)
         ))
-        self.over = (3,) if pooling == "time" else (2, 3)
-        self.fc = nn.Linear(4 * width * (BANDS // 8 if pooling == "time" else 1), classes)
+        self.pooling = pooling
+        self.fc = nn.Linear(4 * width * (BANDS // 8 if pooling == "time" else 2), classes)
 
     def trace(self, x: Tensor) -> Trace:
         hidden, h = {}, 8 * (x - 0.5)
         for i, block in enumerate(self.blocks):
             h = hidden[f"block{i}"] = block(h)
-        features = h.mean(self.over).flatten(1)
+        whole = self.pooling == "global"
+        features = torch.cat([h.mean((2, 3)), h.amax((2, 3))], 1) if whole else h.mean(3).flatten(1)
         return Trace(self.fc(features), features, hidden)
 
     def forward(self, x: Tensor) -> Tensor:

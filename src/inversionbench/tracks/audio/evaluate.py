@@ -38,6 +38,7 @@ QUANTITIES = (
              note="of the pitch read from the sound of the reconstruction to the median over the speaker's clips"),
 )  # fmt: skip
 SHOWN = 6  # spectrograms of a cell
+DRAWS = 2  # of every control, for each reconstruction; the first ones are heard
 
 
 def evaluate(
@@ -49,16 +50,17 @@ def evaluate(
     spoken = by_speaker(data)
     listen = Listeners(target, judges(state), data, spoken)
     own = [stretches(said, frames) for said in spoken]
+    wanted = labels.repeat(DRAWS)
     guesses = {
-        "heldout_speech": torch.stack([_some(own[k], 1, rng)[0] for k in labels.tolist()]),
-        "public_speech": public_speech(data.public, len(x), frames, rng),
-        "random_patch": (0.5 + 0.1 * torch.randn(x.shape, generator=rng)).clamp(0, 1),
+        "heldout_speech": torch.stack([_some(own[k], 1, rng)[0] for k in wanted.tolist()]),
+        "public_speech": public_speech(data.public, len(wanted), frames, rng),
+        "random_patch": (0.5 + 0.1 * torch.randn(len(wanted), *x.shape[1:], generator=rng)).clamp(0, 1),
     }
     level = audio.decibels(data.public.tensor(slice(64))).mean((0, 2))
-    values, sound = listen.values(x, labels, level, rng)
+    values, sound = listen.values(x, labels, level, len(x), rng)
     out = Evaluation(values, labels.numpy())
     for name, patch in guesses.items():
-        found, heard = listen.values(patch, labels, level, rng)
+        found, heard = listen.values(patch, wanted, level, len(x), rng)
         out.controls[name] = found
         if name == "heldout_speech":
             out.sounds["original"] = heard[0]
@@ -67,7 +69,8 @@ def evaluate(
     some = torch.linspace(0, len(x) - 1, min(SHOWN, len(x))).long()
     out.gallery = {"original": guesses["heldout_speech"][some].flip(1)[:, None],  # low sounds below
                    "reconstruction": x[some].flip(1)[:, None],
-                   "nearest": torch.stack([_nearest(x[i], own[int(labels[i])]) for i in some]).flip(1)[:, None]}  # fmt: skip
+                   "nearest": torch.stack([_nearest(x[i], own[int(labels[i])]) for i in some]).flip(1)[:, None],
+                   }  # fmt: skip
     return out
 
 
@@ -83,9 +86,10 @@ class Listeners:
         self.pitch = torch.stack([pitch[y == k].median() for k in range(data.classes)])
 
     def values(
-        self, patch: Tensor, labels: Tensor, level: Tensor, rng: torch.Generator
+        self, patch: Tensor, labels: Tensor, level: Tensor, heard: int, rng: torch.Generator
     ) -> tuple[dict[str, Any], Tensor]:
-        """Every metric of patches (n, BANDS, frames), each (n,), and their sound (n, samples)."""
+        """Every metric of patches (n, BANDS, frames), each (n,), and the sound (heard, samples) of the first,
+        from which their pitch is read. level: see `audio.audible`."""
         cut = audio.windows(patch)
         n, k = cut.shape[:2]
         flat, wanted = cut.flatten(0, 1), labels.repeat_interleave(k)
@@ -98,8 +102,8 @@ class Listeners:
         others = alike.clone()
         others[each, labels] = -1
         out["voice_margin"] = (alike[each, labels] - others.max(1).values).double().numpy()
-        sound = audio.audible(patch, level, rng)
-        out["pitch_error"] = (12 * (audio.pitch(sound) / self.pitch[labels]).log2()).abs().double().numpy()
+        sound = audio.audible(patch[:heard], level, rng)
+        out["pitch_error"] = (12 * (audio.pitch(sound) / self.pitch[labels[:heard]]).log2()).abs().double().numpy()
         return out, sound
 
     def _features(self, flat: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inversionbench.core.scenario import Progress, Scenario
     from inversionbench.data.base import Dataset, Part
 
-JUDGES = {"width": 16, "epochs": 10}
+JUDGES = {"width": 16, "epochs": 7}
 # name -> pooling: the first judge pools as the target does
 POOLING = {"first": "time", "second": "global"}
 
@@ -76,13 +76,13 @@ def utility(network: nn.Module, data: Dataset, defense: Defense, seed: int) -> d
 def train_judges(
     options: Mapping[str, Any], data: Dataset, seed: int, progress: Progress | None
 ) -> dict[str, Any]:
-    """Two recognisers with other pooling, trained on the evaluation clips with noise, the first, which learns faster,
-    half as long; how well they know held-out windows stands in "accuracy"."""
+    """Two recognisers with other pooling, trained on the evaluation clips with noise; how well they know held-out
+    windows stands in "accuracy"."""
     width, epochs = (options.get(name, value) for name, value in JUDGES.items())
     (x, y, _), (hx, hy, _) = cut(data.evaluation), cut(data.heldout)
     out: dict[str, Any] = {"width": width, "classes": data.classes, "accuracy": {}}
     for name, pooling in POOLING.items():
-        recipe = Recipe(epochs=epochs if pooling == "global" else max(1, epochs // 2), rate=5e-3, noise=0.1)
+        recipe = Recipe(epochs=epochs, rate=5e-3, noise=0.1)
         factory = lambda pooling=pooling: audio.SpeakerNet(width, pooling, data.classes)
         network = fit(factory, x, y, data.classes, recipe, NONE, stream(seed, name), progress, name)
         out[name] = _weights(network)

@@ -3,7 +3,7 @@
 target: a convolutional network that tells the private speakers apart by windows of log-mel patches (`models.audio`).
 truth: their clips. The attacker wants a longer patch that sounds like a speaker; public speakers are other people.
 evaluators: two networks trained on other clips of the private speakers, with a wider body and other pooling: the first
-pools as the target does, over time, the second over time and frequency. A patch that only the first takes for the
+pools as the target does, by the mean over time, the second by mean and maximum over time and frequency. A patch that only the first takes for the
 speaker is noise made for this kind of network; the headline counts windows that both do.
 
 scenario.model     {name: speaker_net, width}

@@ -2,7 +2,7 @@
 
 As many queries as `sliding_mi` makes window evaluations for 12 speakers: `queries` windows of public clips, drawn at
 random (all there are, where these are fewer), each asked about once for all speakers; the best ones of each speaker
-side by side are the answer. An inversion that does not beat it has not found more of the speaker than who else sounds alike.
+side by side are the answer. An inversion that does not beat it has found no more than who else sounds alike.
 """
 
 from __future__ import annotations

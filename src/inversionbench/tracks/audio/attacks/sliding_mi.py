@@ -1,8 +1,9 @@
 """Sliding MI (survey 3.7.2): a speaker's sound from a recogniser, by windows that slide over a longer signal.
 
 Pizzi, Boenisch, Sahin, Böttinger, "Introducing Model Inversion Attacks on Automatic Speaker Recognition", SPSC 2023
-(abstract read; window, hop and steps are rebuilt). Of a long signal X, frames of a log-mel patch, the window X[n hop : n hop + W] is inverted, n = 0, 1, ...: from what it holds, the cross-entropy of the wanted speaker is descended
-by Adam, and the window is written back. With hop < W the next window begins with frames that are inverted already.
+(abstract read; window, hop and steps are rebuilt). Of a long signal X, frames of a log-mel patch, the window X[n hop :
+n hop + W] is inverted, n = 0, 1, ...: from what it holds, the cross-entropy of the wanted speaker is descended by Adam,
+and the window is written back. With hop < W the next window begins with frames that are inverted already.
 
 mode: "sliding" as above; "chunks" the same with hop W, each window on its own; "long" all frames at once, on the mean
 over windows side by side. All three make `calls` window evaluations (forward and backward) for each signal.
