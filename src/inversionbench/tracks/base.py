@@ -11,8 +11,8 @@ line) knows only this interface; everything that is specific to a kind of leak s
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
 | split | client and server half, observed features | FT-* | the inputs behind them | none | images |
 | text | language model or text classifier | GR, WB | private sentences | language model | token ids |
-| audio | speaker classifier | WB | clips per speaker | two classifiers | log-mel patches |
-| graph | node classifier | WB, LO | the edges | none | edge scores |
+| audio | speaker classifier | WB, BB-S | clips per speaker | two classifiers | log-mel patches |
+| graph | node classifier | WB, BB-S, LO | the edges | none | edge scores |
 
 `released` and `truth` are separate on purpose: the workflow stores them in separate files, and the attack
 step is given `released` only.

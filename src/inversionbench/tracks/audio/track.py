@@ -3,8 +3,8 @@
 target: a convolutional network that tells the private speakers apart by windows of log-mel patches (`models.audio`).
 truth: their clips. The attacker wants a longer patch that sounds like a speaker; public speakers are other people.
 evaluators: two networks trained on other clips of the private speakers, with a wider body and other pooling: the first
-pools as the target does, by the mean over time, the second by mean and maximum over time and frequency. A patch that only the first takes for the
-speaker is noise made for this kind of network; the headline counts windows that both do.
+pools as the target does, by the mean over time, the second by mean and maximum over time and frequency. A patch that
+only the first takes for the speaker is noise made for this kind of network; the headline counts windows that both do.
 
 scenario.model     {name: speaker_net, width}
 scenario.training  recipe, see `core.recipe.Recipe`
@@ -40,7 +40,7 @@ class Audio(Track):
 
     id: ClassVar[str] = "audio"
     order = 6
-    nearest = "speaker's nearest clip as an"
+    nearest = "nearest clip of the speaker"
     title = "Sound"
     about = """A network recognises speakers. The attacker wants a sound that another listener, too, takes for a private
         speaker: what only networks built alike take for one is noise. Sounds are rebuilt as mel patches, with the
