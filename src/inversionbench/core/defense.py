@@ -93,6 +93,7 @@ class Defense:
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
     inputs: ClassVar[tuple[str, ...]] = ()  # kinds of private data that it is made for (modality of a track); () any
+    layered: ClassVar[bool] = False  # made for the layers of our own networks, not for any network of a user's
     federated: ClassVar[bool] = False  # acts on what a client of a federation does, so a track must have clients
     budget: ClassVar[tuple[str, ...]] = ()  # as of `core.attack.Attack`
     published: ClassVar[Mapping[str, Any]] = {}

@@ -1,8 +1,9 @@
 """What a track must provide, and how the seven tracks map on it.
 
 A track is one folder `tracks/<id>/` whose `track.py` has one class derived from `Track` with `id = "<id>"`; its
-attacks are the files of `tracks/<id>/attacks/`. It is found by looking. Everything that runs jobs (workflow, command
-line) knows only this interface; everything that is specific to a kind of leak stands behind it.
+attacks are the files of `tracks/<id>/attacks/`. Figures of its own are drawn by `draw(survey, folder)` of
+`tracks/<id>/figures`, which only the survey loads. It is found by looking. Everything that runs jobs (workflow,
+command line) knows only this interface; everything that is specific to a kind of leak stands behind it.
 
 | track | target | oracle level | truth | evaluator | reconstruction |
 | --- | --- | --- | --- | --- | --- |
@@ -46,6 +47,7 @@ class Track:
     # controls that no other track has: name -> {"label", "note", "reach": "guess", "ceiling" or neither}
     controls: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     headline: ClassVar[str]  # the metric that the table sorts by
+    compared: ClassVar[str] = ""  # a second metric, drawn against it and shown of pairs that differ in one thing
     metrics: ClassVar[tuple[str, ...]]  # what its evaluation measures; a module states each as a `Quantity`
     utility: ClassVar[str] = "accuracy"
     unpriced: ClassVar[str] = ""  # why a defense has no price where no utility was measured

@@ -52,10 +52,24 @@ class Classifier(Track):
     on_device: ClassVar[bool] = True
     hooks = frozenset(HOOKS) - {"client_update", "aggregate"}
     headline: ClassVar[str] = "identified"
+    compared = "knn_distance"
     metrics = (
         "identified", "verified", "dlib_identified", "dlib_verified", "agreement", "top1", "second", "top5",
-        "knn_distance", "feature_distance", "attribute_recovery", "target_top1", "label_recovery", "hole_psnr",
+        "knn_distance", "feature_distance", "attribute_recovery", "people", "target_top1", "label_recovery",
+        "hole_psnr",
     )  # fmt: skip
+    controls = {
+        "private_heldout": {
+            "label": "private photographs",
+            "reach": "ceiling",
+            "note": "private images that trained nothing; the most that the judges grant",
+        },
+        "other_person": {
+            "label": "another person",
+            "reach": "guess",
+            "note": "private photographs of another attacked class; should be chance",
+        },
+    }
 
     def check(self, scenario: Scenario) -> None:
         check_model(scenario.model, "model")

@@ -47,6 +47,13 @@ class Federated(Track):
         "psnr", "ssim", "mse", "lpips", "lpips_like", "label_recovery", "success_20", "success_30", "fsim",
         "iip", "rdlv", "avd", "dssim", "labels_exact", "classes_found",
     )  # fmt: skip
+    controls = {
+        "blind_guess": {
+            "label": "blind guess",
+            "reach": "guess",
+            "note": "labels drawn by the public class frequencies",
+        },
+    }
     utility = "accuracy"
     unpriced = "training.utility_rounds is 0: no federation was trained"
     on_device = True

@@ -53,6 +53,37 @@ class Tabular(Track):
         "member_gap", "auroc_gap", *(f"{name}{who}" for who in ("", "_nonmembers") for name in MOST_USED),
         *rows.METRICS,
     )  # fmt: skip
+    controls = {
+        "mode": {
+            "label": "most frequent value",
+            "reach": "guess",
+            "note": "always the most frequent value of the column",
+        },
+        "marginals": {
+            "label": "marginals",
+            "reach": "guess",
+            "note": "cells drawn from the public marginals, matched as the attack is",
+        },
+        "imputation": {
+            "label": "imputation",
+            "reach": "guess",
+            "note": "a model trained on public records guesses from the other columns",
+        },
+        "imputation_without_response": {
+            "label": "imputation without response",
+            "reach": "guess",
+            "note": "the same, without the answer that the target was trained to give",
+        },
+        "one_restart": {"label": "one restart", "note": "the first restart of the attack, alone"},
+        "best_restart": {
+            "label": "best restart",
+            "note": "the restart that matches the update best, alone: pooling adds the difference to it",
+        },
+        "shuffled_rows": {
+            "label": "shuffled rows",
+            "note": "the restarts pooled without finding first which rows belong together",
+        },
+    }
     utility: ClassVar[str] = "accuracy"
     unpriced = "training.utility_rounds is 0: no federation was trained"
     modality = "table"

@@ -45,6 +45,14 @@ class Text(Track):
     metrics = (
         "exact_match", "verbatim", "token_accuracy", "token_recall", "rouge1", "rouge2", "rougeL",
     )  # fmt: skip
+    controls = {
+        "random_sentences": {
+            "label": "random sentences",
+            "reach": "guess",
+            "note": "public sentences, matched as the attack is",
+        },
+        "unigram": {"label": "frequent words", "reach": "guess", "note": "words drawn by their public frequency"},
+    }
     utility: ClassVar[str] = "accuracy"
     unpriced = "clients send one round of a model that stands already: no training shows what a defense costs"
     modality = "text"
