@@ -13,8 +13,8 @@ command line) knows only this interface; everything that is specific to a kind o
 | split | client and server half, observed features | FT-* | the inputs | verifier (people) | images, token ids |
 | answers | classifier, observed scores and explanations | AN-* | the inputs | two classifiers | images |
 | text | language model or text classifier | GR, WB | private sentences | language model | token ids |
-| audio | speaker classifier | WB | clips per speaker | two classifiers | log-mel patches |
-| graph | node classifier | WB, LO | the edges | none | edge scores |
+| audio | speaker classifier | WB, BB-S | clips per speaker | two classifiers | log-mel patches |
+| graph | node classifier | WB, BB-S, LO | the edges | none | edge scores |
 
 `released` and `truth` are separate on purpose: the workflow stores them in separate files, and the attack
 step is given `released` only.

@@ -42,7 +42,7 @@ class DpSgd(Defense):
 
     id = "dp_sgd"
     hooks = frozenset({"gradient"})
-    inputs = ("image", "table")  # per-sample gradients want numbers
+    inputs = ("image", "table", "graph")  # of a graph, a sample is the term of one node in the loss
     poisson = True
 
     clip: Positive = 1.0
