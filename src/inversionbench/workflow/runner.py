@@ -347,8 +347,9 @@ def _doubts(used: frozenset[str], public: int, states: Mapping[str, Any]) -> lis
 
 def _prior_passes(states: Mapping[str, Any]) -> dict[str, int]:
     """What training the priors of an attack on this target cost at its oracle; empty for shared priors."""
-    passes = [state["facts"]["passes"] for state in states.values() if "passes" in state.get("facts", {})]
-    return {"prior_passes": sum(passes)} if passes else {}
+    facts = [state["facts"] for state in states.values() if "passes" in state.get("facts", {})]
+    queries = sum(f["queries"] for f in facts)
+    return {"prior_passes": sum(f["passes"] for f in facts), **({"prior_queries": queries} if queries else {})} if facts else {}
 
 
 def evaluate(params: Params, groups: Sequence[Group]) -> int:
