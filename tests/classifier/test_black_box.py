@@ -27,7 +27,7 @@ SUBJECTS = scenario().subjects
 EMBEDDER = EmbedderRecipe(model={"name": "resnet", "width": 8, "features": 32}, epochs=6, rate=5e-3, batch=32, shift=1)
 C2 = C2fmi(base="dcgan", images=800, floor=8.0, offset=8.0, width=64, batch=32, population=12, starts=8, keep=6,
            coarse_steps=30, coarse_rate=0.05, generations=25, keep_at=(5,))  # fmt: skip
-RLB = RlbMi(episodes=300, hidden=48, batch=32, rate=2e-3, keep_at=(50,))
+RLB = RlbMi(episodes=200, hidden=48, batch=32, rate=2e-3, keep_at=(50,))
 TAUGHT = Tacgan(steps=60, warm_up=5, batch=32, critic_steps=2, rate=3e-3, critic_rate=6e-3, ema=0.9, warm=True, each=60,
                 models=({"name": "cnn", "width": 8}, {"name": "cnn", "width": 6}), epochs=6, keep_at=(30,))  # fmt: skip
 LOKT = Lokt(iterations=60, rate=0.05, restarts=3, box=2.0)
@@ -47,8 +47,8 @@ def c2fmi(embedder, attack, seed=0):
 
 
 def test_signed_scores_go_deeper_into_the_class_than_the_authors_rules():
-    """The target's cross entropy at equal queries, mean of two seeds: 0.02 to 0.03 by the defaults; 0.20 to 0.22 by
-    repulsion with a box, later growth and the answer at the last growth. Half of it is asked for."""
+    """The target's cross entropy at equal queries, over seeds: 0.01 to 0.04 by the defaults; 0.11 to 0.28 by repulsion
+    with a box, later growth and the answer at the last growth. Half of it is asked for."""
     old = BrepMi(score="repulsion", radius=1.0, box=1.5, inside=0.875, answer="grown", limit=25, restarts=4)
     new = BrepMi(limit=25, restarts=4)
     found = {attack: [run(attack, seed) for seed in (0, 1)] for attack in (old, new)}
@@ -77,14 +77,14 @@ def test_phi_keeps_the_largest_scores_at_unit_length():
 
 
 def test_the_inverse_network_carries_people_into_the_embedding(embedder):
-    """Cosine, about their means, of P(one-hot) with the embedding of the person's private photographs: 0.62 to 0.71 over
-    seeds, taught by pairs that do not belong together -0.02 to 0.02."""
+    """Cosine, about their means, of P(one-hot) with the embedding of the person's private photographs: 0.62 to 0.71
+    over seeds, taught by pairs that do not belong together -0.02 to 0.02."""
     y, seen = data().private.labels(), embedder.features(data().private.images()).detach()
     people = torch.stack([seen[y == k].mean(0) for k in range(data().classes)])
     alike = []
     for shuffle in (False, True):
         attack = replace(C2, shuffle=shuffle)
-        inverse, _ = attack.inverse(oracle(attack), knowledge(priors={"embedder": embedder}, prior=prior()), generator())
+        inverse, _ = attack.inverse(oracle(attack), knowledge(priors={"embedder": embedder}), generator())
         e = inverse(attack.phi(torch.eye(data().classes).clamp_min(1e-18)))
         alike.append(torch.cosine_similarity(e - e.mean(0), people - people.mean(0)).mean().item())
     assert alike[0] > 0.35
@@ -170,10 +170,10 @@ def test_the_density_of_actions_is_that_of_the_squashed_normal():
 
 
 def test_rlb_mi_learns_and_asks_once_an_episode():
-    """Reward of the last tenth above the first: 34 to 46 over seeds; with policies that hardly move 8 to 12."""
+    """Reward of the last tenth above the first: 29 to 34 over seeds; with policies that hardly move -4 to 5."""
     answer, asked = run(RLB)
-    assert asked.ledger.by_phase() == {"search": 300 * SUBJECTS}
-    assert [budget for budget, _ in answer.checkpoints] == [50, 300]
+    assert asked.ledger.by_phase() == {"search": 200 * SUBJECTS}
+    assert [budget for budget, _ in answer.checkpoints] == [50, 200]
     still, _ = run(replace(RLB, rate=1e-9, keep_at=()))
 
     def rise(found):
@@ -221,9 +221,11 @@ def agrees(nets):
 
 
 def test_surrogates_know_what_the_target_said_and_only_that(taught):
+    """Agreement on private photographs that nobody was shown: 0.28 to 0.37 over seeds; of surrogates of a GAN that took
+    its own word for the target's 0.05 to 0.08, chance."""
     loaded = {feedback: TAUGHT.load(state) for feedback, (state, _) in taught.items()}
-    assert agrees(loaded[True].surrogates) > 2.5 / data().classes
-    assert agrees(loaded[False].surrogates) < 2 / data().classes
+    assert agrees(loaded[True].surrogates) > 0.2
+    assert agrees(loaded[False].surrogates) < 0.17
     asked = taught[True][1].ledger
     assert asked.by_phase() == {"train": (60 - 5) * 2 * 32 + 60 * data().classes}
     assert taught[False][1].ledger.queries == 0
@@ -232,12 +234,13 @@ def test_surrogates_know_what_the_target_said_and_only_that(taught):
 
 
 def test_lokt_asks_nothing_and_convinces_the_target(taught):
+    """The target's cross entropy: 1.6 to 2.4 over seeds; without what the target said 5.0 to 5.8."""
     found = {}
     for feedback, (state, _) in taught.items():
         asked = oracle(LOKT)
         found[feedback] = LOKT.run(asked, knowledge(prior=TAUGHT.load(state)), generator())
         assert asked.ledger.rows == ()
-    assert doubt(found[True]) < 0.6 * doubt(found[False])
+    assert doubt(found[True]) < 0.7 * doubt(found[False])
     budgets = [budget for budget, _ in found[True].checkpoints]
     assert budgets == [-(-q // (SUBJECTS * 3)) for q in (1600, 4240)]
     again = LOKT.run(oracle(LOKT), knowledge(prior=TAUGHT.load(taught[True][0])), generator())

@@ -177,7 +177,8 @@ def granted(name):
         own = recipe.load(recipe.train(data().public, generator(), quiet))
         return knowledge(priors={"dcgan": small_prior(), "embedder": own})
     if name == "lokt":
-        own = Tacgan(steps=2, warm_up=1, batch=4, critic_steps=1, each=2, models=({"name": "cnn", "width": 4},), epochs=1)
+        models = ({"name": "cnn", "width": 4},)
+        own = Tacgan(steps=2, warm_up=1, batch=4, critic_steps=1, each=2, models=models, epochs=1)
         base = SimpleNamespace(generator=Generator(4, 4, 3, data().shape[-1]))
         return knowledge(prior=own.load(own.train(data().public, generator(), quiet, asking(own), base)))
     return knowledge()

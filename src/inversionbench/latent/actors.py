@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 from math import log, pi
 
 import torch
@@ -30,7 +31,7 @@ class Stacked(nn.Module):
 
     def __init__(self, agents: int, sizes: Sequence[int]):
         super().__init__()
-        pairs = list(zip(sizes, sizes[1:], strict=False))
+        pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList([nn.Parameter(_uniform((agents, a, b), a)) for a, b in pairs])
         self.biases = nn.ParameterList([nn.Parameter(_uniform((agents, 1, b), a)) for a, b in pairs])
 

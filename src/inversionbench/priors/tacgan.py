@@ -22,13 +22,12 @@ nothing is learnt of the target: the control. keep_at: steps at which generator 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.nn.utils.parametrize import is_parametrized
 
 from inversionbench.core.defense import Defense
 from inversionbench.core.device import device
@@ -165,7 +164,7 @@ class Tacgan(PriorRecipe):
                 for model in self.models]  # fmt: skip
         state["surrogates"] = [{"model": dict(m), "state": plain_state(s)} for m, s in zip(self.models, nets)]
         agree = [float((net(x[:held]).argmax(1) == said[:held]).double().mean()) for net in (run.named(), *nets)]
-        facts = {"steps": self.steps, "agreement": agree, "labels_seen": int(len(said.unique())),
+        facts = {"steps": self.steps, "agreement": agree, "labels_seen": len(said.unique()),
                  "warnings": doubts(len(real))}  # fmt: skip
         return {**state, "facts": facts}
 
@@ -182,8 +181,8 @@ class Tacgan(PriorRecipe):
         shape, classes = tuple(state["shape"]), state["classes"]
         nets = [load(s["model"], shape, classes, s["state"]).to(device()) for s in state["surrogates"]]
         last, *path = (_loaded(s, state["options"], shape, classes) for s in (state, *state["path"]))
-        prior = last.prior
-        return TaughtPrior(prior.generator, None, prior.z_dim, classes, last.head, tuple(nets), last.queries, tuple(path))
+        gan = last.prior
+        return TaughtPrior(gan.generator, None, gan.z_dim, classes, last.head, tuple(nets), last.queries, tuple(path))
 
 
 def _loaded(saved: dict[str, Any], options: dict[str, Any], shape: tuple[int, ...], classes: int) -> Snapshot:

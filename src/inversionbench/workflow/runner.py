@@ -348,8 +348,8 @@ def _doubts(used: frozenset[str], public: int, states: Mapping[str, Any]) -> lis
 def _prior_passes(states: Mapping[str, Any]) -> dict[str, int]:
     """What training the priors of an attack on this target cost at its oracle; empty for shared priors."""
     facts = [state["facts"] for state in states.values() if "passes" in state.get("facts", {})]
-    queries = sum(f["queries"] for f in facts)
-    return {"prior_passes": sum(f["passes"] for f in facts), **({"prior_queries": queries} if queries else {})} if facts else {}
+    paid = {f"prior_{what}": sum(f[what] for f in facts) for what in ("passes", "queries")} if facts else {}
+    return {name: n for name, n in paid.items() if n or name == "prior_passes"}
 
 
 def evaluate(params: Params, groups: Sequence[Group]) -> int:

@@ -16,9 +16,9 @@ base: `style`, as published (w is the code of the mapping), or `dcgan`, whose z 
 stage two out (starts are the draws), generations 0 stage three. shuffle: P learns from pairs that do not belong
 together, the control through which nothing flows. floor 1000 and offset 50, as published, leave all entries of phi
 nearly equal: with few public images and classes P then learns nothing, and the one-hot looks like no answer that it
-has seen; with 8 and 8, small scores are 0 and both are mended. Parameters as published: images 160,000, of which 10,000 only
-watched; here all of them teach. Queries: images (for all classes), and per class starts + (population - keep) +
-generations * population. keep_at: generations whose answers are kept for the curve.
+has seen; with 8 and 8, small scores are 0 and both are mended. Parameters as published: images 160,000, of which
+10,000 only watched; here all of them teach. Queries: images (for all classes), and per class starts + (population -
+keep) + generations * population. keep_at: generations whose answers are kept for the curve.
 
 Deviations: parents are not asked again in each generation (the released code does: twice the queries); the one-hot's
 other entries are 1e-18 times |N(0, 1)|, the same after scaling.

@@ -1,15 +1,15 @@
 """LOKT: what a target's labels have taught a GAN and its surrogates is attacked in the target's place, white-box.
 
-Survey 3.2 (generative). Nguyen, Chandrasegaran, Abdollahzadeh, Cheung, "Label-Only Model Inversion Attacks via Knowledge
-Transfer", NeurIPS 2023. All queries are those of the prior `tacgan`, for all classes together; the search asks nothing.
-For each row, by the search of PLG-MI under the conditional generator of that prior, from z ~ N(0, I),
+Survey 3.2 (generative). Nguyen, Chandrasegaran, Abdollahzadeh, Cheung, "Label-Only Model Inversion Attacks via
+Knowledge Transfer", NeurIPS 2023. All queries are those of the prior `tacgan`, for all classes together; the search
+asks nothing. For each row, by the search of PLG-MI under the conditional generator of that prior, from z ~ N(0, I),
 
-    minimise over z   mean over surrogates S, sum over `views` random views A of  max_{j != y} o_j - o_y, o = S(A(G(z, y)))
+    minimise over z   mean over surrogates S and `views` random views A of  max_{j != y} o_j - o_y,  o = S(A(G(z, y)))
 
 surrogate: `ensemble`, all surrogates; `single`, the first; `head`, the class head K of the GAN itself, which needs no
 further queries (the part for surrogates is paid for all the same). Parameters as published: iterations 600, rate 0.1,
-views 2, restarts 5, box 0 (none). The curve has the states that the prior kept, attacked by K, at the queries until then
-for each answer; `shared_queries` among the notes is what one class alone would cost.
+views 2, restarts 5, box 0 (none). The curve has the states that the prior kept, attacked by K, at the queries until
+then for each answer; `shared_queries` among the notes is what one class alone would cost.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ BLOCK = 1024  # latents scored at once
 
 @dataclass(frozen=True)
 class RandomSearch(Attack):
-    """base: the prior, dcgan or style, or the public images. draws: queries per wanted image. restarts: images per class. keep_at: draws
-    at which the current best images are kept, for curves."""
+    """base: the prior, dcgan or style, or the public images. draws: queries per wanted image. restarts: images per
+    class. keep_at: draws at which the current best images are kept, for curves."""
 
     id: ClassVar[str] = "random_search"
     level: ClassVar[str] = "BB-S"

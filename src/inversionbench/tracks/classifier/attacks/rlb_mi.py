@@ -7,9 +7,9 @@ Survey 3.2 (generative). Han, Choi, Lee, Kim, "Reinforcement Learning-Based Blac
     R = state_weight log p_y(G(s')) + action_weight log p_y(G(a))
         + margin_weight log max(1e-7, p_y(G(s')) - max over other classes of p(G(s')))
 
-and one step of soft actor-critic (`latent.actors`) on `batch` transitions remembered, `updates` times, once there are so
-many. The answer is the image G(s') at the end of an episode with the highest p_y of all: such an image is a roll-out of
-the policy from a fresh state, what the released code asks for once more. Queries: one for each step at diversity 0,
+and one step of soft actor-critic (`latent.actors`) on `batch` transitions remembered, `updates` times, once there are
+so many. The answer is the image G(s') at the end of an episode with the highest p_y of all: such an image is a roll-out
+of the policy from a fresh state, what the released code asks for once more. Queries: one for each step at diversity 0,
 where s' = a, else two. log p is at least log 1e-7, too. With max_step 1, as in all reported runs, an episode is over at
 once and the critics learn the reward itself. Parameters as published; keep_at: episodes whose best images are kept for
 curves. Latents are those of the box (-1, 1), what N(0, I) has outside is never made.
