@@ -29,7 +29,7 @@ C2 = C2fmi(base="dcgan", images=800, floor=8.0, offset=8.0, width=64, batch=32, 
            coarse_steps=30, coarse_rate=0.05, generations=25, keep_at=(5,))  # fmt: skip
 RLB = RlbMi(episodes=200, hidden=48, batch=32, rate=2e-3, keep_at=(50,))
 TAUGHT = Tacgan(steps=60, warm_up=5, batch=32, critic_steps=2, rate=3e-3, critic_rate=6e-3, ema=0.9, warm=True, each=60,
-                models=({"name": "cnn", "width": 8}, {"name": "cnn", "width": 6}), epochs=6, keep_at=(30,))  # fmt: skip
+                models=({"name": "cnn", "width": 8}, {"name": "cnn", "width": 8}), epochs=6, keep_at=(30,))  # fmt: skip
 LOKT = Lokt(iterations=60, rate=0.05, restarts=3, box=2.0)
 
 

@@ -173,11 +173,11 @@ def granted(name):
         prior = recipe.load(recipe.train(data().public, generator(), quiet))
         return knowledge(prior=prior, **damage(data(), scenario().subjects, {"hints": 1}, 0)[0])
     if name == "c2fmi":
-        recipe = EmbedderRecipe(model={"name": "cnn", "width": 4}, epochs=1)
+        recipe = EmbedderRecipe(model={"name": "cnn", "width": 8}, epochs=1)
         own = recipe.load(recipe.train(data().public, generator(), quiet))
         return knowledge(priors={"dcgan": small_prior(), "embedder": own})
     if name == "lokt":
-        models = ({"name": "cnn", "width": 4},)
+        models = ({"name": "cnn", "width": 8},)
         own = Tacgan(steps=2, warm_up=1, batch=4, critic_steps=1, each=2, models=models, epochs=1)
         base = SimpleNamespace(generator=Generator(4, 4, 3, data().shape[-1]))
         return knowledge(prior=own.load(own.train(data().public, generator(), quiet, asking(own), base)))

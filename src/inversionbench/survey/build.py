@@ -34,6 +34,7 @@ from inversionbench.survey import (
     planes,
     price,
     report,
+    shared,
     sheets,
     studies,
     tables,
@@ -140,6 +141,7 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
             out += [
                 figures.bars(survey.attacks, scenario, folder),
                 figures.curves(survey.curves, survey.attacks, scenario, folder),
+                shared.draw(survey, scenario, folder),
                 planes.plane(survey.curves, survey.attacks, scenario, folder) if track == planes.TRACK else None,
                 heat.draw(survey.attacks, survey.defenses, scenario, folder),
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
