@@ -45,7 +45,7 @@ class Federated(Track):
     headline = "psnr"
     metrics = (
         "psnr", "ssim", "mse", "lpips", "lpips_like", "label_recovery", "success_20", "success_30", "fsim",
-        "iip", "rdlv", "avd", "dssim", "labels_exact", "classes_found",
+        "iip", "rdlv", "avd", "dssim", "labels_exact", "classes_found", "certified",
     )  # fmt: skip
     utility = "accuracy"
     unpriced = "training.utility_rounds is 0: no federation was trained"
