@@ -15,6 +15,7 @@ from inversionbench.core.seeds import stream
 from inversionbench.federation.client import Sent, Update
 from inversionbench.federation.inputs import Inputs, enough
 from inversionbench.federation.settings import Batches, Federation, read_federation
+from inversionbench.gradients.imprint import plant
 from inversionbench.gradients.objectives import Matching
 from inversionbench.gradients.simulate import simulator
 from inversionbench.models.federated import Victim, build
@@ -49,6 +50,12 @@ class Images(Inputs):
 
     def fresh(self, about: Mapping[str, Any], rng: torch.Generator) -> Victim:
         return build(self.scenario.model, tuple(about["shape"]), about["classes"], rng)
+
+    def planted(self, model: nn.Module, data: Dataset, seed: int) -> nn.Module | None:
+        if not self.protocol.planted or not isinstance(model, Victim):
+            return None
+        public = model.front(data.public.images())
+        return plant(model, public, self.protocol.planted, self.protocol.disguise, stream(seed, "planted"))
 
     def choose(self, y: Tensor, seed: int) -> dict[str, Tensor]:
         index = choose(y, self.scenario.subjects, self.protocol, stream(seed, "subjects"))

@@ -81,6 +81,10 @@ class Inputs(ABC):
         """The global model as clients train it; changed in place."""
         return model
 
+    def planted(self, model: nn.Module, data: Dataset, seed: int) -> nn.Module | None:
+        """What an active server sends in place of `model`; None where it is honest."""
+        return None
+
     @abstractmethod
     def choose(self, y: Tensor, seed: int) -> dict[str, Tensor]:
         """Indices of the attacked batches, "client", and where there are controls of equally many other samples,

@@ -52,7 +52,8 @@ def evaluate(
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     index, labels = target.truth["index"], target.truth["labels"]
     truth = data.private.images(index.flatten().numpy())
-    groups = np.repeat(np.arange(len(index)), protocol.batch_size)
+    pools = reconstruction.notes.get("pools", range(len(index)))  # clients behind one sum are matched as one batch
+    groups = np.repeat(np.asarray(pools), protocol.batch_size)
     images = reconstruction.data.flatten(0, 1).clone()
     if reconstruction.failed is not None:
         images[torch.as_tensor(np.repeat(reconstruction.failed.numpy(), protocol.batch_size))] = torch.nan
