@@ -27,7 +27,8 @@ class Protocol:
     by `server_rate` times the mean difference of weights.
 
     planted: in a further round the server sends weights of its own making, the first layer with so many bins, and the
-    same clients answer to these (0: it is honest). disguise: how much it hides them. See `gradients.imprint`.
+    same clients answer to these (0: it is honest). disguise: in another one it sends the same with so much
+    of other patterns in them, which hide them. See `gradients.imprint`.
 
     observer: who attacks: the `server`, an `eavesdropper` on the links to it, another `client` (who knows the mean
     and its own update), or server and client in `collusion`. They differ where a protocol hides payloads.

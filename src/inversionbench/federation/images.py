@@ -51,11 +51,13 @@ class Images(Inputs):
     def fresh(self, about: Mapping[str, Any], rng: torch.Generator) -> Victim:
         return build(self.scenario.model, tuple(about["shape"]), about["classes"], rng)
 
-    def planted(self, model: nn.Module, data: Dataset, seed: int) -> nn.Module | None:
-        if not self.protocol.planted or not isinstance(model, Victim):
-            return None
+    def planted(self, model: nn.Module, data: Dataset, seed: int) -> dict[str, nn.Module]:
+        bins, disguise = self.protocol.planted, self.protocol.disguise
+        if not bins or not isinstance(model, Victim):
+            return {}
         public = model.front(data.public.images())
-        return plant(model, public, self.protocol.planted, self.protocol.disguise, stream(seed, "planted"))
+        return {name: plant(model, public, bins, size, stream(seed, "planted"))
+                for name, size in (("plain", 0.0), ("disguised", disguise)) if size or name == "plain"}  # fmt: skip
 
     def choose(self, y: Tensor, seed: int) -> dict[str, Tensor]:
         index = choose(y, self.scenario.subjects, self.protocol, stream(seed, "subjects"))

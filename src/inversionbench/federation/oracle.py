@@ -10,9 +10,10 @@ observe_update(which) -> name -> (clients, ...): the payloads, decoded, that the
     (controls). back=k: what the attacked clients sent k rounds before, where the protocol lets several rounds be seen.
 global_model() -> a frozen copy of the model that it sent out, batch norms in the protocol's mode; back=k as above.
 initial_model() -> the same for the first round that is seen. architecture() -> the network, every value 0.
-planted_model() -> the network with the weights that an active server sent (`protocol.planted`).
-planted_update(what) -> as `observe_update`, the answers to these: "view", what the protocol shows the server, or "mean",
-    the mean of the round, which the next model tells it, for every client.
+planted_model(which) -> the network with the weights that an active server sent (`protocol.planted`): "plain", or
+    "disguised", where `protocol.disguise` says how much.
+planted_update(which, what) -> as `observe_update`, the answers to these: "view", what the protocol shows the server, or
+    "mean", the mean of the round, which the next model tells it, for every client.
 protocol() -> the agreed constants as a dictionary: the settings of `core.protocol.Protocol`, of the smallest batch;
     `sizes`, the batch size of every client, and `protocols`, its settings; `statistics`, where the protocol shares
     them: a list per batch norm of (mean (clients, channels), biased variance).
@@ -75,17 +76,17 @@ def update_oracle(
             norm.mode(first.bn)
         return twin
 
-    def planted(name: str) -> Any:
-        if not released.get("planted"):
-            raise AccessDenied("the scenario's server plants no weights (protocol.planted)")
-        return released["planted"][name]
+    def planted(which: str, what: str) -> Any:
+        if which not in released.get("planted", {}):
+            raise AccessDenied(f"the scenario's server plants no {which} weights (protocol.planted, protocol.disguise)")
+        return released["planted"][which][what]
 
-    def planted_model() -> nn.Module:
-        model.load_state_dict(planted("state"))
+    def planted_model(which: str = "plain") -> nn.Module:
+        model.load_state_dict(planted(which, "state"))
         return frozen()
 
-    def planted_update(what: str = "view", phase: str = "init") -> dict[str, Tensor]:
-        seen = {name: t.detach().clone() for name, t in planted(what).items()}
+    def planted_update(which: str = "plain", what: str = "view", phase: str = "init") -> dict[str, Tensor]:
+        seen = {name: t.detach().clone() for name, t in planted(which, what).items()}
         ledger.charge("planted_update", len(next(iter(seen.values()))), phase)
         return seen
 

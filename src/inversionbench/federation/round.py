@@ -88,7 +88,12 @@ def make_target(inputs: Inputs, defense: Defense, data: Dataset, seed: int, prog
     number = federation.rounds + len(earlier)
     done = {v: attacked_round(model, g, number, rounds, defense, seed, v, classes) for v, g in views.items()}
     own = done["client"]
-    active, refused = _planted(inputs.planted(model, data, seed), views["client"], number, rounds, defense, seed, classes)
+    planted = {
+        name: _planted(bad, views["client"], number, rounds, defense, seed, classes)
+        for name, bad in inputs.planted(model, data, seed).items()
+    }
+    active = {"planted": {name: held for name, (held, _) in planted.items()}} if planted else {}
+    refused = {f"refused_{name}": share for name, (_, share) in planted.items() if share is not None}
     checks, numbers = inputs.check(model, own.sent, own.view)
     if not defense.hooks and max(checks.get("match_at_truth_undefended", [0.0])) > TRUTH:
         raise RuntimeError(f"the client is simulated wrongly: matching loss at the true data {checks}")
@@ -202,19 +207,16 @@ def attacked_round(
 
 
 def _planted(
-    model: nn.Module | None, groups: Sequence[Group], number: int, rounds: int, defense: Defense, seed: int, classes: int
-) -> tuple[dict[str, Any], dict[str, float]]:
+    model: nn.Module, groups: Sequence[Group], number: int, rounds: int, defense: Defense, seed: int, classes: int
+) -> tuple[dict[str, Any], float | None]:
     """What an active server holds of the same clients, who meet its weights instead of the honest ones, and the share of
     them that refused to answer, where the defense can."""
-    if model is None:
-        return {}, {}
     fresh = [replace(g, memory=[{} for _ in g.ids]) for g in groups]
     seen = attacked_round(model, fresh, number, rounds, defense, seed, "planted", classes)
     mean = {n: t.expand(len(seen.sent), *t.shape).clone() for n, t in seen.means[0].items()}
     state = {n: t.detach().clone() for n, t in model.state_dict().items()}
     said = [s.public["refused"] for s in seen.sent if "refused" in s.public]
-    return ({"planted": {"state": state, "view": seen.view, "mean": mean}},
-            {"refused_planted": sum(said) / len(said)} if said else {})
+    return {"state": state, "view": seen.view, "mean": mean}, sum(said) / len(said) if said else None
 
 
 def _joined(before: dict[str, Any], facts: dict[str, Any], ids: list[int]) -> dict[str, Any]:

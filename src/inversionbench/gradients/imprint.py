@@ -23,7 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inversionbench.models.federated import Victim
+
 SMOOTH = 8  # side of the random field below a checkerboard
+LARGEST = 0.5  # entries of one image's gradient: a protocol clips what is larger, and rounds what is small
 ON = 1.0  # bias of the second layer: all its units stay on
 
 
@@ -32,8 +35,8 @@ def linears(model: nn.Module) -> list[nn.Linear]:
 
 
 def plant(
-    model: nn.Module, public: Tensor, bins: int, disguise: float, rng: torch.Generator
-) -> nn.Module:
+    model: Victim, public: Tensor, bins: int, disguise: float, rng: torch.Generator
+) -> Victim:
     """A copy of a fully connected network with planted weights; units beyond `bins` are off.
 
     public: (n, channels, height, width), as the first layer reads images (behind the normalisation).
@@ -58,7 +61,16 @@ def plant(
             second.bias.fill_(ON)
         else:
             second.weight.copy_(torch.randn(second.out_features, 1, generator=rng).expand_as(second.weight))
+        reach = max(_reach(model, public[:1], label) for label in range(model.classes))
+        second.weight.mul_(LARGEST / max(reach, 1e-12))
     return model
+
+
+@torch.enable_grad()
+def _reach(model: Victim, x: Tensor, label: int) -> float:
+    """The largest entry of the first layer's gradient for one image under one label."""
+    loss = F.cross_entropy(model.body(x), torch.tensor([label]))
+    return float(torch.autograd.grad(loss, linears(model)[0].weight)[0].abs().max())
 
 
 def _patterns(count: int, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:

@@ -11,8 +11,8 @@ and the client refuses the round, sending zeros, where some layer has more than 
 nothing. What it costs are false alarms: the share of honest rounds that are refused stands in the price (`refused`), and
 the accuracy that their silence costs. A server who knows the rule disguises its rows (`protocol.disguise`).
 
-Measured: parallel of untrained networks of the federated track 0.1 to 0.6 (narrow layers most), of planted weights 1,
-of planted weights with a disguise of 3 about 0.3.
+Measured: parallel of untrained networks of the federated track 0.18 (lenet) to 0.53 (resnet8), of planted weights 1,
+with a disguise of 1 0.73, of 3 0.50; with the last as many images come out as without a disguise.
 """
 
 from __future__ import annotations

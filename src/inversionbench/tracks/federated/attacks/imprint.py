@@ -3,12 +3,13 @@ the survey).
 
 Fowl, Geiping, Czaja, Goldblum, Goldstein, "Robbing the Fed: Directly Obtaining Private Data in Federated Learning with
 Modified Models", ICLR 2022. Level GR-A: the server chooses the weights. What it plants is said by the scenario
-(`protocol.planted`, the number of bins; `disguise`) and made from public images before the round, with nothing but the
+(`protocol.planted`, the number of bins) and made from public images before the round, with nothing but the
 first two layers changed (`gradients.imprint`); the clients answer once, as they would answer any model. A bin with one
 image gives it exactly, whatever else is in the sum: masks that hide single updates do not hide single images.
 
 read: "view": what the protocol shows the server (with secure aggregation the sum of a group). "mean": the mean of the
 whole round, which any server learns with the next model, also where it cannot read uploads (cahe).
+disguised: the attacker who knows that clients screen weights: the answers to the weights with `protocol.disguise`.
 tol: bins whose share of the bias gradient is below this part of the largest are empty.
 
 Who sent an image is not in a sum: the answers of all clients behind it are one pool, matched as one batch
@@ -41,6 +42,7 @@ class Imprint(Attack):
     needs = "planted"
 
     read: Literal["view", "mean"] = "view"
+    disguised: bool = False
     tol: ShareBelowOne = 1e-3
     label_rule: LabelRule = "bias_corrected"
 
@@ -52,8 +54,9 @@ class Imprint(Attack):
         from inversionbench.gradients.problem import Problem, labels_of, protocol_of
         from inversionbench.gradients.sums import summed
 
-        protocol, model = protocol_of(oracle), oracle.planted_model()
-        seen = {name: t * protocol.scale for name, t in oracle.planted_update(self.read).items()}
+        protocol, which = protocol_of(oracle), "disguised" if self.disguised else "plain"
+        model, seen = oracle.planted_model(which), oracle.planted_update(which, self.read)
+        seen = {name: t * protocol.scale for name, t in seen.items()}
         problem = Problem(model, protocol, seen)
         clients, batch = problem.clients, protocol.batch_size
         told = [list(range(clients))] if self.read == "mean" else knowledge.defense.get("groups")
@@ -69,5 +72,5 @@ class Imprint(Attack):
                 found[i], pools[i] = bins, pool
         labels, source = labels_of(problem, knowledge, self.label_rule, rng)
         notes = {"labels": source, "pools": pools, "full_bins": found, "read": self.read,
-                 "clients_in_sum": max(map(len, groups))}  # fmt: skip
+                 "clients_in_sum": max(map(len, groups)), **({"adaptive": True} if self.disguised else {})}  # fmt: skip
         return Reconstruction(images, labels, cost={"gradient_evaluations": 0}, notes=notes)
