@@ -121,6 +121,8 @@ def make_target(inputs: Inputs, defense: Defense, data: Dataset, seed: int, prog
         **{n: float(v) for n, v in told.items() if isinstance(v, (int, float))},
         **defense.guarantee(*taken), **refused,
     }  # fmt: skip
+    if "mu_step" in utility:  # noise in every local step
+        utility["mu_round"] = utility["mu_step"] * max(len(p.steps) for p in batches.protocols) ** 0.5
     return Target(released, truth, utility, own.seconds)
 
 

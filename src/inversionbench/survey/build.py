@@ -22,6 +22,7 @@ import pandas as pd
 from inversionbench.core.errors import UserError
 from inversionbench.core.files import atomic_folder, write_text
 from inversionbench.survey import (
+    bounds,
     changes,
     checks,
     collect,
@@ -145,6 +146,7 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
                 maps.traffic(survey.frame, survey.attacks, survey.defenses, scenario, folder),
                 contrasts.knowing(survey.attacks, survey.defenses, scenario, folder),
+                bounds.bound(survey.frame, survey.attacks, survey.defenses, scenario, folder),
                 maps.each(survey.defenses, scenario, folder),
             ]
     return [*(picture for picture in out if picture is not None), *changes.draw(survey, folder),
