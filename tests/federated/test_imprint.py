@@ -34,7 +34,7 @@ def done(where, defense=NONE, seed=0, **params):
 def test_bins_hold_single_images():
     """By hand: images of known means, in bins of their own, come out of one summed gradient."""
     where = cell(subjects=1)
-    model = plant(TRACK_MODEL(where), data().public.images(), 96, 0.0, torch.Generator().manual_seed(0))
+    model = plant(honest_model(where), data().public.images(), 96, 0.0, torch.Generator().manual_seed(0))
     x = data().private.images()[:4]
     x = x - x.mean((1, 2, 3), keepdim=True) + torch.tensor([0.2, 0.35, 0.5, 0.65]).view(-1, 1, 1, 1)
     loss = torch.nn.functional.cross_entropy(model.body(x), torch.tensor([0, 1, 2, 1]))
@@ -45,7 +45,7 @@ def test_bins_hold_single_images():
     assert torch.cdist(x.flatten(1).double(), found).min(1).values.max() < 1e-3
 
 
-def TRACK_MODEL(where):
+def honest_model(where):
     made = target(where)
     model = TRACK.oracle(where, made.released, None, "GR", NONE, 0).global_model()
     return model.requires_grad_(True)
@@ -66,7 +66,7 @@ def test_a_sum_of_clients_hides_no_images():
 
 
 def test_the_mean_of_a_round_is_enough():
-    """Ciphertexts say nothing (no image above 30 dB), the mean that the next model tells gives all four, in four seeds."""
+    """Ciphertexts say nothing (no image above 30 dB), the mean that the next model tells gives all four (four seeds)."""
     defense, where = Cahe(strength=1, clients=4, dimension=64, slots=64, identity=4), cell(400, subjects=4, batch=1)
     assert done(where, defense)[0].metrics["success_30"].max() == 0
     assert done(where, defense, read="mean")[0].metrics["success_30"].mean() > 0.7
@@ -80,7 +80,8 @@ def test_the_level_and_the_scenario_are_asked_for():
     with pytest.raises(AccessDenied, match="plants no plain weights"):
         TRACK.oracle(honest, target(honest).released, None, "GR-A", NONE, 0).planted_model()
     method = registry.describe("attack", "imprint")
-    assert TRACK.accepts(where, method) and not TRACK.accepts(honest, method)
+    assert TRACK.accepts(where, method)
+    assert not TRACK.accepts(honest, method)
     for wrong, said in (
         (scenario(planted=8), "planted in an 'mlp'"),
         (scenario({**MLP, "widths": [4, 4]}, planted=8), "8 bins need"),
@@ -99,10 +100,11 @@ def test_honest_rounds_are_the_same_beside_an_active_server():
 def test_clients_see_parallel_rows():
     """Parallel rows: 1 where weights are planted, 0.39 in the untrained network; with a disguise of 3 0.50."""
     where = cell(subjects=1)
-    model = TRACK_MODEL(where)
+    model = honest_model(where)
     rng, public = torch.Generator().manual_seed(0), data().public.images()
     value = lambda m: suspicion(dict(m.named_parameters()))
-    honest, plain, hidden = (value(m) for m in (model, plant(model, public, 96, 0.0, rng), plant(model, public, 96, 3.0, rng)))
+    honest = value(model)
+    plain, hidden = (value(plant(model, public, 96, size, rng)) for size in (0.0, 3.0))
     assert plain > 0.99
     assert honest < 0.6
     assert hidden < 0.65

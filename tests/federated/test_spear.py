@@ -18,8 +18,8 @@ MLP = {"name": "mlp", "widths": [256, 64]}
 
 
 def gradient(x, units, rng, shift=0.0, classes=10):
-    """(dW, db, W, b) of the first layer of an untrained network for the batch x. shift: of its biases, which makes units
-    turn on more often, as training does."""
+    """(dW, db, W, b) of the first layer of an untrained network for the batch x. shift: of its biases, which makes
+    units turn on more often, as training does."""
     n, d = x.shape
     w, b = ((2 * torch.rand(units, *more, generator=rng) - 1) / d**0.5 for more in ((d,), ()))
     b = b + shift

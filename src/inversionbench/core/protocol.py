@@ -78,5 +78,5 @@ def read_protocol(given: Mapping[str, Any], where: str) -> Protocol:
     if protocol.sends == "gradient" and len(protocol.steps) > 1:
         raise UserError(f"{where}: sends: gradient has one step; for {len(protocol.steps)} use sends: delta")
     if protocol.planted and len(protocol.steps) > 1:
-        raise UserError(f"{where}.planted: read from the gradient of one step, not from {len(protocol.steps)} local ones")
+        raise UserError(f"{where}.planted: read from the gradient of one step, not of {len(protocol.steps)}")
     return protocol

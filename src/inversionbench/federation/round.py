@@ -211,8 +211,8 @@ def attacked_round(
 def _planted(
     model: nn.Module, groups: Sequence[Group], number: int, rounds: int, defense: Defense, seed: int, classes: int
 ) -> tuple[dict[str, Any], float | None]:
-    """What an active server holds of the same clients, who meet its weights instead of the honest ones, and the share of
-    them that refused to answer, where the defense can."""
+    """What an active server holds of the same clients, who meet its weights instead of the honest ones, and the share
+    of them that refused to answer, where the defense can."""
     fresh = [replace(g, memory=[{} for _ in g.ids]) for g in groups]
     seen = attacked_round(model, fresh, number, rounds, defense, seed, "planted", classes)
     mean = {n: t.expand(len(seen.sent), *t.shape).clone() for n, t in seen.means[0].items()}

@@ -20,8 +20,8 @@ ROOM = 0.02  # how far outside the data range a candidate may lie, as a share of
 
 
 def first_layer(update: Mapping[str, Tensor], inputs: int, what: str) -> tuple[Tensor, Tensor]:
-    """(dW (clients, units, inputs), db (clients, units)), the first two tensors of an update; `AccessDenied` where these
-    are none of a linear layer with bias on the `inputs` numbers of a sample. what: needs it, for the message."""
+    """(dW (clients, units, inputs), db (clients, units)), the first two tensors of an update; `AccessDenied` where
+    these are none of a linear layer with bias on the `inputs` numbers of a sample. what: needs it, for the message."""
     names = list(update)[:2]
     dw, db = (update[n] for n in names)
     if dw.ndim != 3 or dw.shape[2] != inputs or db.shape != dw.shape[:2]:

@@ -1,5 +1,5 @@
-"""Weights that an active server plants, so that a gradient, or a sum of many, holds single images (Fowl, Geiping, Czaja,
-Goldblum, Goldstein, "Robbing the Fed", ICLR 2022).
+"""Weights that an active server plants, so that a gradient, or a sum of many, holds single images (Fowl, Geiping,
+Czaja, Goldblum, Goldstein, "Robbing the Fed", ICLR 2022).
 
 Every unit i of a first linear layer measures the same h(x), the mean of the image, against a bias that rises with i:
 
@@ -57,7 +57,9 @@ def plant(
             _, s, v = torch.linalg.svd(rest[0].weight, full_matrices=True)
             free = v[int((s > 1e-6).sum()) :]  # directions of the second layer's units that the third ignores
             hidden = free.T @ (free @ hidden)
-            second.weight.copy_(1.0 + disguise * hidden / hidden.square().mean().sqrt().clamp_min(1e-12) * bool(len(free)))
+            if len(free):
+                hidden = hidden / hidden.square().mean().sqrt()
+            second.weight.copy_(1.0 + disguise * hidden)
             second.bias.fill_(ON)
         else:
             second.weight.copy_(torch.randn(second.out_features, 1, generator=rng).expand_as(second.weight))

@@ -1,5 +1,5 @@
-"""The inputs of a first linear layer with ReLU, exactly, from the gradient of a batch (Dimitrov, Baader, Müller, Vechev,
-"SPEAR: Exact Gradient Inversion of Batches in Federated Learning", NeurIPS 2024).
+"""The inputs of a first linear layer with ReLU, exactly, from the gradient of a batch (Dimitrov, Baader, Müller,
+Vechev, "SPEAR: Exact Gradient Inversion of Batches in Federated Learning", NeurIPS 2024).
 
 With the errors D (units, B) and the inputs X (B, d) of a batch, dW = D X and db = D 1. dW has rank B, so with an
 orthonormal basis U (units, B) of its columns D = U Q for an unknown Q (B, B), and X = Q^-1 U^T dW. A column of D is
@@ -65,7 +65,8 @@ class Layer:
 
 
 def recover_all(
-    model: nn.Module, update: Mapping[str, Tensor], several: bool, sizes: Sequence[int], rng: torch.Generator, tries: int
+    model: nn.Module, update: Mapping[str, Tensor], several: bool, sizes: Sequence[int], rng: torch.Generator,
+    tries: int,
 ) -> list[Found]:
     """Every client, from gradients name -> (clients, ...) whose first two tensors are those of the layer. several: the
     clients took several steps, whose mean gradient is none of one batch. sizes: batch of each client.

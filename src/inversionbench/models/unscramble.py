@@ -14,9 +14,9 @@ PER_PIXEL = 16  # channels of the assembled features
 class Unscrambler(nn.Module):
     """x: (n, channels, height, width) -> the same shape, and the assembled features F (n, 16, height, width).
 
-    Each block is read by a convolution of its own size and stride, one for all places (`shared`) or one for each, into 16
-    values for each of its pixels; then residual blocks. mixing: blocks may come from any place: the features at a place
-    are a learnt mean over all places, which begins as the identity.
+    Each block is read by a convolution of its own size and stride, one for all places (`shared`) or one for each, into
+    16 values for each of its pixels; then residual blocks. mixing: blocks may come from any place: the features at a
+    place are a learnt mean over all places, which begins as the identity.
     """
 
     def __init__(self, shape: tuple[int, int, int], block: int, width: int, depth: int, shared: bool, mixing: bool):
@@ -56,8 +56,7 @@ class _Residual(nn.Module):
 
 def discriminator(channels: int, width: int) -> nn.Sequential:
     """Three spectrally normalised convolutions that halve the side twice, mean, one logit (n, 1)."""
-    sizes = (channels, width, 2 * width, 4 * width)
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:])):
-        layers += [spectral_norm(nn.Conv2d(a, b, 3, stride=1 if i == 0 else 2, padding=1)), nn.LeakyReLU(0.1)]
+    for a, b, stride in ((channels, width, 1), (width, 2 * width, 2), (2 * width, 4 * width, 2)):
+        layers += [spectral_norm(nn.Conv2d(a, b, 3, stride=stride, padding=1)), nn.LeakyReLU(0.1)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), spectral_norm(nn.Linear(4 * width, 1)))

@@ -1,5 +1,5 @@
-"""Reconstruction robustness: what differential privacy proves against every reconstruction (Balle, Cherubin, Hayes, IEEE
-S&P 2022; Hayes, Mahloujifar, Balle, "Bounding Training Data Reconstruction in DP-SGD", NeurIPS 2023).
+"""Reconstruction robustness: what differential privacy proves against every reconstruction (Balle, Cherubin, Hayes, S&P
+2022; Hayes, Mahloujifar, Balle, "Bounding Training Data Reconstruction in DP-SGD", NeurIPS 2023).
 
 kappa: the chance that an answer without the release counts as a success (of the best guess under what the attacker
 knows). Let P be what is released of a data set with the record, Q without it. Over all events E

@@ -2,14 +2,14 @@
 the survey; after the client-side detection of arXiv 2506.20651 and 2511.10502, of which the abstracts were read):
 reconstruction.
 
-Weights that isolate single samples measure the same thing in many units, so the rows of a layer are parallel; rows that
-were drawn, or trained from what was drawn, are not. For each linear or convolutional layer with weight rows w_i
+Weights that isolate single samples measure the same thing in many units, so the rows of a layer are parallel; rows
+that were drawn, or trained from what was drawn, are not. For each linear or convolutional layer with weight rows w_i
 
     parallel = mean_i max_{j != i} |cos(w_i, w_j)|
 
 and the client refuses the round, sending zeros, where some layer has more than 1 - strength. strength: 0 refuses
-nothing. What it costs are false alarms: the share of honest rounds that are refused stands in the price (`refused`), and
-the accuracy that their silence costs. A server who knows the rule disguises its rows (`protocol.disguise`).
+nothing. What it costs are false alarms: the share of honest rounds that are refused stands in the price (`refused`),
+and the accuracy that their silence costs. A server who knows the rule disguises its rows (`protocol.disguise`).
 
 Measured: parallel of untrained networks of the federated track 0.18 (lenet) to 0.53 (resnet8), of planted weights 1,
 with a disguise of 1 0.73, of 3 0.50; with the last as many images come out as without a disguise.

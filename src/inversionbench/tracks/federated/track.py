@@ -79,7 +79,7 @@ class Federated(Track):
         if model["name"] != "mlp" or options["activation"] != "relu":
             raise UserError(f"{where}: weights are planted in an 'mlp' with 'relu', not in {model}")
         if options["widths"][0] < bins:
-            raise UserError(f"{where}: {bins} bins need as many units in the first layer, it has {options['widths'][0]}")
+            raise UserError(f"{where}: {bins} bins need as many units in the first layer, got {options['widths'][0]}")
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress

@@ -1,10 +1,10 @@
 """The scrambled track: training images that leave their owner encrypted block by block, with their labels.
 
-target: the scrambled private images. oracle level SC: these and their labels, never the key. truth: the images. An
-evaluator, a classifier that was trained on plain images of other samples and frozen, says whether a reconstruction shows
-what the original shows. No model of a victim is attacked: the scrambling is the defense, and others do not act here.
+target: the scrambled private images. oracle level SC: these and their labels, never the key. truth: the images.
+An evaluator, a classifier that was trained on plain images of other samples and frozen, says whether a reconstruction
+shows what the original shows. No model of a victim is attacked: the scrambling is the defense, and others do not act here.
 
-scenario.model     {name: nibbles, block: 4, keys: 1, shuffle: false}: see `scrambler`; every image draws one of the keys
+scenario.model     {name: nibbles, block: 4, keys: 1, shuffle: false}: see `scrambler`; an image has one of the keys
 scenario.subjects  images that are judged, the first ones; the attack sees all
 scenario.judges    required; options of the entry: {model, training}, a classifier of `models.names` and its recipe
 """
@@ -37,12 +37,12 @@ class Scrambled(Track):
     id = "scrambled"
     order = 8
     title = "Scrambled images"
-    about = """Training images are encrypted block by block before an untrusted trainer gets them, with their labels. The
-        attacker has plain images of the same kind, not the key, and learns to undo the scrambling."""
+    about = """Training images are encrypted block by block before an untrusted trainer gets them, with their labels.
+        The attacker has plain images of the same kind, not the key, and learns to undo the scrambling."""
     levels = {"SC": Level("scrambled images with labels", frozenset({"scrambled"}), axis="gradient evaluations")}
     controls = {
-        "scrambled": {"label": "scrambled image", "reach": "guess", "note": "what the trainer received, looked at as it is"},
-        "untrained": {"label": "untrained network", "reach": "guess", "note": "the attacker's network before any training"},
+        "scrambled": {"label": "scrambled image", "reach": "guess", "note": "what the trainer received, as it is"},
+        "untrained": {"label": "untrained network", "reach": "guess", "note": "the attacker's network, not trained"},
     }
     headline = "top1"
     metrics = ("top1", "ssim", "psnr", "mse")
@@ -52,7 +52,8 @@ class Scrambled(Track):
     def check(self, scenario: Scenario) -> None:
         check_options(scenario.model, SCRAMBLERS, KINDS, "model", "scrambler")
         if scenario.training or scenario.protocol:
-            raise UserError(f"training, protocol: the scrambled track has neither, got {scenario.training or scenario.protocol}")
+            given = scenario.training or scenario.protocol
+            raise UserError(f"training, protocol: the scrambled track has neither, got {given}")
         if not scenario.judges:
             raise UserError("judges: the scrambled track needs an entry of `evaluators:` that judges it")
 
@@ -96,7 +97,8 @@ class Scrambled(Track):
         return Knowledge(public=public, block=released["block"], subjects=scenario.subjects)
 
     def evaluate(
-        self, scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset, evaluator: Any, seed: int
+        self, scenario: Scenario, reconstruction: Reconstruction, target: Target, data: Dataset, evaluator: Any,
+        seed: int,
     ) -> Evaluation:
         from inversionbench.tracks.scrambled.evaluate import evaluate
 

@@ -1,8 +1,8 @@
 """SIA-GAN (survey 3.2): undo block-wise scrambling without the key, from labelled scrambled and unpaired plain images.
 
 Madono, Tanaka, Onishi, Ogawa, "SIA-GAN: Scrambling Inversion Attack Using Generative Adversarial Network", IEEE Access
-2021. A network H reads scrambled images x~ block by block (`models.unscramble`), a discriminator D compares what it makes
-with plain images x of other samples, and a classifier N, trained with H, must find the label y in it:
+2021. A network H reads scrambled images x~ block by block (`models.unscramble`), a discriminator D compares what it
+makes with plain images x of other samples, and a classifier N, trained with H, must find the label y in it:
 
     L_D = E max(0, 1 + D(H(x~))) + E max(0, 1 - D(x))
     L_{H,N} = -E D(H(x~)) + classes * E CE(N(H(x~)), y) + tv * TV(F)
@@ -12,8 +12,8 @@ batch. No pair of a scrambled image and its original is ever used.
 
 steps: of the three networks together; 0 is the untrained H. classes: weight of the class term; 0 is the control without
 it, plausible images of the wrong content. shared: one reading of blocks for all places (right with one key, places
-kept), else one for each. mixing: blocks may have changed places. width, depth, critic_width: of H and D. batch: plain and
-scrambled images each.
+kept), else one for each. mixing: blocks may have changed places. width, depth, critic_width: of H and D. batch: plain
+and scrambled images each.
 
 Deviations: widths, steps and batch of a laptop (published: 256 and 64 channels, 3 residual blocks, D of 128 to 1024
 with self-attention, N a pyramid network, 75 to 100 epochs of CIFAR-10, batch 256); D has no self-attention; the block

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from inversionbench.oracle.base import Oracle
 
 
+EVERYWHERE = (-1e6, 1e6)  # standardised numbers have no common bounds
+
+
 @dataclass(frozen=True)
 class SpearRows(Attack):
     """data: float64 (clients, largest batch, columns), decoded rows, NaN beyond a client's batch. Labels are those that
@@ -45,12 +48,11 @@ class SpearRows(Attack):
         several = any(len(Protocol(**p).steps) > 1 for p in given["protocols"])
         found = recover_all(model, update, several, sizes, rng, self.tries)
         data = torch.full((len(sizes), max(sizes), len(schema.names)), torch.nan, dtype=torch.float64)
-        box = (-1e6, 1e6)
         for i, (f, w, b, n) in enumerate(zip(found, dw, db, sizes)):
-            fed = f.x if f.x is not None else candidates(w, b, n, box, 1e-6)[0]
+            fed = f.x if f.x is not None else candidates(w, b, n, EVERYWHERE, 1e-6)[0]
             data[i, :n] = schema.decode(fed.nan_to_num(0.0) * schema.std + schema.mean)
         given_labels = "labels" in knowledge
         labels = knowledge.labels if given_labels else torch.full(data.shape[:2], -1)
-        notes = {"labels": "given" if given_labels else "none", "certified": [f.certified for f in found], "draws": [f.tries for f in found],
-                 "deviation": [f.sigma for f in found]}  # fmt: skip
+        notes = {"labels": "given" if given_labels else "none", "certified": [f.certified for f in found],
+                 "draws": [f.tries for f in found], "deviation": [f.sigma for f in found]}  # fmt: skip
         return Reconstruction(data, labels, cost={"gradient_evaluations": 0}, notes=notes)
