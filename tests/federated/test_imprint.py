@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from federated_cells import TRACK, data, evaluate, knowledge, price, scenario, target
@@ -56,17 +55,15 @@ def test_a_sum_of_clients_hides_no_images():
     public image, none."""
     defense = SecureAggregation(strength=4)
     many, few = cell(400, subjects=4, batch=2), cell(4, subjects=4, batch=2)
-    hits = {n: np.mean([done(w, defense, seed)[0].metrics["success_30"].mean() for seed in (0, 1)])
-            for n, w in (("many", many), ("few", few))}  # fmt: skip
-    assert hits["many"] > 0.6
-    assert hits["few"] < 0.4
     result, answer = done(many, defense)
+    assert result.metrics["success_30"].mean() > 0.6
+    assert done(few, defense)[0].metrics["success_30"].mean() < 0.4
     assert answer.notes["clients_in_sum"] == 4
     assert result.controls["mean_image"]["success_30"].max() == 0
 
 
 def test_the_mean_of_a_round_is_enough():
-    """Ciphertexts say nothing (no image above 30 dB), the mean that the next model tells gives all four (four seeds)."""
+    """Ciphertexts say nothing (no image above 30 dB), the mean that the next model tells gives all four."""
     defense, where = Cahe(strength=1, clients=4, dimension=64, slots=64, identity=4), cell(400, subjects=4, batch=1)
     assert done(where, defense)[0].metrics["success_30"].max() == 0
     assert done(where, defense, read="mean")[0].metrics["success_30"].mean() > 0.7

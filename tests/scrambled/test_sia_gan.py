@@ -43,8 +43,7 @@ def scenario(**model):
 def reconstructed(steps=20, **params):
     where = scenario()
     made = TRACK.train_target(where, NONE, data(), 0, None)
-    small = {"width": 8, "critic_width": 8, "batch": 16}
-    attack = registry.get("attack", "sia_gan")(**{"steps": steps, **small, **params})
+    attack = registry.get("attack", "sia_gan")(steps=steps, **params)
     oracle = TRACK.oracle(where, made.released, attack, "SC", NONE, 0)
     found = attack.run(oracle, TRACK.knowledge(where, made.released, data().public, {}, None),
                        torch.Generator().manual_seed(1))  # fmt: skip
@@ -124,6 +123,16 @@ def test_controls_and_the_judge():
     assert done.controls["truth"]["top1"].mean() > 0.75
     for name in ("scrambled", "untrained"):
         assert done.controls[name]["top1"].mean() < 0.35
-    again, _ = reconstructed()
-    assert torch.equal(found.data, again.data)
+    assert torch.equal(found.data, reconstructed.__wrapped__()[0].data)
     assert torch.equal(found.notes["untrained"], reconstructed(0)[0].data)
+
+
+def test_one_key_is_undone_without_it():
+    """SSIM 0.75 to 0.89 over three keys and networks after 350 steps without the class term (with it 0.18 to 0.82), the
+    controls 0.14 at most; the judge names 77 to 88 %, of the controls at most 14 %. Asked for 0.4 and 40 %."""
+    _, done = reconstructed(350, classes=0.0)
+    guesses = [done.controls[name] for name in ("scrambled", "untrained", "random_image")]
+    assert done.metrics["ssim"].mean() > 0.4
+    assert done.metrics["top1"].mean() > 0.4
+    assert max(g["ssim"].mean() for g in guesses) < 0.25
+    assert max(g["top1"].mean() for g in guesses) < 0.3

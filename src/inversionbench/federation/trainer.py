@@ -177,7 +177,8 @@ def price(
     accuracy: on held-out samples after the last round, where `Defense.personal` each sample at one of the clients;
     accuracy_early: after a quarter of the rounds; bytes_round, bytes_down_round: sent and received by one client per
     round; refused: share of honest rounds that a client refused, where it may; diverged: share of federations that
-    ended with values that are not finite, or below twice chance (of two or three classes: below chance); chance: accuracy of always saying the most frequent class.
+    ended with values that are not finite, or below twice chance (of two or three classes: below chance); chance:
+    accuracy of always saying the most frequent class.
     """
     federation = inputs.federation
     if not federation.utility_rounds:

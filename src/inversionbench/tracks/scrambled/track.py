@@ -2,7 +2,7 @@
 
 target: the scrambled private images. oracle level SC: these and their labels, never the key. truth: the images.
 An evaluator, a classifier that was trained on plain images of other samples and frozen, says whether a reconstruction
-shows what the original shows. No model of a victim is attacked: the scrambling is the defense, and others do not act here.
+shows what the original shows. No model of a victim is attacked: the scrambling is the defense, others do not act.
 
 scenario.model     {name: nibbles, block: 4, keys: 1, shuffle: false}: see `scrambler`; an image has one of the keys
 scenario.subjects  images that are judged, the first ones; the attack sees all

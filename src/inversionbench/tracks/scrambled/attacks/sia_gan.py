@@ -15,6 +15,15 @@ it, plausible images of the wrong content. shared: one reading of blocks for all
 kept), else one for each. mixing: blocks may have changed places. width, depth, critic_width: of H and D. batch: plain
 and scrambled images each.
 
+Measured (digits of 16 pixels, blocks of 4, 473 scrambled and 673 plain images, 350 steps, 7 s of one core; SSIM and how
+often a frozen classifier of plain digits, which is right on 94 %, names the digit; three keys):
+
+    one key                 0.58 0.18 0.82    52 13 88 %        without the class term    0.75 0.88 0.89    77 86 88 %
+    eight keys              0.53              69 %              blocks shuffled           0.05              12 %
+    scrambled, untrained    at most 0.09      8 to 14 %
+
+So here the class term hinders: that every block is read alike, and that the whole must look plain, fixes the content.
+
 Deviations: widths, steps and batch of a laptop (published: 256 and 64 channels, 3 residual blocks, D of 128 to 1024
 with self-attention, N a pyramid network, 75 to 100 epochs of CIFAR-10, batch 256); D has no self-attention; the block
 reading has batch norm and no spectral norm; `mixing` is ours, in place of the authors' permutation stage.
@@ -44,19 +53,19 @@ class SiaGan(Attack):
     level = "SC"
     budget = ("steps", "batch")
     published: ClassVar[dict[str, Any]] = {"width": 64, "depth": 3, "critic_width": 128, "steps": 15_000, "batch": 256,
-                                           "rate": 1e-4, "critic_rate": 4e-4}  # fmt: skip
+                                           "rate": 1e-4, "critic_rate": 4e-4, "tv": 1e-3}  # fmt: skip
 
-    steps: Whole = 600
-    batch: Count = 64
+    steps: Whole = 400
+    batch: Count = 32
     classes: NonNegative = 1.0
-    tv: NonNegative = 1e-3
+    tv: NonNegative = 1e-2
     shared: bool = True
     mixing: bool = False
-    width: Count = 32
-    depth: Count = 2
-    critic_width: Count = 32
-    rate: Positive = 1e-3
-    critic_rate: Positive = 1e-3
+    width: Count = 8
+    depth: Count = 1
+    critic_width: Count = 16
+    rate: Positive = 4e-3
+    critic_rate: Positive = 2e-3
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         import torch
