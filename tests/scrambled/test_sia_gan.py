@@ -40,7 +40,7 @@ def scenario(**model):
 
 
 @cache
-def reconstructed(steps=20, **params):
+def reconstructed(steps=5, **params):
     where = scenario()
     made = TRACK.train_target(where, NONE, data(), 0, None)
     attack = registry.get("attack", "sia_gan")(steps=steps, **params)
