@@ -11,9 +11,9 @@
 
 A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
-stay the identities below), `inputs` and `federated` (the kinds of data and of training that it is made for). Two
-methods are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense that is then
-run (by default itself).
+stay the identities below), `inputs`, `models` and `federated` (the kinds of data, of models and of training that it is
+made for). Two methods are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense
+that is then run (by default itself).
 """
 
 from __future__ import annotations
@@ -93,6 +93,7 @@ class Defense:
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
     inputs: ClassVar[tuple[str, ...]] = ()  # kinds of private data that it is made for (modality of a track); () any
+    models: ClassVar[tuple[str, ...]] = ()  # names of the models that it is made for; () any
     federated: ClassVar[bool] = False  # acts on what a client of a federation does, so a track must have clients
     budget: ClassVar[tuple[str, ...]] = ()  # as of `core.attack.Attack`
     published: ClassVar[Mapping[str, Any]] = {}

@@ -112,6 +112,7 @@ class Entry:
         return (
             self.hooks <= reached
             and all(not part["inputs"] or track.modality in part["inputs"] for part in made)
+            and all(not part["models"] or scenario.model.get("name") in part["models"] for part in made)
             and ("client_update" in reached or not any(part["federated"] for part in made))
         )
 

@@ -83,14 +83,16 @@ def train_epochs(
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimiser = make_optimiser(params.values(), recipe)
     total = recipe.epochs * steps_per_epoch(len(x), recipe.batch)
+    lots = defense.poisson and defense.strength > 0
+    expected = float(min(recipe.batch, len(x))) if lots else 0.0
     epochs = range(recipe.epochs)
     for epoch in progress(epochs, desc=description, total=recipe.epochs) if progress else epochs:
-        for step, index in batches(len(x), recipe.batch, epoch, order):
+        for step, index in batches(len(x), recipe.batch, epoch, order, lots):
             set_rate(optimiser, recipe, step, total)
             bx, by = augment(as_float(x[index]), recipe, order), y[index]
             bx, by = defense.train_transform(bx, by, own, step)
             seen = trace(model, bx)
-            ctx = Step(model, bx, by, seen.logits, seen.hidden, step, epoch, recipe.epochs, classes, own)
+            ctx = Step(model, bx, by, seen.logits, seen.hidden, step, epoch, recipe.epochs, classes, own, expected)
             descend(defense.loss(ctx), params, optimiser, recipe.clip, defense, ctx)
         if after_epoch:
             after_epoch(model, epoch)
@@ -117,10 +119,17 @@ def steps_per_epoch(n: int, batch: int) -> int:
     return full + (rest > 1 or n == 1)
 
 
-def batches(n: int, batch: int, epoch: int, rng: torch.Generator) -> Iterator[tuple[int, Tensor]]:
-    """(step over all epochs, index of the batch's samples), in a fresh random order."""
-    order = torch.randperm(n, generator=rng)
+def batches(
+    n: int, batch: int, epoch: int, rng: torch.Generator, lots: bool = False
+) -> Iterator[tuple[int, Tensor]]:
+    """(step over all epochs, index of the batch's samples), in a fresh random order; lots: every sample on its own,
+    with the probability that makes `batch` the mean size (`Defense.poisson`)."""
     steps = steps_per_epoch(n, batch)
+    if lots:
+        for i in range(steps):
+            yield epoch * steps + i, (torch.rand(n, generator=rng) < batch / n).nonzero().flatten()
+        return
+    order = torch.randperm(n, generator=rng)
     for i in range(steps):
         yield epoch * steps + i, order[i * batch : (i + 1) * batch]
 
