@@ -43,7 +43,7 @@ class DpSgd(Defense):
 
     id = "dp_sgd"
     hooks = frozenset({"gradient"})
-    inputs = ("image", "table")  # per-sample gradients want numbers
+    inputs = ("image", "table", "text")
     poisson = True
 
     clip: Positive = 1.0
