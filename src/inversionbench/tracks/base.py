@@ -1,4 +1,4 @@
-"""What a track must provide, and how the seven tracks map on it.
+"""What a track must provide, and how the tracks map on it.
 
 A track is one folder `tracks/<id>/` whose `track.py` has one class derived from `Track` with `id = "<id>"`; its
 attacks are the files of `tracks/<id>/attacks/`. Figures of its own are drawn by `draw(survey, folder)` of
@@ -11,7 +11,8 @@ command line) knows only this interface; everything that is specific to a kind o
 | classifier | classifier of people | WB, BB, LO | private images | verifier, two classifiers | images of a class |
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
 | split | client and server half, observed features | FT-* | the inputs behind them | none | images |
-| text | language model or text classifier | GR, WB | private sentences | language model | token ids |
+| text | language model, updates of client batches | GR | private sentences | none | token ids |
+| text_classifier | classifier of sentences | WB, BB-S | entities named too often | none | token ids |
 | audio | speaker classifier | WB | clips per speaker | two classifiers | log-mel patches |
 | graph | node classifier | WB, LO | the edges | none | edge scores |
 

@@ -57,6 +57,7 @@ def answer(x: Tensor, knowledge: Knowledge, **notes: Any) -> Reconstruction:
     """Sentences for each class (classes, kept, length) as an attack hands them over, with how often the language model
     itself names every word (words,): what is named more often, the target has said."""
     model = knowledge.prior.language
-    own = sample(model, OWN, 0, torch.Generator().manual_seed(0)).flatten().bincount(minlength=len(knowledge.words)).float() / OWN
+    alone = sample(model, OWN, 0, torch.Generator().manual_seed(0))
+    own = alone.flatten().bincount(minlength=len(knowledge.words)).float() / OWN
     labels = torch.arange(len(x)).repeat_interleave(x.shape[1])
     return Reconstruction(x.flatten(0, 1), labels, notes={"own_frequency": own, **notes})
