@@ -11,7 +11,7 @@ from inversionbench.core import registry
 # from the ground up, as docs/architecture.md has it; folders of one line know nothing of each other
 FLOORS = (
     ("core",), ("data", "models"), ("metrics",), ("oracle",), ("gradients", "latent"), ("defenses",), ("training",),
-    ("priors", "federation"), ("tracks",), ("plan",), ("survey",), ("figures",), ("workflow",),
+    ("priors", "federation"), ("tracks",), ("plan",), ("survey",), ("figures",), ("audit",), ("workflow",),
 )  # fmt: skip
 FLOOR = {folder: height for height, folders in enumerate(FLOORS) for folder in folders}
 MODULES = {registry.module_of(path): path for path in registry.PACKAGE.rglob("*.py")}

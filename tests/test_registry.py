@@ -17,7 +17,7 @@ from inversionbench.core.errors import UserError
 CLASSES = ("attack", "defense", "dataset", "prior")
 EVERY = [(kind, name) for kind in CLASSES for name in registry.methods(kind)]
 # class attributes that the workflow reads before anything is imported
-PLANNED = ("id", "level", "prior", "control", "control_without_defense", "hooks", "inputs", "federated",
+PLANNED = ("id", "level", "prior", "control", "control_without_defense", "hooks", "inputs", "federated", "layered",
            "keeps_labels", "post_processing", "target_aware")
 
 

@@ -134,6 +134,10 @@ class DatasetSource:
     folders: ClassVar[tuple[str, ...]] = ()  # other names that its folder may have
     titles: ClassVar[Mapping[str, str]] = {}  # of its releases, for people
 
+    def files(self) -> tuple[File, ...]:
+        """The declared inputs: those of the card, unless options name others by absolute paths."""
+        return self.card.files
+
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         """Write the parts into `out` (a `Writer`); `root` is the folder of the downloaded files, verified."""
         raise NotImplementedError

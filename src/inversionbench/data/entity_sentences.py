@@ -66,7 +66,7 @@ class EntitySentences(DatasetSource):
         embedded=True,
     )
 
-    private: Count = 4000
+    private: Count = 3000
     public: Count = 6000
     evaluation: Count = 10
     heldout: Count = 1000

@@ -19,6 +19,7 @@ from inversionbench.core.files import write_json
 from inversionbench.core.provenance import code_digest, config_digest, file_digest, syntax
 from inversionbench.core.records import SCHEMA
 from inversionbench.core.scenario import Scenario
+from inversionbench.models import _own_names as own_model
 from inversionbench.plan import cells
 from inversionbench.plan.cells import Group, format_strength
 from inversionbench.plan.code import attack_code, defense_modules
@@ -197,6 +198,8 @@ class Plan:
             "seeds": s.target_seeds,
             "defense": entry.parameters(scenario) if defense != "none" else {},
         }
+        if own := own_model.digests(s.model):
+            config["own"] = own
         modules = defense_modules(self.params, defense)
         steps = _steps(s.track, "train_target", "price")
         return self._param(config, *steps, *modules, "inversionbench.workflow.runner:train_target")
@@ -234,6 +237,8 @@ class Plan:
             "protocol": scenario.protocol,
             "model": scenario.model,
         }
+        if own := own_model.digests(scenario.model):
+            config["own"] = own
         if instead := self.params.attacks[group.attack].instead:
             config["priors"] = dict(instead)
         return {**self._param(config), "code": attack_code(self.params, group)}

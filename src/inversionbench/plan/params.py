@@ -39,6 +39,7 @@ from inversionbench.core import safe_yaml as _yaml
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.scenario import Scenario
 from inversionbench.core.settings import check_value
+from inversionbench.models import _own_names as own_model
 from inversionbench.tracks import Track, get_track, track_names
 
 SECTIONS = (
@@ -111,9 +112,11 @@ class Entry:
         made = [part.attributes for part in (self.described, *self.stages)]
         return (
             self.hooks <= reached
-            and all(not part["inputs"] or track.modality in part["inputs"] for part in made)
+            and all(not part["inputs"] or track.modality_of(scenario) in part["inputs"] for part in made)
             and all(not part["models"] or scenario.model.get("name") in part["models"] for part in made)
             and ("client_update" in reached or not any(part["federated"] for part in made))
+            and (scenario.model.get("name") != own_model.NAME or not any(part["layered"] for part in made))
+            and ("release_features" in reached or not any(part["halves"] for part in made))
         )
 
     def roles(self, scenario: str | None = None) -> dict[str, str]:
@@ -318,6 +321,10 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     for metric in given.get("metrics", ()):
         _known(metric, f"{where}.metrics", "further metric", further)
     values: dict[str, Any] = {k: tuple(v) if k in ("seeds", "metrics") else v for k, v in given.items()}
+    if not {"name", "import"} & set(values["model"]):
+        raise UserError(f"{where}.model: needs a `name`, or `import: package:factory` for a network of your own")
+    if "import" in values["model"]:
+        values["model"] = {"name": own_model.NAME, **values["model"]}
     scenario = Scenario(name, **values)
     if scenario.target_seeds > len(scenario.seeds):
         raise UserError(f"{where}.target_seeds: {scenario.target_seeds} targets, but only {len(scenario.seeds)} "
@@ -333,7 +340,7 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
 
 def _check_modality(scenario: Scenario, sections: Mapping[str, Any], where: str) -> None:
     """The data are of the kind that the track attacks: no images where it wants tables."""
-    wanted = get_track(scenario.track).modality
+    wanted = get_track(scenario.track).modality_of(scenario)
     options = sections["datasets"][scenario.dataset] or {}
     for entry in [options[key] for key in COMBINED if key in options] or [scenario.dataset]:
         source = (sections["datasets"].get(entry) or {}).get("source", entry)
@@ -344,13 +351,14 @@ def _check_modality(scenario: Scenario, sections: Mapping[str, Any], where: str)
 
 
 def _check_judges(given: Mapping[str, Any], sections: Mapping[str, Any], where: str) -> None:
-    """Evaluators are of the scenario's track, and trained on the private data that it attacks."""
+    """Evaluators are of the scenario's track, or of the one that judges for it, and trained on its private data."""
     judges = sections["evaluators"][given["judges"]]
 
     def private(dataset: str) -> str:
         return (sections["datasets"].get(dataset) or {}).get(COMBINED[0], dataset)
 
-    for name, got, wanted in (("track", judges["track"], given["track"]),
+    wanted_track = get_track(given["track"]).judged_by or given["track"]
+    for name, got, wanted in (("track", judges["track"], wanted_track),
                               ("dataset", private(judges["dataset"]), private(given["dataset"]))):
         if got != wanted:
             raise UserError(f"{where}: '{given['judges']}' is of {name} '{got}', the scenario of '{wanted}'")

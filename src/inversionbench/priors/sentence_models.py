@@ -51,7 +51,7 @@ class SentenceModelsRecipe(PriorRecipe):
     heads: Count = 4
     vocabulary: Count = 400
     length: Count = 12
-    epochs: Count = 6
+    epochs: Count = 4
     classifier_epochs: Count = 4
     batch: Count = 64
     rate: Positive = 4e-3

@@ -53,9 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _people(commands)
     _steps(commands)
+    from inversionbench.audit.cli import add_commands as add_audit
     from inversionbench.data.cli import add_commands as add_data
     from inversionbench.metrics.cli import add_commands as add_score
 
+    add_audit(commands)
     add_data(commands)
     add_score(commands)
     return parser

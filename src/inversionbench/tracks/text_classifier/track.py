@@ -53,7 +53,7 @@ class TextClassifier(Track):
     }  # fmt: skip
     utility: ClassVar[str] = "accuracy"
     modality = "text"
-    hooks = frozenset(HOOKS) - {"client_update", "aggregate"}
+    hooks = frozenset(HOOKS) - {"client_update", "aggregate", "release_features"}
 
     def check(self, scenario: Scenario) -> None:
         check_model(scenario.model)
