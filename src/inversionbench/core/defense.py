@@ -12,9 +12,9 @@
 
 A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
-stay the identities below), `inputs` and `federated` (the kinds of data and of training that it is made for). Two
-methods are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense that is then
-run (by default itself). So does `learn`, for releases that are learnt on the trained target.
+stay the identities below), `inputs`, `models` and `federated` (the kinds of data, of models and of training that it is
+made for). Two methods are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense
+that is then run (by default itself). So does `learn`, for releases that are learnt on the trained target.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ class Defense:
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
     inputs: ClassVar[tuple[str, ...]] = ()  # kinds of private data that it is made for (modality of a track); () any
+    models: ClassVar[tuple[str, ...]] = ()  # names of the models that it is made for; () any
     layered: ClassVar[bool] = False  # made for the layers of our own networks, not for any network of a user's
     federated: ClassVar[bool] = False  # acts on what a client of a federation does, so a track must have clients
     halves: ClassVar[bool] = False  # made for a network in two halves, so a track must send features
