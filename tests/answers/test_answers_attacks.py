@@ -92,15 +92,17 @@ def test_which_auxiliary_images_are_taken():
 
 
 def test_public_images_of_the_victims_classes_teach_most():
-    """Error over the 18 victims of five classes: 0.034 from images of these, 0.074 from those of the other five."""
+    """Error over the victims of five classes, three networks each: 0.036 from images of these, 0.072 from those of the
+    other five; 1.2 times with other seeds of everything."""
     rows = target().truth["rows"].numpy()
     own = data().heldout.labels(rows) < 5
 
     def miss(kind):
-        found = Smi(auxiliary=kind, **PIXEL, **SMALL).run(oracle(), knowledge(attacked=5), generator(7))
-        return (found.data - data().heldout.images(rows))[own].square().mean()
+        attack, granted = Smi(auxiliary=kind, **PIXEL, **SMALL), knowledge(attacked=5)
+        found = torch.stack([attack.run(oracle(), granted, generator(seed)).data for seed in (7, 8, 9)])
+        return (found - data().heldout.images(rows))[:, own].square().mean()
 
-    assert miss("disjoint") > 1.3 * miss("same")
+    assert miss("disjoint") > 1.1 * miss("same")
 
 
 def test_scores_that_are_not_kept():
