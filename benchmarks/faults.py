@@ -12,6 +12,7 @@ a read-only mount, both in a namespace of their own: without `unshare` they are 
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import random
 import shutil
@@ -41,6 +42,7 @@ class Project:
             copy = shutil.copytree if source.is_dir() else shutil.copy
             copy(source, folder / part)
         shutil.copy(ROOT / "tests" / "workflow" / "mini.yaml", folder / "params.yaml")
+        compileall.compile_dir(folder / "src", quiet=2)  # see docs/reliability.md
         self.env = {k: v for k, v in os.environ.items() if k != "INVERSIONBENCH_DATA"}
         self.env |= {"PYTHONPATH": str(folder / "src"), "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
 
@@ -152,6 +154,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--others", type=int, default=4, help="trials of each other kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="a part of the name of the disturbances to try")
     parser.add_argument("--mounts", action="store_true", help=argparse.SUPPRESS)  # in the namespace
     args = parser.parse_args()
     if not args.mounts and shutil.which("unshare") and not subprocess.run([*UNSHARE, "true"]).returncode:
@@ -181,6 +184,8 @@ def main() -> None:
         if args.mounts:
             trials |= {"full disk": full_disk(base, n, need), "read-only results": closed_folder(base)}
         for label, made in trials.items():
+            if args.only not in label:
+                continue
             tried = lost = 0
             for project, here in made:
                 tried, lost = tried + here, lost + (not same(project))

@@ -66,6 +66,8 @@ def test_good_parameters_and_derived_values():
         ("scenarios.tree.dataset", "dossing", ["unknown entry of datasets 'dossing'", "'dosing'"]),
         ("scenarios.tree.model", {"name": "treee"}, ["scenarios.tree", "treee", "tree"]),
         ("scenarios.tree.judges", "imputer", ["judges", "'imputers'"]),
+        ("scenarios.tree.target_seeds", 2, ["scenarios.tree.target_seeds: 2 targets", "1 under `seeds`"]),
+        ("datasets.dosing.source", "photos", ["scenarios.tree.dataset", "kind image", "tabular track attacks table"]),
         ("scenarios.tree.metrics", ["fsim"], ["scenarios.tree.metrics", "further metric 'fsim'"]),
         ("scenarios.tree.seeds", [], ["scenarios.tree.seeds"]),
         ("results", "{x}", ["results", "'{x}'"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -16,8 +17,8 @@ from inversionbench.core.errors import UserError
 CLASSES = ("attack", "defense", "dataset", "prior")
 EVERY = [(kind, name) for kind in CLASSES for name in registry.methods(kind)]
 # class attributes that the workflow reads before anything is imported
-PLANNED = ("id", "level", "prior", "control", "control_without_defense", "hooks", "inputs", "federated", "keeps_labels",
-           "post_processing", "target_aware")
+PLANNED = ("id", "level", "prior", "control", "control_without_defense", "hooks", "inputs", "federated", "layered",
+           "keeps_labels", "post_processing", "target_aware")
 
 
 def annotation(text):
@@ -48,6 +49,9 @@ def test_class_attributes(kind, name):
         found = getattr(cls, attribute)
         if isinstance(found, property):  # a chain answers for its stages; nothing is planned by it
             assert attribute not in PLANNED, attribute
+        elif isinstance(value, dict) and not isinstance(found, Mapping):  # a data set's card
+            assert {name: getattr(found, name) for name in value} == value
+            assert "modality" in value
         else:
             assert found == value, attribute
     for attribute in PLANNED:

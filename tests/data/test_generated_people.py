@@ -34,7 +34,7 @@ def test_prepared(name, tmp_path, monkeypatch):
     sizes = {part: getattr(SMALL[name], part) for part in PARTS}
     data = prepare(name, sizes, None, tmp_path / "a")
     assert {part: len(getattr(data, part)) for part in PARTS} == sizes
-    assert data.meta["modality"] == ("tabular" if name == "census" else "text")
+    assert data.meta["modality"] == ("table" if name == "census" else "text")
     with pytest.raises(UserError, match="heldout 0"):
         build(type(SMALL[name])(heldout=0))
 

@@ -45,7 +45,8 @@ FOUND = [
 
 
 def said(found):
-    return {(c.before[1], c.after[1]): c.said for c in changes.find(found) if "kept" not in c.before[1] + c.after[1]}
+    pairs = changes.find(found, "classifier")
+    return {(c.before[1], c.after[1]): c.said for c in pairs if "kept" not in c.before[1] + c.after[1]}
 
 
 def test_pairs_differ_in_one_thing_and_neighbouring_numbers_only():
@@ -83,12 +84,12 @@ def test_a_chosen_prior_is_one_thing():
 def test_scenarios_with_the_same_private_and_other_public_data():
     data = {"private_from": "faces", "public_from": "other_people"}
     shifted = cells("kedmi", 0.4, 500.0, scenario="shifted", dataset=data)
-    (change,) = changes.find([*cells("kedmi", 0.9, 250.0), *shifted])
+    (change,) = changes.find([*cells("kedmi", 0.9, 250.0), *shifted], "classifier")
     assert change.before == ("portraits", "kedmi")
     assert change.after == ("shifted", "kedmi")
     assert change.said == "public data faces \N{RIGHTWARDS ARROW} other people"
     foreign = cells("kedmi", 0.4, 500.0, scenario="shifted", dataset={**data, "private_from": "other"})
-    assert changes.find([*cells("kedmi", 0.9, 250.0), *foreign]) == []
+    assert changes.find([*cells("kedmi", 0.9, 250.0), *foreign], "classifier") == []
 
 
 def test_differences_are_paired_and_shown_only_where_seeds_agree():
@@ -97,7 +98,7 @@ def test_differences_are_paired_and_shown_only_where_seeds_agree():
         values = np.array(made["metrics"]["agreement"]["values"]) + shift
         made["metrics"]["agreement"] = summary(values)
     found = [r for r in FOUND if r["attack"] in ("kedmi", "kedmi_third", "kedmi_point")] + split
-    rows = changes.measured(build.make(found, "smoke")).set_index(["before", "after", "metric"])
+    rows = changes.measured(build.make(found, "smoke"))["classifier"].set_index(["before", "after", "metric"])
     third = rows.loc["kedmi_third", "kedmi", "agreement"]
     assert third["difference"] == pytest.approx(0.2)
     assert third["by_seed"] == pytest.approx([0.2] * 3)
@@ -121,6 +122,6 @@ def test_report_and_figures_hold_them(tmp_path: Path):
 
 
 def test_a_survey_without_pairs_has_neither(survey: build.Survey, tmp_path: Path):
-    assert changes.measured(survey).empty
+    assert changes.measured(survey) == {}
     assert [p.path.name for p in changes.draw(survey, tmp_path)] == []
     assert "One thing changed" not in report.markdown(survey)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from survey_cells import record, summary
 
-from inversionbench.survey import build, spreads, studies
+from inversionbench.survey import build
+from inversionbench.tracks.federated.figures import spreads, studies
 
 
 def cell(scenario, attack="dlg", psnr=20.0, rounds=0, **protocol):

@@ -21,7 +21,7 @@ from inversionbench.data.base import PARTS, Card, DatasetSource
 @dataclass(frozen=True)
 class Patients(DatasetSource):
     id = "patients"
-    card = Card("patients", "tabular", "drawn", "none", embedded=True)
+    card = Card("patients", "counts", "drawn", "none", embedded=True)
 
     size: int = 40
 

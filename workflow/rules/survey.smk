@@ -2,6 +2,7 @@ rule survey:
     input:
         PLAN.cell_outputs(),
         PLAN.priors,
+        PLAN.answers(),
     output:
         report(
             directory(f"{OUT}/survey"),

@@ -37,6 +37,7 @@ PATTERNS = {
 SHARED = {"base", "prepare", "sources", "cli"}  # public modules of these folders that are no method
 REQUIRED = object()
 QUANTITY = ("id", "label", "unit", "digits", "factor", "direction", "note")  # fields of `core.quantity.Quantity`
+CARD = ("name", "modality", "source", "terms")  # first fields of `data.base.Card`
 GROUP = "inversionbench.plugins"  # of entry points
 
 
@@ -95,7 +96,13 @@ def files(pattern: str) -> Iterator[Path]:
 def module_of(path: Path) -> str:
     """The dotted name of a file of a home."""
     name, home = next((n, h) for n, h in homes().items() if path.is_relative_to(h))
-    return ".".join((name, *path.relative_to(home).with_suffix("").parts))
+    inside = path.parent if path.stem == "__init__" else path.with_suffix("")
+    return ".".join((name, *inside.relative_to(home).parts))
+
+
+def figures() -> list[Path]:
+    """The modules by which tracks draw figures of their own: `tracks/<id>/figures.py`, or a package of that name."""
+    return [*files("tracks/*/figures.py"), *files("tracks/*/figures/__init__.py")]
 
 
 @cache
@@ -168,16 +175,16 @@ def quantities() -> dict[str, dict[str, Any]]:
             calls = ast.walk(statement) if isinstance(statement, (ast.Assign, ast.AnnAssign)) else ()
             for call in calls:
                 if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("Quantity", "Spec"):
-                    said = _stated(call)
+                    said = _stated(call, QUANTITY)
                     if other := found.get(said["id"]):
                         raise UserError(f"{path}: '{said['id']}' is a quantity of {other['module']} already")
                     found[said["id"]] = {**said, "module": module_of(path)}
     return found
 
 
-def _stated(call: ast.Call) -> dict[str, Any]:
-    """The arguments of a `Quantity` that are plain values, by name."""
-    given = {**dict(zip(QUANTITY, call.args)), **{word.arg or "": word.value for word in call.keywords}}
+def _stated(call: ast.Call, names: Sequence[str]) -> dict[str, Any]:
+    """The arguments of a call that are plain values, by name; names: of those that stand without."""
+    given = {**dict(zip(names, call.args)), **{word.arg or "": word.value for word in call.keywords}}
     out = {}
     for name, value in given.items():
         with suppress(ValueError):
@@ -318,4 +325,6 @@ def _fields(body: ast.ClassDef) -> tuple[dict[str, Any], dict[str, str]]:
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "frozenset":
         return frozenset(ast.literal_eval(node.args[0])) if node.args else frozenset()
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Card":
+        return _stated(node, CARD)
     return ast.literal_eval(node)

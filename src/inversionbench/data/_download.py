@@ -20,7 +20,7 @@ def fetch(source: DatasetSource, name: str, root: Path, progress: bool = False) 
     Does nothing if there is no such release (the caller then raises `MissingData` with the manual steps).
     """
     for paths in sources.releases(source).values():
-        files = [sources.declared(source.card, p) for p in paths]
+        files = [sources.declared(source, p) for p in paths]
         if files and all(f.url and (f.sha256 or f.md5 or f.content_sha256) for f in files):
             for file in files:
                 if sources.locate(root / name, file) is None:

@@ -22,26 +22,28 @@ def build(
     table: Mapping[str, Sequence[str]],
     numeric: Sequence[str],
     sensitive: Sequence[str],
+    person: str = "",
 ) -> None:
-    """Split, encode and write a table.
+    """Split, encode and write a table. person: a column that says whose record it is, which is no input.
 
     table: column -> values as text. numeric: the columns that are numbers. sensitive: the columns that
     attribute inference may ask for. Options of the source: response (the column that is the class; a numeric
     one in quartiles of the public rows), sensitive, drop (columns left out), the shares and the limits.
 
-    Records that are equal in every column are kept once; records with equal inputs stay in one part. A response that
-    is no number has the same shares of its classes in every part.
+    Records that are equal in every column are kept once; records with equal inputs, or of one person, stay in one
+    part. A response that is no number has the same shares of its classes in every part.
     """
     names = _chosen(source, table)
     codes = {name: _codes(values) for name, values in table.items()}
     kept = _first(np.stack([code for code, _ in codes.values()], axis=1))
-    inputs = [name for name in names if name != source.response]
-    same = np.unique(np.stack([codes[n][0][kept] for n in inputs], axis=1), axis=0, return_inverse=True)[1]
+    inputs = [name for name in names if name not in (source.response, person)]
+    alike = [person] if person else inputs
+    same = np.unique(np.stack([codes[n][0][kept] for n in alike], axis=1), axis=0, return_inverse=True)[1]
     shares = {part: getattr(source, f"{part}_share") for part in PARTS[1:]}
     strata = None if source.response in numeric else codes[source.response][0][kept]
     blocks = _split.blocks(same.reshape(-1), rng, shares, strata)
     parts = _classed.limited(source, {part: rng.permutation(blocks[part]) for part in PARTS})
-    raw = {n: _numbers(table[n], n)[kept] if n in numeric else codes[n][0][kept] for n in names}
+    raw = {n: _numbers(table[n], n)[kept] if n in numeric else codes[n][0][kept] for n in (*inputs, source.response)}
     y, classes = _response(source.response, raw, codes, numeric, parts["public"])
     columns = [
         _table.Column(n, () if n in numeric else tuple(codes[n][1]), n in sensitive) for n in inputs

@@ -40,7 +40,7 @@ class Adult(DatasetSource):
     task = "income above 50K or not"
     card = Card(
         name="Adult",
-        modality="tabular",
+        modality="table",
         source="B. Becker, R. Kohavi, UCI machine learning repository, id 2",
         terms="CC BY 4.0",
         citation="Kohavi: Scaling up the accuracy of naive-Bayes classifiers, KDD 1996",

@@ -53,7 +53,7 @@ class BankMarketing(DatasetSource):
     _full_sha256 = FULL_SHA256
     card = Card(
         name="Bank Marketing",
-        modality="tabular",
+        modality="table",
         source="S. Moro, P. Cortez, P. Rita, UCI machine learning repository, id 222",
         terms="CC BY 4.0",
         citation="Moro, Cortez, Rita: A data-driven approach to predict the success of bank telemarketing, 2014",

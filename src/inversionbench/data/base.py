@@ -45,7 +45,7 @@ class Card:
     """What a person must know before using a data set (shown by `inversionbench data show`)."""
 
     name: str
-    modality: str  # image | tabular | text | audio | graph
+    modality: str  # image | table | text | audio | graph, as the `modality` of a track
     source: str
     terms: str
     citation: str = ""
@@ -133,6 +133,10 @@ class DatasetSource:
     task: ClassVar[str] = "-"  # of a model trained on it, for people
     folders: ClassVar[tuple[str, ...]] = ()  # other names that its folder may have
     titles: ClassVar[Mapping[str, str]] = {}  # of its releases, for people
+
+    def files(self) -> tuple[File, ...]:
+        """The declared inputs: those of the card, unless options name others by absolute paths."""
+        return self.card.files
 
     def build(self, root: Path | None, out: Any, rng: np.random.Generator) -> None:
         """Write the parts into `out` (a `Writer`); `root` is the folder of the downloaded files, verified."""

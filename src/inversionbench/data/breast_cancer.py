@@ -35,7 +35,7 @@ class BreastCancer(DatasetSource):
     task = "malignant or benign"
     card = Card(
         name="Breast Cancer Wisconsin (Diagnostic)",
-        modality="tabular",
+        modality="table",
         source="inside the installed scikit-learn package; UCI repository, id 17",
         terms="CC BY 4.0",
         citation="Street, Wolberg, Mangasarian: Nuclear feature extraction for breast tumor diagnosis, 1993",

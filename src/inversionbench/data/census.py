@@ -89,7 +89,7 @@ class Census(DatasetSource):
     task = "pay in the upper quarter or not"
     card = Card(
         name="Generated census",
-        modality="tabular",
+        modality="table",
         source="drawn by this package from a seed",
         terms="no real person; same licence as this package",
         notes="A quarter earns more: majority accuracy 75 %. Columns stand in for those of census tables.",

@@ -54,15 +54,19 @@ def _list(args: argparse.Namespace) -> int:
     root = sources.data_root(args.root)
     rows = [("name", "modality", "classes", "files", "terms")]
     for name in registry.methods("dataset"):
-        source = _source(name, {})
-        rows.append((
-            name, source.card.modality, source.task, _state(source, name, root),
-            source.card.terms,
-        ))  # fmt: skip
+        source: Any = registry.get("dataset", name)
+        state = "yours" if _needed(name) else _state(_source(name, {}), name, root)
+        rows.append((name, source.card.modality, source.task, state, source.card.terms))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[4]]).rstrip())
     return 0
+
+
+def _needed(name: str) -> list[str]:
+    """Options that a data set cannot be made without: those of one's own data."""
+    fields = registry.describe("dataset", name).fields
+    return [option for option, default in fields.items() if default is registry.REQUIRED]
 
 
 def _state(source: DatasetSource, name: str, root: Path | None) -> str:
@@ -74,7 +78,8 @@ def _state(source: DatasetSource, name: str, root: Path | None) -> str:
 
 def _show(args: argparse.Namespace) -> int:
     method = registry.describe("dataset", args.name)
-    source = _source(args.name, {})
+    needed = _needed(args.name)
+    source = _source(args.name, dict.fromkeys(needed, "-"))
     card, root = source.card, sources.data_root(args.root)
     print(method.doc.strip(), end="\n\n")
     for field in ("name", "modality", "source", "terms", "citation", "notes", "manual_steps"):
@@ -82,14 +87,14 @@ def _show(args: argparse.Namespace) -> int:
             print(f"{field.replace('_', ' ')}: {value}")
     print("options:")
     for option, default in method.fields.items():
-        print(f"  {option}: {method.types[option]} = {default!r}")
-    if card.embedded:
-        print("files: none, it is embedded")
+        print(f"  {option}: {method.types[option]}" + (f" = {default!r}" if option not in needed else " (required)"))
+    if card.embedded or needed:
+        print(f"files: {'none, it is embedded' if card.embedded else 'yours'}")
         return 0
     print(f"files, below {root or '$' + sources.ROOT_VARIABLE}/{' or '.join(sources.folders(source, args.name))}:")
     for release, paths in sources.releases(source).items():
         for path in paths:
-            print(f"  {release + ': ' if release else ''}{_file(sources.declared(card, path))}")
+            print(f"  {release + ': ' if release else ''}{_file(sources.declared(source, path))}")
     print(f"state: {_state(source, args.name, root)}")
     return 0
 

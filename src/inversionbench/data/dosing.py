@@ -62,7 +62,7 @@ class Dosing(DatasetSource):
     task = "5 dose levels"
     card = Card(
         name="Generated drug doses",
-        modality="tabular",
+        modality="table",
         source="drawn by this package from a seed",
         terms="no real patient; same licence as this package",
         citation="after the setting of Fredrikson et al.: Privacy in Pharmacogenetics, USENIX Security 2014",

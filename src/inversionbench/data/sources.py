@@ -62,7 +62,7 @@ def releases(source: DatasetSource | type[DatasetSource]) -> dict[str, tuple[str
     """Release -> paths of the files it needs, in order of preference."""
     needs = getattr(source, "needs", None)
     if needs is None or isinstance(source, type):
-        return {"": tuple(f.path for f in source.card.files)}
+        return {"": tuple(f.path for f in (source.card.files if isinstance(source, type) else source.files()))}
     chosen, offered = getattr(source, "release", "auto"), needs()
     if chosen == "auto":
         return offered
@@ -76,12 +76,18 @@ def folders(source: DatasetSource, name: str) -> tuple[str, ...]:
     return (name, *source.folders)
 
 
-def declared(card: Card, path: str) -> File:
-    """The card's entry for a path; a path that the card does not declare is a mistake in the data set."""
-    for file in card.files:
+def _root(source: DatasetSource, root: Path | None) -> Path | None:
+    """Files that are named by absolute paths need no data root."""
+    own = bool(source.files()) and all(Path(f.path).is_absolute() for f in source.files())
+    return root or (Path("/") if own else None)
+
+
+def declared(source: DatasetSource, path: str) -> File:
+    """The entry for a path; a path that the data set does not declare is a mistake in it."""
+    for file in source.files():
         if file.path == path:
             return file
-    raise KeyError(f"{card.name}: '{path}' is not among the files of the card")
+    raise KeyError(f"{source.card.name}: '{path}' is not among the files of the card")
 
 
 def locate(folder: Path, file: File) -> Path | None:
@@ -96,9 +102,10 @@ def locate(folder: Path, file: File) -> Path | None:
 
 def present(source: DatasetSource, name: str, root: Path | None) -> Found | None:
     """The first release whose files are all there (not yet verified), or None."""
+    root = _root(source, root)
     for sub in folders(source, name) if root else ():
         for release, paths in releases(source).items():
-            files = [declared(source.card, p) for p in paths]
+            files = [declared(source, p) for p in paths]
             places = [locate(root / sub, f) for f in files]  # type: ignore[operator]
             if files and all(places):
                 return Found(name, release, root / sub, tuple(zip(files, places)))  # type: ignore
@@ -121,28 +128,28 @@ def find(source: DatasetSource, name: str, root: Path | None, download: bool, pr
 def release_of(source: DatasetSource, folder: Path) -> str:
     """Which release lies in a data set's folder: what `build` asks."""
     for release, paths in releases(source).items():
-        if all(locate(folder, declared(source.card, p)) for p in paths):
+        if all(locate(folder, declared(source, p)) for p in paths):
             return release
     raise FileNotFoundError(folder)
 
 
 def path_of(source: DatasetSource, folder: Path, path: str) -> Path:
     """Where a declared file of a found release lies."""
-    place = locate(folder, declared(source.card, path))
+    place = locate(folder, declared(source, path))
     if place is None:
         raise FileNotFoundError(folder / path)
     return place
 
 
 def _missing(source: DatasetSource, name: str, root: Path | None) -> MissingData:
-    card, wanted = source.card, releases(source)
+    card, wanted, root = source.card, releases(source), _root(source, root)
     if root is None:
         text = f"no data root is set: give one, or set {ROOT_VARIABLE} to the folder that holds '{name}/'"
         return MissingData(f"{card.name}: {text}.\n{steps(card)}", tuple(sum(wanted.values(), ())), None)
     folder = next((root / s for s in folders(source, name) if s != "." and (root / s).is_dir()), root / name)
     lines, absent = [], []
     for release, paths in wanted.items():
-        gone = [p for p in paths if locate(folder, declared(card, p)) is None]
+        gone = [p for p in paths if locate(folder, declared(source, p)) is None]
         absent += gone
         rest = f" and {len(gone) - MANY} more" if len(gone) > MANY else ""
         lines.append(f"  {release + ': ' if release else ''}{', '.join(gone[:MANY])}{rest}")

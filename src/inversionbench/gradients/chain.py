@@ -113,6 +113,8 @@ class Sum(Op):
 
 def chain(body: nn.Module, shape: tuple[int, int, int], form: str = "auto") -> Chain:
     """The layers of a network's body; `Unsupported` names the first module that is not known."""
+    if not isinstance(body, nn.Sequential):
+        raise Unsupported(f"{type(body).__name__} is no sequence of layers")
     ops, _ = _chain(body, (shape[0], (shape[1], shape[2])), form)
     return Chain(ops)
 

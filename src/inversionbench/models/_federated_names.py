@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inversionbench.core.settings import check_options
+from inversionbench.models._own_names import NAME, OPTIONS, check_own
 
 ACTIVATIONS = ("relu", "sigmoid", "tanh", "leaky_relu", "silu")
 INITS = ("default", "uniform")
@@ -31,4 +32,6 @@ KINDS = {
 
 def check_victim(model: Mapping[str, Any], where: str) -> None:
     """Refuse an unknown network, an unknown option, or a value that the option cannot take."""
-    check_options(model, VICTIMS, KINDS, where, "network")
+    if model.get("name") == NAME:
+        return check_own(model, where)
+    return check_options(model, {**VICTIMS, NAME: OPTIONS}, KINDS, where, "network")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inversionbench.models._own_names import NAME as OWN
 from inversionbench.models.base import Trace, channels_last
 from inversionbench.models.names import check_model
 
@@ -64,6 +65,10 @@ def build(model: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> nn.
     check_model(model, "model")
     options = {k: v for k, v in model.items() if k != "name"}
     name = model["name"]
+    if name == OWN:
+        from inversionbench.models.own import OwnClassifier, made
+
+        return OwnClassifier(*made(model, shape, classes))
     if name in SMALL:
         return SMALL[name](shape, classes, **options)
     from inversionbench.models.large import LARGE

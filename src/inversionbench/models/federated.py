@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inversionbench.models._federated_names import VICTIMS, check_victim
+from inversionbench.models._own_names import NAME as OWN
 from inversionbench.models.base import Trace
 
 MEAN, STD = 0.5, 0.25  # public constants of every victim: pixels in [0, 1] become values in [-2, 2]
@@ -232,6 +233,8 @@ def build(
     are `UserError`s.
     """
     check_victim(model, "model")
+    if model["name"] == OWN:
+        return _own(model, shape, classes, rng)
     options = {**VICTIMS[model["name"]], **{k: v for k, v in model.items() if k != "name"}}
     state = torch.get_rng_state()
     torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
@@ -245,6 +248,15 @@ def build(
     finally:
         torch.set_rng_state(state)
     return victim.eval()
+
+
+def _own(model: Mapping[str, Any], shape: tuple[int, int, int], classes: int, rng: torch.Generator) -> Victim:
+    from inversionbench.models.own import OwnVictim, made
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
+        net, inputs = made(model, shape, classes)
+    return OwnVictim(net, shape, inputs).eval()
 
 
 def _lenet(o: Mapping[str, Any], shape: tuple[int, int, int]) -> list[nn.Module]:

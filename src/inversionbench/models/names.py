@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inversionbench.core.settings import check_options
+from inversionbench.models._own_names import NAME, OPTIONS, check_own
 
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "softmax": {},
@@ -36,4 +37,6 @@ KINDS = {"hidden": "Count", "width": "Count", "features": "Count", "side": "Coun
 
 def check_model(model: Mapping[str, Any], where: str) -> None:
     """Refuse an unknown classifier, an unknown option, or a value that the option cannot take."""
-    check_options(model, CLASSIFIERS, KINDS, where, "classifier")
+    if model.get("name") == NAME:
+        return check_own(model, where)
+    return check_options(model, {**CLASSIFIERS, NAME: OPTIONS}, KINDS, where, "classifier")

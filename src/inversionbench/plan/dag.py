@@ -19,6 +19,7 @@ from inversionbench.core.files import write_json
 from inversionbench.core.provenance import code_digest, config_digest, file_digest, syntax
 from inversionbench.core.records import SCHEMA
 from inversionbench.core.scenario import Scenario
+from inversionbench.models import _own_names as own_model
 from inversionbench.plan import cells
 from inversionbench.plan.cells import Group, format_strength
 from inversionbench.plan.code import attack_code, defense_modules
@@ -35,6 +36,8 @@ class Plan:
         self.params: Params = check(raw)
         self.folder = self.params.folder
         self.groups = {group.key: group for group in cells.groups(self.params)}
+        if not self.groups:
+            raise UserError("nothing to run: no attack of `attacks:` meets a scenario of its track in `scenarios:`")
         self.targets = cells.targets(self.params)
 
     @property
@@ -169,6 +172,10 @@ class Plan:
     def cell_outputs(self) -> list[str]:
         return sorted({f"{self.folder}/cells/{g.scenario}/{g.attack}" for g in self.groups.values()})
 
+    def answers(self) -> list[str]:
+        """What people answered in blind tests so far (`survey.blind`)."""
+        return sorted(map(str, (self.folder / "blind").glob("*/*/*/*/*.json")))
+
     # --- parameters and code -----------------------------------------------------------------------------
 
     def prepare(self, dataset: str) -> dict[str, str]:
@@ -191,6 +198,8 @@ class Plan:
             "seeds": s.target_seeds,
             "defense": entry.parameters(scenario) if defense != "none" else {},
         }
+        if own := own_model.digests(s.model):
+            config["own"] = own
         modules = defense_modules(self.params, defense)
         steps = _steps(s.track, "train_target", "price")
         return self._param(config, *steps, *modules, "inversionbench.workflow.runner:train_target")
@@ -228,6 +237,8 @@ class Plan:
             "protocol": scenario.protocol,
             "model": scenario.model,
         }
+        if own := own_model.digests(scenario.model):
+            config["own"] = own
         if instead := self.params.attacks[group.attack].instead:
             config["priors"] = dict(instead)
         return {**self._param(config), "code": attack_code(self.params, group)}
@@ -254,7 +265,8 @@ class Plan:
         config["words"] = registry.quantities()  # code digests are without them
         tracks = sorted({track_names()[s.track] for s in self.params.scenarios.values()})
         config["tracks"] = [syntax(path) for path in map(registry.module_path, tracks) if path]
-        return self._param(config, "inversionbench.survey.build")
+        drawn = [registry.module_of(path) for path in registry.figures()]
+        return self._param(config, "inversionbench.survey.build", *drawn)
 
     def _param(self, config: Any, *modules: str) -> dict[str, str]:
         """What a rule depends on, short: its part of the parameters with what every number hangs on, and its code."""

@@ -39,6 +39,8 @@ from inversionbench.core import safe_yaml as _yaml
 from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.scenario import Scenario
 from inversionbench.core.settings import check_value
+from inversionbench.models import _own_names as own_model
+from inversionbench.models.names import check_model
 from inversionbench.tracks import Track, get_track, track_names
 
 SECTIONS = (
@@ -111,8 +113,10 @@ class Entry:
         made = [part.attributes for part in (self.described, *self.stages)]
         return (
             self.hooks <= reached
-            and all(not part["inputs"] or track.modality in part["inputs"] for part in made)
+            and all(not part["inputs"] or track.modality_of(scenario) in part["inputs"] for part in made)
             and ("client_update" in reached or not any(part["federated"] for part in made))
+            and (scenario.model.get("name") != own_model.NAME or not any(part["layered"] for part in made))
+            and ("release_features" in reached or not any(part["halves"] for part in made))
         )
 
     def roles(self, scenario: str | None = None) -> dict[str, str]:
@@ -317,7 +321,15 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     for metric in given.get("metrics", ()):
         _known(metric, f"{where}.metrics", "further metric", further)
     values: dict[str, Any] = {k: tuple(v) if k in ("seeds", "metrics") else v for k, v in given.items()}
+    if not {"name", "import"} & set(values["model"]):
+        raise UserError(f"{where}.model: needs a `name`, or `import: package:factory` for a network of your own")
+    if "import" in values["model"]:
+        values["model"] = {"name": own_model.NAME, **values["model"]}
     scenario = Scenario(name, **values)
+    if scenario.target_seeds > len(scenario.seeds):
+        raise UserError(f"{where}.target_seeds: {scenario.target_seeds} targets, but only {len(scenario.seeds)} "
+                        "under `seeds`: each needs a seed of its own")
+    _check_modality(scenario, sections, where)
     try:
         get_track(scenario.track).check(scenario)
     except UserError as error:
@@ -326,14 +338,27 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
     return scenario
 
 
+def _check_modality(scenario: Scenario, sections: Mapping[str, Any], where: str) -> None:
+    """The data are of the kind that the track attacks: no images where it wants tables."""
+    wanted = get_track(scenario.track).modality_of(scenario)
+    options = sections["datasets"][scenario.dataset] or {}
+    for entry in [options[key] for key in COMBINED if key in options] or [scenario.dataset]:
+        source = (sections["datasets"].get(entry) or {}).get("source", entry)
+        card = _described("dataset", source, f"datasets.{entry}").attributes.get("card") or {}
+        if card.get("modality", wanted) != wanted:
+            raise UserError(f"{where}.dataset: '{scenario.dataset}' is of kind {card['modality']}, "
+                            f"the {scenario.track} track attacks {wanted}")  # fmt: skip
+
+
 def _check_judges(given: Mapping[str, Any], sections: Mapping[str, Any], where: str) -> None:
-    """Evaluators are of the scenario's track, and trained on the private data that it attacks."""
+    """Evaluators are of the scenario's track, or of the one that judges for it, and trained on its private data."""
     judges = sections["evaluators"][given["judges"]]
 
     def private(dataset: str) -> str:
         return (sections["datasets"].get(dataset) or {}).get(COMBINED[0], dataset)
 
-    for name, got, wanted in (("track", judges["track"], given["track"]),
+    wanted_track = get_track(given["track"]).judged_by or given["track"]
+    for name, got, wanted in (("track", judges["track"], wanted_track),
                               ("dataset", private(judges["dataset"]), private(given["dataset"]))):
         if got != wanted:
             raise UserError(f"{where}: '{given['judges']}' is of {name} '{got}', the scenario of '{wanted}'")
@@ -363,6 +388,9 @@ def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections
         registry.check_parameters(described, {**entry.params, **params}, f"{where}.settings.{scenario}")
     if kind == "attack":
         _check_level(entry, where)
+    if kind == "prior":  # networks of its own, by name
+        for i, model in enumerate([entry.params["model"]] if "model" in entry.params else entry.params.get("models", ())):
+            check_model(model, f"{where}.params.models[{i}]")
     if method == "chain":
         from inversionbench.core.update_path import check_chain
 

@@ -12,6 +12,7 @@ Nothing here was measured by a clock; seconds and memory go to `timings/` beside
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from inversionbench.core import registry
 from inversionbench.core.errors import UserError
 from inversionbench.core.files import atomic_folder, write_text
 from inversionbench.survey import (
+    blind,
     changes,
     checks,
     collect,
@@ -36,7 +39,6 @@ from inversionbench.survey import (
     report,
     shared,
     sheets,
-    studies,
     tables,
     words,
 )
@@ -84,7 +86,7 @@ def build(params: Params) -> list[str]:
     planned = cells.planned(params)
     absent = {key: step.reason for key, step in sorted(Failures(Plan(params.raw)).absent.items())}
     found = [r for r in collect.read(params.folder / "cells") if r["key"] in planned and r["key"] not in absent]
-    survey = make(found, params.scale, absent, params.raw, _unanswered(params, absent))
+    survey = make(found, params.scale, absent, params.raw, _unanswered(params, absent), params.folder)
     with atomic_folder(params.folder / "survey") as folder:
         write(survey, folder, params.folder)
     costs.write(params, found)
@@ -105,11 +107,14 @@ def _unanswered(params: Params, absent: Iterable[str]) -> dict[tuple[str, str], 
 def make(
     found: list[dict[str, Any]], scale: str, absent: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None, unanswered: Mapping[tuple[str, str], list[str]] | None = None,
+    run: Path | None = None,
 ) -> Survey:
-    """All frames and tables from the records."""
+    """All frames and tables from the records, and from what people answered in the folder of the run."""
     if not found:
         raise UserError("no records: run the cells first (`snakemake --cores all cells`)")
     frame = collect.tidy(found)
+    if run:
+        frame = blind.rows(frame, run)
     checked = checks.verify(found)
     return Survey(
         scale, found, frame, tables.attacks(frame), defended.defenses(frame, checked, price.measured(found)),
@@ -123,7 +128,8 @@ def write(survey: Survey, folder: Path, run: Path) -> None:
     tables.write(folder / "attacks.csv", survey.attacks)
     tables.write(folder / "defenses.csv", survey.defenses)
     tables.write(folder / "curves.csv", survey.curves)
-    if len(changed := changes.measured(survey)):
+    if found := changes.measured(survey):
+        changed = pd.concat(found.values(), ignore_index=True)
         by_seed = changed["by_seed"].map(lambda values: " ".join(f"{v:.6g}" for v in values))
         tables.write(folder / "changes.csv", changed.assign(by_seed=by_seed))
     tables.write_headlines(folder / "metrics.json", survey.attacks, survey.defenses)
@@ -133,7 +139,7 @@ def write(survey: Survey, folder: Path, run: Path) -> None:
 
 
 def draw(survey: Survey, folder: Path) -> list[Picture]:
-    """All figures, by scenario."""
+    """All figures, by scenario; then those that tracks draw themselves."""
     out: list[Picture | None] = []
     for track, scenarios in survey.scenarios:
         out.append(contrasts.overview(survey.attacks, survey.defenses, track, scenarios, folder))
@@ -142,12 +148,13 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
                 figures.bars(survey.attacks, scenario, folder),
                 figures.curves(survey.curves, survey.attacks, scenario, folder),
                 shared.draw(survey, scenario, folder),
-                planes.plane(survey.curves, survey.attacks, scenario, folder) if track == planes.TRACK else None,
+                planes.plane(survey.curves, survey.attacks, scenario, folder),
                 heat.draw(survey.attacks, survey.defenses, scenario, folder),
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
                 maps.traffic(survey.frame, survey.attacks, survey.defenses, scenario, folder),
                 contrasts.knowing(survey.attacks, survey.defenses, scenario, folder),
                 maps.each(survey.defenses, scenario, folder),
             ]
+    own = [importlib.import_module(registry.module_of(path)).draw for path in registry.figures()]
     return [*(picture for picture in out if picture is not None), *changes.draw(survey, folder),
-            *studies.draw(survey, folder)]
+            *(picture for draws in own for picture in draws(survey, folder))]

@@ -29,8 +29,6 @@ from inversionbench.survey.view import Cell, Table
 if TYPE_CHECKING:
     from inversionbench.survey.build import Survey
 
-TRACK = "classifier"
-BESIDE = "knn_distance"  # the headline
 BUDGET = frozenset({"attack.iterations", "attack.steps", "attack.restarts", "attack.draws"})
 SILENT = frozenset({"attack.keep_at"})  # changes what is kept, not what is found
 EQUAL = 0.1  # passes that differ by less are equal
@@ -55,11 +53,11 @@ class Change:
         return f"{name} {_value(self.old)} \N{RIGHTWARDS ARROW} {_value(self.new)}"
 
 
-def find(records: Sequence[Record]) -> list[Change]:
-    """All pairs of undefended, answered attacks of the track that differ in one thing."""
+def find(records: Sequence[Record], track: str) -> list[Change]:
+    """All pairs of undefended, answered attacks of a track that differ in one thing."""
     cells: dict[tuple[str, str], Record] = {}
     for r in records:
-        if r["track"] == TRACK and r["defense"] == "none" and r["status"] == "ok" and r["kind"] == "attack":
+        if r["track"] == track and r["defense"] == "none" and r["status"] == "ok" and r["kind"] == "attack":
             cells.setdefault((r["scenario"], r["attack"]), r)
     found = [*_by_parameter(cells), *_by_data(cells)]
     return sorted(found, key=lambda c: (c.method, c.thing, c.before, _order(c.old), c.after))
@@ -157,14 +155,20 @@ def _value(value: Any) -> str:
 # --- measured ------------------------------------------------------------------------------------------
 
 
-def measured(survey: Survey) -> pd.DataFrame:
-    """One row per change and metric: both means, the difference with interval, by seed, and whether it is shown."""
-    frame = survey.frame[survey.frame["track"] == TRACK]
-    metrics = (words.headline(TRACK, set(frame.loc[frame["n"] > 0, "metric"])), BESIDE)
+def measured(survey: Survey) -> dict[str, pd.DataFrame]:
+    """By track that compares a second metric, one row per change and metric: both means, the difference with interval,
+    by seed, and whether it is shown. Tracks without a change are left out."""
+    found = {name: _measured(survey, name) for name, _ in survey.scenarios if words.track(name).compared}
+    return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def _measured(survey: Survey, track: str) -> pd.DataFrame:
+    frame = survey.frame[survey.frame["track"] == track]
+    metrics = (words.headline(track, set(frame.loc[frame["n"] > 0, "metric"])), words.track(track).compared)
     plain = frame[(frame["defense"] == "none") & frame["metric"].isin(metrics)]
     rows = {key: part.to_dict("records") for key, part in plain.groupby(["scenario", "attack", "metric"])}
     out = []
-    for change in find(survey.records):
+    for change in find(survey.records, track):
         for metric in metrics:
             before, after = (rows.get((*side, metric), []) for side in (change.before, change.after))
             out.append({
@@ -186,18 +190,9 @@ def _compared(after: Sequence[Row], before: Sequence[Row]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-HEAD = (
-    ("attack", ""), ("one thing changed", ""), ("before", ""), ("after", ""), ("difference", "after minus before"),
-    ("by seed", ""), ("KNN distance before", ""), ("KNN distance after", ""), ("its difference", ""), ("by seed", ""),
-)  # fmt: skip
-
-
-def table(rows: pd.DataFrame) -> Table | None:
-    """All changes, the headline and the KNN distance side by side; None without any."""
-    if rows.empty:
-        return None
+def table(rows: pd.DataFrame, track: str) -> Table:
+    """All changes of a track, the headline and the compared metric side by side."""
     metrics = list(rows["metric"].unique())
-    first = words.metric(metrics[0], TRACK)
     out = []
     for _, part in rows.groupby(["method", "scenario", "before", "after", "said"], sort=False):
         sides = {r.metric: r for r in part.itertuples()}
@@ -205,9 +200,12 @@ def table(rows: pd.DataFrame) -> Table | None:
         place = f"{row.before} against {row.after} on {row.scenario}"
         cells = [Cell(_name((row.method, row.scenario, row.before)), note=place), Cell(row.said)]
         for metric in metrics:
-            cells += _cells(sides[metric], words.metric(metric, TRACK))
+            cells += _cells(sides[metric], words.metric(metric, track))
         out.append(("", cells))
-    head = [(t.replace("before", f"{first.title}, before") if t == "before" else t, note) for t, note in HEAD]
+    head = [("attack", ""), ("one thing changed", "")]
+    for metric in metrics:
+        title = words.metric(metric, track).title
+        head += [(f"{title}, before", ""), ("after", ""), ("difference", "after minus before"), ("by seed", "")]
     return Table("one thing changed at a time, without defense", head, out)
 
 
@@ -227,18 +225,17 @@ def _cells(row: Any, metric: words.Quantity) -> list[Cell]:
 
 def draw(survey: Survey, folder: Path) -> list[Picture]:
     """The differences of all changes."""
-    rows = measured(survey)
-    return [] if rows.empty else [differences(rows, folder)]
+    return [differences(rows, track, folder) for track, rows in measured(survey).items()]
 
 
-def differences(rows: pd.DataFrame, folder: Path) -> Picture:
+def differences(rows: pd.DataFrame, track: str, folder: Path) -> Picture:
     """One line per change, one panel per metric: difference, interval, and each seed's own."""
     keys = list(dict.fromkeys(zip(rows["method"], rows["scenario"], rows["before"], rows["after"], rows["said"])))
     place = {key: i for i, key in enumerate(keys)}
     metrics = list(rows["metric"].unique())
     with canvas(11.5, 1.4 + 0.36 * len(keys), 1, len(metrics), sharey=True) as (figure, axes):
         for ax, name in zip(axes[0], metrics):
-            metric = words.metric(name, TRACK)
+            metric = words.metric(name, track)
             for row in rows[rows["metric"] == name].itertuples():
                 y = place[row.method, row.scenario, row.before, row.after, row.said]
                 mean, low, high = (v * metric.factor for v in (row.difference, row.low, row.high))
@@ -253,11 +250,11 @@ def differences(rows: pd.DataFrame, folder: Path) -> Picture:
             ax.set_xlabel(f"change of {metric.title}\n{words.arrow(metric.direction)}")
         axes[0, 0].set_yticks(range(len(keys)), [f"{_name(k)}\n{k[4]}" for k in keys], fontsize=7)
         axes[0, 0].set_ylim(len(keys) - 0.4, -0.6)
-        save(figure, folder / f"changes-{TRACK}.png")
+        save(figure, folder / f"changes-{track}.png")
     caption = ("What one changed thing does without defense: after minus before, paired by seed and target, with 95 % "
                "intervals over targets; strokes below are single seeds. Red leaks more, blue less; hollow grey: not "
                "shown, because the interval holds 0 or the seeds disagree.")
-    return Picture(folder / f"changes-{TRACK}.png", caption, TRACK, "overview")
+    return Picture(folder / f"changes-{track}.png", caption, track, "overview")
 
 
 def _name(key: tuple[str, ...]) -> str:

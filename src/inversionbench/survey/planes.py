@@ -1,4 +1,4 @@
-"""The headline of a classifier attack against the KNN distance: whether both improve together as it goes on."""
+"""The headline against a second metric that the track compares: whether both improve together as an attack goes on."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from inversionbench.survey.figures import (
     save,
 )
 
-TRACK = "classifier"
-OTHER = "knn_distance"
-
 
 def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Path) -> Picture | None:
-    """Every attack without defense as a line from the first images it kept to its answer, or as its answer alone."""
-    shown = attacks["headline"].astype(bool) | (attacks["metric"] == OTHER)
-    rows = attacks[(attacks["scenario"] == scenario) & shown]
+    """Every attack without defense as a line from the first images it kept to its answer, or as its answer alone; None
+    where the track compares no second metric."""
+    rows = attacks[attacks["scenario"] == scenario]
+    track = str(rows.iloc[0]["track"])
+    other = words.track(track).compared
+    rows = rows[rows["headline"].astype(bool) | (rows["metric"] == other)]
     ends = rows[rows["kind"] == "attack"].pivot_table("mean", ["attack", "method"], "metric")
-    main = [name for name in ends if name != OTHER]
-    if not main or OTHER not in ends or (ends := ends.dropna()).empty:
+    main = [name for name in ends if name != other]
+    if not main or other not in ends or (ends := ends.dropna()).empty:
         return None
-    x, y = words.metric(OTHER, TRACK), words.metric(main[0], TRACK)
+    x, y = words.metric(other, track), words.metric(main[0], track)
     here = points[(points["scenario"] == scenario) & (points["defense"] == "none")]
     style = cues(set(ends.index.get_level_values("attack")))
     drawn = []
@@ -45,7 +45,7 @@ def plane(points: pd.DataFrame, attacks: pd.DataFrame, scenario: str, folder: Pa
         for attack, method in ends.index:
             marker, colour = style[attack]
             line = _line(here[here["attack"] == attack], ends.loc[attack, method])
-            across, up = line[OTHER] * x.factor, line[y.id] * y.factor
+            across, up = line[other] * x.factor, line[y.id] * y.factor
             ax.plot(across, up, color=colour, linewidth=1, marker=marker, markersize=4,
                     label=words.method("attack", attack, method))
             ax.scatter(across.iloc[-1], up.iloc[-1], color=[colour], marker=marker, s=70, zorder=3,

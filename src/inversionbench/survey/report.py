@@ -78,11 +78,12 @@ def _track(survey: Survey, name: str, scenarios: list[str]) -> dict[str, Any]:
     columns = [c for c in part.columns[part.notna().any()] if c.startswith("control_")]
     controls = sorted(c.removeprefix("control_") for c in columns)
     said = words.track(name)
+    changed = changes.measured(survey).get(name)
     return {
         "about": said,
         "columns": _columns(part, name),
         "controls": [(words.label("controls", c), words.note("controls", c)) for c in controls],
-        "changes": changes.table(changes.measured(survey)) if name == changes.TRACK else None,
+        "changes": None if changed is None else changes.table(changed, name),
         "scenarios": [_scenario(survey, scenario) for scenario in scenarios],
     }
 

@@ -37,6 +37,7 @@ class Track:
     order: int = 1000
     controls: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     unpriced: str = ""
+    compared: str = ""
 
 
 @cache
@@ -70,7 +71,7 @@ def track(name: str) -> Track:
     return Track(
         name, known.title, " ".join(known.about.split()), known.headline, known.utility,
         {name: metric(name).direction for name in known.metrics},
-        known.nearest, known.order, known.controls, known.unpriced,
+        known.nearest, known.order, known.controls, known.unpriced, known.compared,
     )  # fmt: skip
 
 

@@ -1,15 +1,16 @@
 """What a track must provide, and how the seven tracks map on it.
 
 A track is one folder `tracks/<id>/` whose `track.py` has one class derived from `Track` with `id = "<id>"`; its
-attacks are the files of `tracks/<id>/attacks/`. It is found by looking. Everything that runs jobs (workflow, command
-line) knows only this interface; everything that is specific to a kind of leak stands behind it.
+attacks are the files of `tracks/<id>/attacks/`. Figures of its own are drawn by `draw(survey, folder)` of
+`tracks/<id>/figures`, which only the survey loads. It is found by looking. Everything that runs jobs (workflow,
+command line) knows only this interface; everything that is specific to a kind of leak stands behind it.
 
 | track | target | oracle level | truth | evaluator | reconstruction |
 | --- | --- | --- | --- | --- | --- |
 | federated | global model, updates of client batches | GR | the batches | none (pixels) | images, labels |
 | classifier | classifier of people | WB, BB, LO | private images | verifier, two classifiers | images of a class |
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
-| split | client and server half, observed features | FT-* | the inputs behind them | none | images |
+| split | client and server half, observed features | FT-* | the inputs | verifier (people) | images, token ids |
 | text | language model or text classifier | GR, WB | private sentences | language model | token ids |
 | audio | speaker classifier | WB | clips per speaker | two classifiers | log-mel patches |
 | graph | node classifier | WB, LO | the edges | none | edge scores |
@@ -23,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inversionbench.core import registry
 from inversionbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +35,16 @@ if TYPE_CHECKING:
     from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
+
+PIXELS = ("psnr", "ssim", "mse", "rdlv", "iip")  # of every reconstruction that is compared with its original
+
+
+def pairs(anyhow: Collection[str]) -> list[str]:
+    """Metrics of pairs of images that a scenario may ask for: all that need no features of evaluators, but for those
+    that are measured anyhow."""
+    known = {name: said for name, said in registry.quantities().items() if said.get("kind") == "pair"}
+    return [name for name, said in known.items() if name not in anyhow and said.get("needs") != "features"]
+
 
 class Track:
     """Base of the tracks; every method gets all it needs as arguments and keeps no state."""
@@ -46,10 +58,12 @@ class Track:
     # controls that no other track has: name -> {"label", "note", "reach": "guess", "ceiling" or neither}
     controls: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     headline: ClassVar[str]  # the metric that the table sorts by
+    compared: ClassVar[str] = ""  # a second metric, drawn against it and shown of pairs that differ in one thing
     metrics: ClassVar[tuple[str, ...]]  # what its evaluation measures; a module states each as a `Quantity`
     utility: ClassVar[str] = "accuracy"
     unpriced: ClassVar[str] = ""  # why a defense has no price where no utility was measured
     modality: ClassVar[str] = "image"  # of the private data: image, table, text, audio, graph
+    judged_by: ClassVar[str] = ""  # the track whose evaluators judge here too, where it trains none of its own
     hooks: ClassVar[frozenset[str]] = frozenset()  # of defenses that its training and its oracles call
     on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`
 
@@ -67,6 +81,10 @@ class Track:
     def reaches(self, scenario: Scenario) -> frozenset[str]:
         """The hooks of defenses that are called in this scenario."""
         return self.hooks
+
+    def modality_of(self, scenario: Scenario) -> str:
+        """The kind of data of this scenario, where a track attacks several."""
+        return self.modality
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         """Whether this scenario offers what an attack of this track needs; from its description alone."""

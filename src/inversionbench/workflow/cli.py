@@ -53,9 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _people(commands)
     _steps(commands)
+    from inversionbench.audit.cli import add_commands as add_audit
     from inversionbench.data.cli import add_commands as add_data
     from inversionbench.metrics.cli import add_commands as add_score
 
+    add_audit(commands)
     add_data(commands)
     add_score(commands)
     return parser
@@ -84,6 +86,12 @@ def _people(commands: Any) -> None:
     add("compare", _compare, "compare the records of a run with published ones, or with those of another run",
         [("published", {"type": Path, "metavar": "FOLDER", "help": "results/published/SCALE, or a run's folder"}),
          ("--run", {"type": Path, "metavar": "FOLDER", "help": "of the run (default: of the scale)"})])  # fmt: skip
+    add("blind", _blind, "a blind test by people: write its page, or read answers back",
+        [("cells", {"help": "SCENARIO (its strongest undefended attack), or SCENARIO/ATTACK/DEFENSE/STRENGTH"}),
+         ("--pairs", {"type": int, "default": 40, "help": "questions (default: 40), and one in ten with photographs"}),
+         ("--draw", {"type": int, "default": 0, "help": "another number: other pairs, another order"}),
+         ("--to", {"type": Path, "metavar": "FILE", "help": "where the page goes"}),
+         ("--answers", {"type": Path, "metavar": "FILE", "help": "what a page saved, for the table"})])  # fmt: skip
     add("selfcheck", _selfcheck, "does this machine compute the published bits?",
         [("--numerics", {"choices": numerics.CHOICES, "default": "portable", "help": "default: portable"}),
          ("--write", {"action": "store_true", "help": "record what this machine computes"})])  # fmt: skip
@@ -235,6 +243,16 @@ def _compare(args: argparse.Namespace) -> int:
     lines, equal = compare.compare(args.published, run)
     print(*lines, sep="\n")
     return int(not equal)
+
+
+def _blind(args: argparse.Namespace) -> None:
+    params = _params(args)
+    from inversionbench.workflow.people import ask, hear
+
+    if args.answers:
+        print(hear(params, args.cells, args.answers))
+    else:
+        print(ask(params, args.cells, args.pairs, args.draw, args.to))
 
 
 def _selfcheck(args: argparse.Namespace) -> int:

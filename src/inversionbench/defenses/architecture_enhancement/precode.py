@@ -41,6 +41,7 @@ class Precode(Defense):
     hooks = frozenset({"build_model", "loss"})
     federated = True
     inputs = ("image",)
+    layered = True
 
     beta: NonNegative = 1e-3
 

@@ -40,6 +40,7 @@ class RvePfl(Defense):
     hooks = frozenset({"train_transform", "loss"})
     federated = True
     inputs = ("image",)
+    layered = True
     personal = True
 
     kl: NonNegative = 0.0

@@ -41,6 +41,7 @@ class Seccnn(Defense):
     hooks = frozenset({"build_model"})
     federated = True
     inputs = ("image",)
+    layered = True
 
     position: Whole = 0
     mode: str = "nearest"

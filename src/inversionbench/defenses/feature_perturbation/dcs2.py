@@ -51,6 +51,7 @@ class Dcs2(LocalDefense):
     hooks = frozenset({"gradient"})
     federated = True
     inputs = ("image",)
+    layered = True
     budget = ("iterations",)
 
     sensitive: Count = 1

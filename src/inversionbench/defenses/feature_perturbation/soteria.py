@@ -38,6 +38,7 @@ class Soteria(Defense):
     hooks = frozenset({"client_update"})
     federated = True
     inputs = ("image",)
+    layered = True
     effect = ("cos_sent_true", "lower", 0.999)
     looks_again = True
 

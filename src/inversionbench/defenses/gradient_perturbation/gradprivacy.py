@@ -46,6 +46,7 @@ class GradPrivacy(Defense):
     hooks = frozenset({"client_update"})
     federated = True
     inputs = ("image",)
+    layered = True
     effect = ("cos_sent_true", "lower", 0.999)
     places = ("compensate", "transform")
     looks_again = True

@@ -56,6 +56,10 @@ ATTRIBUTE_RECOVERY = Quantity(
     "attribute_recovery", "attribute recovery", digits=2, direction="higher",
     note="1: the attributes read off are the person's; 0: they are as far from this person as from others",
 )  # fmt: skip
+PEOPLE = Quantity(
+    "people", "people", "%", 0, 100, "higher",
+    "how often people chose it over another person's reconstruction by the same attack (blind test; chance 50)",
+)  # fmt: skip
 CONTROL_SIZE = 4  # control images per attacked class
 GALLERY = 12
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.errors import UserError, suggest
-from inversionbench.core.levels import HOOKS
+from inversionbench.core.levels import HOOKS, RELEASES
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models._tabular_names import TREES, check_model, check_training
 from inversionbench.tracks.base import Track
@@ -53,6 +53,37 @@ class Tabular(Track):
         "member_gap", "auroc_gap", *(f"{name}{who}" for who in ("", "_nonmembers") for name in MOST_USED),
         *rows.METRICS,
     )  # fmt: skip
+    controls = {
+        "mode": {
+            "label": "most frequent value",
+            "reach": "guess",
+            "note": "always the most frequent value of the column",
+        },
+        "marginals": {
+            "label": "marginals",
+            "reach": "guess",
+            "note": "cells drawn from the public marginals, matched as the attack is",
+        },
+        "imputation": {
+            "label": "imputation",
+            "reach": "guess",
+            "note": "a model trained on public records guesses from the other columns",
+        },
+        "imputation_without_response": {
+            "label": "imputation without response",
+            "reach": "guess",
+            "note": "the same, without the answer that the target was trained to give",
+        },
+        "one_restart": {"label": "one restart", "note": "the first restart of the attack, alone"},
+        "best_restart": {
+            "label": "best restart",
+            "note": "the restart that matches the update best, alone: pooling adds the difference to it",
+        },
+        "shuffled_rows": {
+            "label": "shuffled rows",
+            "note": "the restarts pooled without finding first which rows belong together",
+        },
+    }
     utility: ClassVar[str] = "accuracy"
     unpriced = "training.utility_rounds is 0: no federation was trained"
     modality = "table"
@@ -75,9 +106,10 @@ class Tabular(Track):
 
     def reaches(self, scenario: Scenario) -> frozenset[str]:
         if _asked(scenario) == "rows":
-            return frozenset(HOOKS) - {"release"}
+            return frozenset(HOOKS) - RELEASES
         trees = frozenset({"training_set", "release"})
-        return trees if scenario.model["name"] in TREES else frozenset(HOOKS) - {"client_update", "aggregate"}
+        here = frozenset(HOOKS) - {"client_update", "aggregate", "release_features"}
+        return trees if scenario.model["name"] in TREES else here
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         return attack.attributes.get("asks", "attribute") == _asked(scenario)

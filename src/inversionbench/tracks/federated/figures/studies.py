@@ -67,7 +67,7 @@ STUDIES = (
 
 def draw(survey: Survey, folder: Path) -> list[Picture]:
     """All figures that the records allow."""
-    from inversionbench.survey import spreads
+    from inversionbench.tracks.federated.figures import spreads
 
     plain = [r for r in survey.records if r["track"] == TRACK and r["defense"] == "none" and r["status"] == "ok"]
     images = [r for r in plain if "psnr" in r["metrics"]]

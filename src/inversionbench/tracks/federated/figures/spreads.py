@@ -19,7 +19,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from inversionbench.survey import words
 from inversionbench.survey.figures import Picture, canvas, save
-from inversionbench.survey.studies import STUDIES, TRACK, families, protocol_of, titles
+from inversionbench.tracks.federated.figures.studies import STUDIES, TRACK, families, protocol_of, titles
 
 BATCH = STUDIES[0]
 ELSEWHERE = "other settings"
