@@ -389,7 +389,7 @@ def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections
     if kind == "attack":
         _check_level(entry, where)
     if kind == "prior":  # networks of its own, by name
-        for i, model in enumerate([entry.params["model"]] if "model" in entry.params else entry.params.get("models", ())):
+        for i, model in enumerate(entry.params.get("models", ())):
             check_model(model, f"{where}.params.models[{i}]")
     if method == "chain":
         from inversionbench.core.update_path import check_chain
