@@ -24,7 +24,7 @@ from inversionbench.tracks.classifier.attacks.rlb_mi import RlbMi
 from inversionbench.tracks.classifier.track import network
 
 SUBJECTS = scenario().subjects
-EMBEDDER = EmbedderRecipe(model={"name": "resnet", "width": 8, "features": 32}, epochs=6, rate=5e-3, batch=32, shift=1)
+EMBEDDER = EmbedderRecipe(network="resnet", width=8, epochs=6, rate=5e-3, batch=32, shift=1)
 C2 = C2fmi(base="dcgan", images=800, floor=8.0, offset=8.0, width=64, batch=32, population=12, starts=8, keep=6,
            coarse_steps=30, coarse_rate=0.05, generations=25, keep_at=(5,))  # fmt: skip
 RLB = RlbMi(episodes=200, hidden=48, batch=32, rate=2e-3, keep_at=(50,))

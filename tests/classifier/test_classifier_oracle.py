@@ -173,7 +173,7 @@ def granted(name):
         prior = recipe.load(recipe.train(data().public, generator(), quiet))
         return knowledge(prior=prior, **damage(data(), scenario().subjects, {"hints": 1}, 0)[0])
     if name == "c2fmi":
-        recipe = EmbedderRecipe(model={"name": "cnn", "width": 8}, epochs=1)
+        recipe = EmbedderRecipe(network="cnn", width=8, epochs=1)
         own = recipe.load(recipe.train(data().public, generator(), quiet))
         return knowledge(priors={"dcgan": small_prior(), "embedder": own})
     if name == "lokt":

@@ -72,7 +72,8 @@ def _allowed(part: str) -> tuple[str, Callable[[Any], bool]] | None:
         return RANGES[part].says, RANGES[part].holds
     if part.startswith("Literal["):
         choices = _literals(part)
-        return f"one of {', '.join(map(str, choices))}", lambda v: isinstance(v, (str, int)) and v in choices
+        typed = [(type(c), c) for c in choices]  # true is no 1
+        return f"one of {', '.join(map(str, choices))}", lambda v: (type(v), v) in typed
     plain = {"str": ("a text", str), "bool": ("true or false", bool), "None": ("nothing", type(None))}
     if part in plain:
         said, kind = plain[part]

@@ -40,6 +40,7 @@ from inversionbench.core.errors import UserError, suggest
 from inversionbench.core.scenario import Scenario
 from inversionbench.core.settings import check_value
 from inversionbench.models import _own_names as own_model
+from inversionbench.models.names import check_model
 from inversionbench.tracks import Track, get_track, track_names
 
 SECTIONS = (
@@ -388,6 +389,9 @@ def _entry(kind: str, plural: str, name: str, given: Mapping[str, Any], sections
         registry.check_parameters(described, {**entry.params, **params}, f"{where}.settings.{scenario}")
     if kind == "attack":
         _check_level(entry, where)
+    if kind == "prior":  # networks of its own, by name
+        for i, model in enumerate(entry.params.get("models", ())):
+            check_model(model, f"{where}.params.models[{i}]")
     if method == "chain":
         from inversionbench.core.update_path import check_chain
 

@@ -7,7 +7,7 @@ for each public data set, which must say who is in its images. What is loaded is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -21,7 +21,6 @@ from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
 from inversionbench.core.recipe import Recipe
 from inversionbench.models.base import trace
 from inversionbench.models.classifiers import build, load
-from inversionbench.models.names import check_model
 from inversionbench.priors._quality import doubts
 from inversionbench.training.evaluators import plain_state
 from inversionbench.training.loop import fit
@@ -43,19 +42,19 @@ class Embedder:
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features (n, m) of images (n, c, h, w) in [0, 1]; differentiable."""
         features = trace(self.net, x).features
-        if features is None:
-            raise UserError("embedder.model: this classifier reports no features; take cnn, resnet or plain")
+        assert features is not None
         return features
 
 
 @dataclass(frozen=True)
 class EmbedderRecipe(PriorRecipe):
-    """model: {"name": one of models/names.py, its options}. The rest as in `core.recipe.Recipe`."""
+    """network, width: a classifier of models/names.py and its width. The rest as in `core.recipe.Recipe`."""
 
     id: ClassVar[str] = "embedder"
     budget: ClassVar[tuple[str, ...]] = ("epochs",)
 
-    model: dict[str, Any] = field(default_factory=lambda: {"name": "resnet"})
+    network: Literal["cnn", "resnet", "plain"] = "resnet"
+    width: Count = 20
     epochs: Count = 20
     batch: Count = 64
     optimiser: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -64,9 +63,6 @@ class EmbedderRecipe(PriorRecipe):
     schedule: Literal["constant", "one_cycle", "cosine", "step"] = "one_cycle"
     flip: bool = True
     shift: Whole = 2
-
-    def __post_init__(self) -> None:
-        check_model(self.model, "embedder.model")
 
     @property
     def recipe(self) -> Recipe:
@@ -85,10 +81,11 @@ class EmbedderRecipe(PriorRecipe):
             raise UserError(f"embedder: {y}")
         x, shape, people = torch.from_numpy(np.array(public.x)), tuple(public.x.shape[1:]), int(y.max()) + 1
         where = device()
-        net = fit(lambda: build(self.model, shape, people), x.to(where), y.to(where), people, self.recipe, rng=rng,
+        model = {"name": self.network, "width": self.width}
+        net = fit(lambda: build(model, shape, people), x.to(where), y.to(where), people, self.recipe, rng=rng,
                   progress=progress, description=self.id)  # fmt: skip
         facts = {"people": people, "warnings": doubts(len(x))}
-        return {"model": dict(self.model), "shape": list(shape), "people": people, "state": plain_state(net),
+        return {"model": model, "shape": list(shape), "people": people, "state": plain_state(net),
                 "facts": facts}  # fmt: skip
 
     def load(self, state: dict[str, Any]) -> Embedder:

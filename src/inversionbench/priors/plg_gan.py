@@ -251,7 +251,7 @@ class _PlgRun(_Run):
         return torch.cat([self.mean(a.to(self.where), b.to(self.where)).cpu() for a, b in parts])
 
 
-def _take(critic: ProjectionCritic, trained: Critic | None) -> None:
+def _take(critic: Critic, trained: Critic | None) -> None:
     """Start the trunk from the convolutional prior's critic, whose weights are already divided by their norm."""
     ours = [m for m in critic.body if isinstance(m, nn.Conv2d)]
     theirs = [m for m in trained.body if isinstance(m, nn.Conv2d)] if isinstance(trained, Critic) else []

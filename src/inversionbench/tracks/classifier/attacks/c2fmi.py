@@ -122,8 +122,9 @@ class C2fmi(Attack):
         order = (first := search.ask(w)).sort(dim=1, descending=True, stable=True)
         best = w.gather(1, order.indices[:, : self.keep, None].to(w.device).expand(-1, -1, w.shape[2]))
         begun, asked = passes_per_answer(oracle, len(y)), self.population - self.keep
-        start, kept = space.images(best[:, 0]), {}
+        start = space.images(best[:, 0])
         answer, score = start, order.values[:, 0]
+        kept: dict[int, Tensor] = {}
         if self.generations:
             more = self.fill(space, best, rng)
             fit = torch.cat([first.gather(1, order.indices[:, : self.keep]), search.ask(more)], 1)
