@@ -3,8 +3,8 @@
 One point is one target: a defense at one strength, trained with one seed. Its leakage is the headline of the attack
 that takes most from it, mean over the attack's seeds. For each explanation in a target's utility a line is fitted by
 least squares over all targets of a scenario, the undefended ones included; R^2 is the share of the variance that it
-explains. Targets of one setting (defense and strength) are not independent: intervals are percentiles of a bootstrap over
-settings, in which both explanations are fitted to the same draw.
+explains. Targets of one setting (defense and strength) are not independent: intervals are percentiles of a bootstrap
+over settings, in which both explanations are fitted to the same draw.
 """
 
 from __future__ import annotations
