@@ -10,7 +10,7 @@ import pytest
 from inversionbench.tracks.classifier import figures
 
 
-def record(defense: str, strength: float, seed: int, leak: float, utility: dict[str, float], kind: str = "attack"):
+def record(defense, strength, seed, leak, utility, kind="attack"):
     return {"track": "classifier", "scenario": "portraits", "kind": kind, "defense": defense, "strength": strength,
             "target_seed": seed, "attack": "gmi", "metrics": {"identified": {"mean": leak}}, "utility": utility}  # fmt: skip
 
