@@ -11,8 +11,9 @@ from inversionbench.tracks.classifier import figures
 
 
 def record(defense, strength, seed, leak, utility, kind="attack"):
-    return {"track": "classifier", "scenario": "portraits", "kind": kind, "defense": defense, "strength": strength,
-            "target_seed": seed, "attack": "gmi", "metrics": {"identified": {"mean": leak}}, "utility": utility}  # fmt: skip
+    same = {"track": "classifier", "scenario": "portraits", "target_seed": seed, "attack": "gmi"}
+    return {**same, "kind": kind, "defense": defense, "strength": strength, "utility": utility,
+            "metrics": {"identified": {"mean": leak}}}  # fmt: skip
 
 
 def made(settings: int = 12):
