@@ -47,9 +47,10 @@ class PerceptualHashing(Defense):
         model = factory()
         if self.strength == 0:
             return model
-        if not isinstance(getattr(model, "first", None), nn.Module):
+        first = getattr(model, "first", None)
+        if not isinstance(first, nn.Module):
             raise UserError(f"perceptual_hashing: {type(model).__name__} has no first step to put the hash before")
-        model.first = nn.Sequential(HashedParts(self.strength, self.grid, self.size, self.hash), model.first)
+        model.first = nn.Sequential(HashedParts(self.strength, self.grid, self.size, self.hash), first)
         return model
 
     def public_knowledge(self) -> dict[str, Any]:

@@ -3,9 +3,8 @@
 One point is one target: a defense at one strength, trained with one seed. Its leakage is the headline of the attack
 that takes most from it, mean over the attack's seeds. For each explanation in a target's utility a line is fitted by
 least squares over all targets of a scenario, the undefended ones included; R^2 is the share of the variance that it
-explains.
-Targets of one setting (defense and strength) are not independent: intervals are percentiles of a bootstrap over
-settings, in which both explanations are fitted to the same draw.
+explains. Targets of one setting (defense and strength) are not independent: intervals are percentiles of a bootstrap
+over settings, in which both explanations are fitted to the same draw.
 """
 
 from __future__ import annotations
@@ -65,16 +64,17 @@ def r_squared(x: np.ndarray, y: np.ndarray) -> float:
 
 def difference(points: pd.DataFrame, first: str, second: str, seed: int = 0) -> tuple[float, float, float]:
     """R^2 of `first` minus that of `second`, and its 95 % interval over settings."""
-    groups = [part for _, part in points.groupby(["defense", "strength"])]
+    names = ["leak", first, second]
+    groups = [part[names].to_numpy().T for _, part in points.groupby(["defense", "strength"])]
     rng = np.random.default_rng(seed)
 
-    def of(part: pd.DataFrame) -> float:
-        leak = part["leak"].to_numpy()
-        return r_squared(part[first].to_numpy(), leak) - r_squared(part[second].to_numpy(), leak)
+    def of(values: np.ndarray) -> float:
+        leak, one, other = values
+        return r_squared(one, leak) - r_squared(other, leak)
 
-    drawn = [of(pd.concat([groups[i] for i in rng.integers(len(groups), size=len(groups))])) for _ in range(DRAWS)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return of(points), float(low), float(high)
+    which = rng.integers(len(groups), size=(DRAWS, len(groups)))
+    low, high = np.percentile([of(np.concatenate([groups[i] for i in row], axis=1)) for row in which], [2.5, 97.5])
+    return of(points[names].to_numpy().T), float(low), float(high)
 
 
 def explained(points: pd.DataFrame, scenario: str, folder: Path) -> Picture:
