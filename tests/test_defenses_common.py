@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from inversionbench.core import registry
-from inversionbench.core.defense import NONE, Client, Defense, Step, acted
+from inversionbench.core.defense import NONE, Client, Defense, Sending, Step, acted
 from inversionbench.core.levels import HOOKS
 from inversionbench.models.base import Trace
 
@@ -97,6 +97,9 @@ def answer(defense, hook):
     if hook == "aggregate":
         _, update = client()
         return defense.aggregate([update, {k: 2 * v for k, v in update.items()}], [1.0, 3.0])
+    if hook == "release_features":
+        z = torch.randn(7, 4, 8, 8, generator=generator(4))
+        return [defense.release_features(z, Sending(network(), training, generator())) for training in (True, False)]
     assert hook == "release"
     return defense.release(torch.randn(7, 5, generator=generator(4)), generator())
 

@@ -14,6 +14,7 @@ import pytest
 from inversionbench.core import provenance
 from inversionbench.plan.dag import Plan
 from inversionbench.plan.params import read as parameters
+from inversionbench.tracks import get_track
 
 PACKAGE = Path(provenance.__file__).parents[1]
 SCRIPT = """
@@ -165,10 +166,15 @@ def test_a_real_change_runs_its_users_again_and_nothing_else():
 
     attacks = {name: entry.method for name, entry in PLAN.params.attacks.items()}
     assert again("tracks/federated/attacks/dlg.py") == of("attack", lambda key: attacks[key[1]] == "dlg")
+    for metric in ("mse", "ssim", "avd"):  # found by their names; what trains against a likeness imports it
+        tracks = {track for track in scenarios.values() if metric in get_track(track).metrics}
+        found = {job for job in again(f"metrics/{metric}.py") if job.startswith("evaluate")}
+        assert found == of("evaluate", lambda key, tracks=tracks: scenarios[key[0]] in tracks)
     images = of("evaluate", lambda key: scenarios[key[0]] == "federated")
-    for metric in ("ssim", "mse", "avd"):  # found by their names, imported by nobody
-        assert again(f"metrics/{metric}.py") == images
-    assert images < again("metrics/psnr.py") == {job for job in again("metrics/psnr.py") if job.startswith("evaluate")}
+    others = again("metrics/psnr.py") - images
+    tuned = {name for name, track in scenarios.items() if track == "split"}  # its attack is tuned by it on public images
+    for kind, _, key in (job.partition(" ") for job in others):
+        assert kind in ("evaluate", "survey") or key.split("/")[0] in tuned, (kind, key)
     assert again("metrics/_aggregate.py") >= of("evaluate", lambda key: True)  # intervals
     searched = of("attack", lambda key: scenarios[key[0]] == "classifier")  # they search priors, which it measures
     assert again("metrics/fid.py") <= of("prior", lambda key: True) | searched
@@ -179,6 +185,6 @@ def test_a_real_change_runs_its_users_again_and_nothing_else():
     attacked = {job.split(" ")[1].split("/")[0] for job in federated if job.startswith("attack")}
     assert {scenarios[name] for name in attacked} == {"federated"}
     assert of("target", lambda key: True) <= again("core/defense.py")
-    assert again("data/photos.py") == {"data photos"}
+    assert again("data/photos.py") == {"data photos", "data small_photos"}
     assert again("core/numerics.py") == PLAIN.keys()
     assert again("priors/dcgan.py") >= of("prior", lambda key: key[-1] == "dcgan") != set()

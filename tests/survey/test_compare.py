@@ -79,3 +79,13 @@ def test_a_run_is_found_by_the_scale_of_what_is_published(params: Params, capsys
     assert capsys.readouterr().out.count("equal: 4 cells") == 2
     assert main(["compare", "nowhere"]) == 2
     assert "holds neither records.json nor cells" in capsys.readouterr().err
+
+
+def test_cells_beyond_the_published_ones_are_named_and_change_nothing(
+    params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = publish(params, "one", cells()[1:]), publish(params, "other", cells())
+    assert main(["compare", one, "--run", other]) == 0
+    said = capsys.readouterr().out
+    assert f"equal: {len(cells()) - 1} cells" in said
+    assert "only in other: 1 cells" in said

@@ -34,9 +34,12 @@ def test_one_row_comes_back_whole():
 
 
 def test_pooling_adds_something():
-    """Pooled rows are at least near the best restart's and better than one restart's, at B = 16."""
-    found = evaluated(POOLED, MAIN)
-    pooled, best, one = mean(found, AT_16), mean(found, AT_16, "best_restart"), mean(found, AT_16, "one_restart")
+    """Pooled rows against one restart's, and near those of the restart that is best, which nobody knows beforehand; ten
+    batches of 16. Pooled .767, one restart .715, best .757; with other kernels .766, .715, .754 (standard error of a
+    difference about .01). Asked for: .02 above one, no more than .03 below the best."""
+    where = scenario((16,), 10)
+    found = evaluated(POOLED, where)
+    pooled, best, one = mean(found), mean(found, control="best_restart"), mean(found, control="one_restart")
     assert pooled > best - 0.03
     assert pooled > one + 0.02
 

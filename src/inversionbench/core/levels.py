@@ -35,8 +35,10 @@ HOOKS = (
     "client_update",
     "aggregate",
     "release",
+    "release_features",
 )
 RELEASE = frozenset({"release"})  # acts on answers to queries, not on weights or updates
+RELEASES = frozenset({"release", "release_features"})  # both forms of H8: a trained target is not changed by them
 PASSES, GRADIENTS = "passes through the model", "gradient evaluations"
 
 
@@ -56,7 +58,8 @@ LEVELS: dict[str, Level] = {
     "EX-L": _level("explanations and logits", "explain", "logits"),
     "EX-S": _level("explanations and scores", "explain", "scores"),
     "EX-LO": _level("explanations and labels", "explain", "labels"),
-    "FT-WB": _level("features, client half known", "observe", "client_module", "server_module", axis=PASSES),
+    "FT-WB": _level("features, client half known", "observe", "features", "client_module", "server_module",
+                    axis=PASSES),
     "FT-BB": _level("features, client half as black box", "observe", "features", "server_module"),
     "FT-QF": _level("features only", "observe", "server_module"),
     "GR": _level("client update", "observe_update", "global_model", "protocol", axis=GRADIENTS, unseen=RELEASE),

@@ -30,6 +30,7 @@ BOOKKEEPING = frozenset(f"{PACKAGE}.{name}" for name in (
     "core.records",  # how records are checked and kept; the number of their schema counts as configuration
     "core.provenance",  # the digests themselves
     "survey",  # tables and pictures
+    "audit",  # of what users have; no cell hangs on it
     "workflow",  # how steps are started and what is said of them; the steps themselves are entry points, but for
     *(f"workflow.runner:{name}" for name in (
         "_Clock", "_timing", "progress", "_failure",  # clocks, progress bars and words,

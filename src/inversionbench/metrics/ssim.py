@@ -47,7 +47,11 @@ def ssim(truth: Images, reconstruction: Images) -> Tensor:
     >>> round(float(ssim(0.5 * flat, 0.6 * flat)), 5)
     0.98361
     """
-    t, r = check_pair(truth, reconstruction, SPEC)
+    return similarity(*check_pair(truth, reconstruction, SPEC))
+
+
+def similarity(t: Tensor, r: Tensor) -> Tensor:
+    """The same of checked images, both float64, with gradients."""
     down, across = (_filter(side).to(t.device) for side in t.shape[-2:])
     moments = torch.stack([t, r, t * t, r * r, t * r]) @ across.T
     mu_t, mu_r, tt, rr, tr = (moments.transpose(-1, -2) @ down.T).unbind(0)

@@ -11,6 +11,7 @@ Sentences are `<start> words <end>`, padded on the right; what stands to the rig
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -92,6 +93,22 @@ class Block(nn.Module):
         )
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.rest(h, seen.transpose(1, 2).reshape(batch, places, width))
+
+    def follow(self, h: Tensor, past: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Many candidates for the next place after one known prefix each: what `forward` makes of them there.
+
+        h: (batch, candidates, width). past: keys and values of the prefix, each (batch, heads, places, width of a
+        head). Returns h after this layer, and the candidates' own keys and values (batch, heads, candidates, ...).
+        """
+        batch, candidates, width = h.shape
+        q, k, v = (
+            part.view(batch, candidates, self.heads, -1).transpose(1, 2)
+            for part in self.qkv(self.norm1(h)).chunk(3, -1)
+        )
+        scores = torch.cat([q @ past[0].transpose(2, 3), (q * k).sum(-1, keepdim=True)], -1)
+        weights = (scores / math.sqrt(q.shape[-1])).softmax(-1)
+        seen = weights[..., :-1] @ past[1] + weights[..., -1:] * v
+        return self.rest(h, seen.transpose(1, 2).reshape(batch, candidates, width)), (k, v)
 
     def rest(self, h: Tensor, seen: Tensor) -> Tensor:
         """What follows the attention; every place for itself. seen: what the heads read, like h."""

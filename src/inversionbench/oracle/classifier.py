@@ -97,7 +97,7 @@ def classifier_oracle(
         shown = [fold_norms(net) if level == "WB-noBN" else net for net in (model, *siblings)]
         calls: dict[str, Callable[..., Any]] = {"module": lambda which=0: WhiteBox(shown[which], ledger)}
         return Oracle(level, calls, ledger, spec, classes)
-    answers = _Answers(model, spec, ledger, defense, rng, top_k, decimals)
+    answers = Answers(model, spec, ledger, defense, rng, top_k, decimals)
     call = {"BB-L": answers.logits, "BB-S": answers.scores, "LO": answers.labels}[level]
 
     def ask(x: Tensor, phase: str = "search") -> Tensor:
@@ -107,7 +107,7 @@ def classifier_oracle(
     return Oracle(level, {name: ask}, ledger, spec, classes)
 
 
-class _Answers:
+class Answers:
     """Charges, evaluates, releases. Lives only in the closures of an oracle."""
 
     def __init__(

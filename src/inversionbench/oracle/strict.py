@@ -26,10 +26,15 @@ from inversionbench.core.errors import AccessDenied, BudgetExceeded, UserError
 from inversionbench.core.levels import LEVELS
 from inversionbench.oracle.base import InputSpec, Ledger, Oracle, RecordSpec, Row
 
-BLACK_BOX = frozenset(level for level, at in LEVELS.items() if at.calls <= {"labels", "scores", "logits"})
+CALLS = frozenset({"labels", "scores", "logits", "observe", "undefended", "explain"})  # that answer, and no more
 ERRORS: dict[str, type[Exception]] = {
     e.__name__: e for e in (AccessDenied, BudgetExceeded, UserError, ValueError, TypeError)
 }
+
+
+def black_box(level: str) -> bool:
+    """Whether a level grants answers alone, so that its oracle can be served."""
+    return LEVELS[level].calls <= CALLS
 
 
 @contextmanager
@@ -56,20 +61,22 @@ def served(make: Callable[[], Oracle]) -> Iterator[Oracle]:
 
 def _remote(pipe: Connection, about: Mapping[str, Any]) -> Oracle:
     """The parent's side: the same level and input check, calls that ask."""
-    if about["level"] not in BLACK_BOX:
+    if not black_box(about["level"]):
         raise ValueError(f"level {about['level']} cannot be served from another process: it is no black box; "
-                         f"expected one of {', '.join(sorted(BLACK_BOX))}")
+                         f"expected one of {', '.join(sorted(filter(black_box, LEVELS)))}")
     ledger = Ledger(about["budget"])
     known: dict[str, type[InputSpec]] = {kind.__name__: kind for kind in (InputSpec, RecordSpec)}
     spec = known[about["kind"]](**{name: _tuples(value) for name, value in about["spec"].items()})
 
     def question(call: str) -> Callable[..., Tensor]:
-        def ask(x: Tensor, phase: str = "search", **options: Any) -> Tensor:
-            spec.check(x)
-            _send(pipe, {"call": call, "options": {"phase": phase, **options}}, x.cpu().numpy())
+        def ask(x: Tensor | None = None, phase: str | None = None, **options: Any) -> Tensor:
+            if x is not None:
+                spec.check(x)
+            options |= {"phase": phase} if phase else {}
+            _send(pipe, {"call": call, "options": options}, None if x is None else x.cpu().numpy())
             _, answer = _answer(pipe, lambda rows: ledger.copy_from(Row(*row) for row in rows))
             assert answer is not None
-            return torch.from_numpy(answer.copy()).to(x.device)
+            return torch.from_numpy(answer.copy()).to(x.device if x is not None else "cpu")
 
         return ask
 
@@ -98,8 +105,8 @@ def _serve(pipe: Connection, make: Callable[[], Oracle], other: Connection) -> N
         out: dict[str, Any] = {}
         answer = None
         try:
-            assert x is not None
-            answer = getattr(oracle, header["call"])(torch.from_numpy(x.copy()), **header["options"]).numpy()
+            given = () if x is None else (torch.from_numpy(x.copy()),)
+            answer = getattr(oracle, header["call"])(*given, **header["options"]).numpy()
         except Exception as error:
             out = {"error": type(error).__name__, "message": str(error)}
         out["rows"] = [[r.phase, r.call, r.inputs, r.cumulative] for r in oracle.ledger.rows]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inversionbench.core.errors import UserError, suggest
-from inversionbench.core.levels import inert
+from inversionbench.core.levels import RELEASES, inert
 from inversionbench.plan.params import Entry, Params
 from inversionbench.tracks import get_track
 
@@ -140,14 +140,16 @@ def defense_entry(params: Params, name: str) -> Entry:
 def targets(params: Params) -> list[tuple[str, str, float]]:
     """(scenario, defense, strength) of every target that some group attacks.
 
-    A defense whose only hook is the release leaves training alone, so its targets are the undefended ones.
+    A defense whose only hook is a release leaves training alone, so its targets are the undefended ones, unless it
+    learns from them.
     """
     return sorted({(g.scenario, *target_of(params, g.defense, s)) for g in groups(params) for s in g.strengths})
 
 
 def target_of(params: Params, defense: str, strength: float) -> tuple[str, float]:
     """Which trained target a defense at a strength attacks: its own, or the undefended one."""
-    if defense == "none" or params.defenses[defense].hooks == frozenset({"release"}):
+    entry = NONE if defense == "none" else params.defenses[defense]
+    if entry is NONE or (entry.hooks <= RELEASES and not entry.described.attributes["learnt"]):
         return "none", 0.0
     return defense, strength
 

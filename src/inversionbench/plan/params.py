@@ -112,9 +112,10 @@ class Entry:
         made = [part.attributes for part in (self.described, *self.stages)]
         return (
             self.hooks <= reached
-            and all(not part["inputs"] or track.modality in part["inputs"] for part in made)
+            and all(not part["inputs"] or track.modality_of(scenario) in part["inputs"] for part in made)
             and ("client_update" in reached or not any(part["federated"] for part in made))
             and (scenario.model.get("name") != own_model.NAME or not any(part["layered"] for part in made))
+            and ("release_features" in reached or not any(part["halves"] for part in made))
         )
 
     def roles(self, scenario: str | None = None) -> dict[str, str]:
@@ -338,7 +339,7 @@ def _scenario(name: str, given: Mapping[str, Any], sections: Mapping[str, Any]) 
 
 def _check_modality(scenario: Scenario, sections: Mapping[str, Any], where: str) -> None:
     """The data are of the kind that the track attacks: no images where it wants tables."""
-    wanted = get_track(scenario.track).modality
+    wanted = get_track(scenario.track).modality_of(scenario)
     options = sections["datasets"][scenario.dataset] or {}
     for entry in [options[key] for key in COMBINED if key in options] or [scenario.dataset]:
         source = (sections["datasets"].get(entry) or {}).get("source", entry)
@@ -349,13 +350,14 @@ def _check_modality(scenario: Scenario, sections: Mapping[str, Any], where: str)
 
 
 def _check_judges(given: Mapping[str, Any], sections: Mapping[str, Any], where: str) -> None:
-    """Evaluators are of the scenario's track, and trained on the private data that it attacks."""
+    """Evaluators are of the scenario's track, or of the one that judges for it, and trained on its private data."""
     judges = sections["evaluators"][given["judges"]]
 
     def private(dataset: str) -> str:
         return (sections["datasets"].get(dataset) or {}).get(COMBINED[0], dataset)
 
-    for name, got, wanted in (("track", judges["track"], given["track"]),
+    wanted_track = get_track(given["track"]).judged_by or given["track"]
+    for name, got, wanted in (("track", judges["track"], wanted_track),
                               ("dataset", private(judges["dataset"]), private(given["dataset"]))):
         if got != wanted:
             raise UserError(f"{where}: '{given['judges']}' is of {name} '{got}', the scenario of '{wanted}'")

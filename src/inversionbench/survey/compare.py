@@ -58,14 +58,15 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def compare(first: Path, second: Path) -> tuple[list[str], bool]:
-    """Lines for people, and whether both folders hold the same cells with equal records."""
+    """Lines for people, and whether every cell of the first has an equal record in the second, which may hold more."""
     a, b = read(first), read(second)
     mine, theirs = a["cells"], b["cells"]
     both = [key for key in mine if key in theirs]
     differ = [key for key in both if mine[key][0] != theirs[key][0]]
     missing, extra = ([key for key in one if key not in other] for one, other in ((mine, theirs), (theirs, mine)))
-    if not (differ or missing or extra):
-        return [f"equal: {len(both)} cells of {first} and {second}"], True
+    if not (differ or missing):
+        more = [f"only in {second}: {len(extra)} cells"] if extra else []
+        return [f"equal: {len(both)} cells of {first} and {second}", *more], True
     lines = [f"{len(both) - len(differ)} of {len(mine)} cells of {first} are equal in {second}"]
     for name in ("scale", "seed", "numerics", "versions"):
         if a[name] != b[name]:

@@ -10,7 +10,7 @@ command line) knows only this interface; everything that is specific to a kind o
 | federated | global model, updates of client batches | GR | the batches | none (pixels) | images, labels |
 | classifier | classifier of people | WB, BB, LO | private images | verifier, two classifiers | images of a class |
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
-| split | client and server half, observed features | FT-* | the inputs behind them | none | images |
+| split | client and server half, observed features | FT-* | the inputs | verifier (people) | images, token ids |
 | text | language model or text classifier | GR, WB | private sentences | language model | token ids |
 | audio | speaker classifier | WB, BB-S | clips per speaker | two classifiers | log-mel patches |
 | graph | node classifier | WB, BB-S, LO | the edges | none | edge scores |
@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inversionbench.core import registry
 from inversionbench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,6 +35,16 @@ if TYPE_CHECKING:
     from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
+
+PIXELS = ("psnr", "ssim", "mse", "rdlv", "iip")  # of every reconstruction that is compared with its original
+
+
+def pairs(anyhow: Collection[str]) -> list[str]:
+    """Metrics of pairs of images that a scenario may ask for: all that need no features of evaluators, but for those
+    that are measured anyhow."""
+    known = {name: said for name, said in registry.quantities().items() if said.get("kind") == "pair"}
+    return [name for name, said in known.items() if name not in anyhow and said.get("needs") != "features"]
+
 
 class Track:
     """Base of the tracks; every method gets all it needs as arguments and keeps no state."""
@@ -52,6 +63,7 @@ class Track:
     utility: ClassVar[str] = "accuracy"
     unpriced: ClassVar[str] = ""  # why a defense has no price where no utility was measured
     modality: ClassVar[str] = "image"  # of the private data: image, table, text, audio, graph
+    judged_by: ClassVar[str] = ""  # the track whose evaluators judge here too, where it trains none of its own
     hooks: ClassVar[frozenset[str]] = frozenset()  # of defenses that its training and its oracles call
     on_device: ClassVar[bool] = False  # whether attacks compute on the device of `core.device`
 
@@ -69,6 +81,10 @@ class Track:
     def reaches(self, scenario: Scenario) -> frozenset[str]:
         """The hooks of defenses that are called in this scenario."""
         return self.hooks
+
+    def modality_of(self, scenario: Scenario) -> str:
+        """The kind of data of this scenario, where a track attacks several."""
+        return self.modality
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         """Whether this scenario offers what an attack of this track needs; from its description alone."""

@@ -12,15 +12,12 @@ Options: training/evaluator_options.py. State: plain tensors and numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from inversionbench.core.defense import Defense, Step
 from inversionbench.core.device import device
 from inversionbench.core.recipe import Recipe
 from inversionbench.core.seeds import draw_seed, spawn
@@ -30,7 +27,7 @@ from inversionbench.models.base import trace
 from inversionbench.models.classifiers import build, load
 from inversionbench.training.dlib_faces import DlibFaces, enrol_dlib, weights
 from inversionbench.training.evaluator_options import check_options
-from inversionbench.training.loop import as_float, fit
+from inversionbench.training.loop import Regression, as_float, fit
 from inversionbench.training.verifier import Gallery, Verifier, train_verifier
 
 if TYPE_CHECKING:
@@ -70,14 +67,6 @@ def _judge(
     return {"model": dict(given["model"]), "state": plain_state(net), "hits": right}
 
 
-@dataclass(frozen=True)
-class _Regression(Defense):
-    """Mean squared error in the training loop's place for a loss."""
-
-    def loss(self, ctx: Step) -> Tensor:
-        return F.mse_loss(ctx.logits, ctx.y)
-
-
 def _reader(
     given: Mapping[str, Any], data: Dataset, rng: torch.Generator, progress: Progress
 ) -> dict[str, Any]:
@@ -96,7 +85,7 @@ def _reader(
     where = device()
     net = fit(
         lambda: build(given["model"], data.shape, y.shape[1]), x[n:].to(where), y[n:].to(where), y.shape[1],
-        Recipe(**given["training"]), _Regression(), rng, progress, "attribute reader",
+        Recipe(**given["training"]), Regression(), rng, progress, "attribute reader",
     )
     guess = outputs(net, x[:n])
     left = (guess - y[:n]).square().mean(0) / y[:n].square().mean(0).clamp_min(1e-6)

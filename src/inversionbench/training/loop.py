@@ -35,7 +35,7 @@ from inversionbench.metrics.ece import calibration_error
 from inversionbench.metrics.nll import FLOOR
 from inversionbench.models.base import channels_last, trace
 
-__all__ = ["Recipe", "augment", "evaluate_classifier", "fit", "train_epochs"]
+__all__ = ["Recipe", "Regression", "augment", "evaluate_classifier", "fit", "train_epochs"]
 
 
 def fit(
@@ -109,6 +109,13 @@ def descend(
     if clip > 0:
         nn.utils.clip_grad_norm_(params.values(), clip)
     optimiser.step()
+
+
+class Regression(Defense):
+    """Mean squared error between outputs and targets, in the loop's place for a loss."""
+
+    def loss(self, ctx: Step) -> Tensor:
+        return F.mse_loss(ctx.logits, ctx.y)
 
 
 def steps_per_epoch(n: int, batch: int) -> int:

@@ -274,9 +274,9 @@ def _attack_cell(params: Params, group: Group, strength: float, seed: int) -> di
 
 def _oracle(level: str, make: Callable[[], Oracle]) -> AbstractContextManager[Oracle]:
     """An oracle; at levels that only answer, its target lives in another process than the attack."""
-    from inversionbench.oracle.strict import BLACK_BOX, served
+    from inversionbench.oracle.strict import black_box, served
 
-    return served(make) if level in BLACK_BOX else nullcontext(make())
+    return served(make) if black_box(level) else nullcontext(make())
 
 
 def _oracle_of(params: Params, group: Group, strength: float, seed: int) -> Oracle:

@@ -22,6 +22,7 @@ from inversionbench.core.levels import HOOKS
 from inversionbench.core.recipe import Recipe, check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models.names import check_model
+from inversionbench.tracks._plain import acting, plain, rebuilt
 from inversionbench.tracks.base import Track
 from inversionbench.tracks.classifier.hints import damage
 from inversionbench.training.evaluator_options import check_options
@@ -50,7 +51,7 @@ class Classifier(Track):
         convinces too, and the target's own opinion, which proves nothing."""
     nearest = "nearest private"
     on_device: ClassVar[bool] = True
-    hooks = frozenset(HOOKS) - {"client_update", "aggregate"}
+    hooks = frozenset(HOOKS) - {"client_update", "aggregate", "release_features"}
     headline: ClassVar[str] = "identified"
     compared = "knn_distance"
     metrics = (
@@ -96,6 +97,7 @@ class Classifier(Track):
         import torch
 
         from inversionbench.core.device import device
+        from inversionbench.core.seeds import stream
         from inversionbench.federation.averaging import fit_rounds
         from inversionbench.models.classifiers import build
         from inversionbench.training.effects import effects
@@ -113,10 +115,11 @@ class Classifier(Track):
             )
 
         net = train(scenario.model, slice(None), seed, "target")
+        defense = defense.learn(net, data, stream(seed, "defense", "learn"))
         hints, truth = damage(data, min(scenario.subjects, data.classes), scenario.protocol, seed)
         released = {
             "model": dict(scenario.model), "shape": list(data.shape), "classes": data.classes,
-            "defense": _plain(defense), "state": plain_state(net), **hints,
+            "defense": plain(defense), "state": plain_state(net), **hints,
         }
         halves = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).tensor_split(2)
         for i, model in enumerate(scenario.protocol.get("siblings", ())):
@@ -139,6 +142,7 @@ class Classifier(Track):
         net, classes = network(released), released["classes"]
         siblings = [network({**released, **sibling}) for sibling in released.get("siblings", ())]
         service = {name: value for name, value in scenario.protocol.items() if name in SERVICE}
+        defense = acting(released, defense)
         return classifier_oracle(net, level, spec, classes, defense, rng, siblings=siblings, **service)
 
     def knowledge(
@@ -164,7 +168,7 @@ class Classifier(Track):
 
         net = network(target.released)
         where = next(net.parameters()).device
-        rng = torch.Generator().manual_seed(seed)
+        rng, defense = torch.Generator().manual_seed(seed), acting(target.released, defense)
         release = (lambda logits: defense.release(logits, rng)) if "release" in defense.hooks else None
         x, y = data.heldout.images().to(where), data.heldout.labels().to(where)
         return {**target.utility, **evaluate_classifier(net, x, y, release, defense.keeps_labels)}
@@ -212,7 +216,7 @@ def network(released: Mapping[str, Any]) -> nn.Module:
         return build(released["model"], tuple(released["shape"]), released["classes"])
 
     with torch.random.fork_rng(devices=[]):
-        net = _defense(released["defense"]).build_model(factory)
+        net = rebuilt(released["defense"]).build_model(factory)
     net.load_state_dict(released["state"])
     return freeze(net).to(device())
 
@@ -220,21 +224,3 @@ def network(released: Mapping[str, Any]) -> nn.Module:
 def _under(plain: Mapping[str, Any]) -> str:
     """How a target was trained, in words."""
     return "without defense" if plain["id"] == "none" else f"under {plain['id']} {plain['params']['strength']:g}"
-
-
-def _plain(defense: Defense) -> dict[str, Any]:
-    """A defense as plain values; sequences as lists."""
-    from dataclasses import asdict
-
-    params = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(defense).items()}
-    return {"id": defense.id, "params": params}
-
-
-def _defense(plain: Mapping[str, Any]) -> Defense:
-    from inversionbench.core import registry
-    from inversionbench.core.defense import NONE
-
-    if plain["id"] == "none":
-        return NONE
-    params = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["params"].items()}
-    return registry.get("defense", plain["id"])(**params)

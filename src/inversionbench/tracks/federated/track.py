@@ -15,13 +15,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from inversionbench.core import registry
-from inversionbench.core.levels import HOOKS
+from inversionbench.core.levels import HOOKS, RELEASES
 from inversionbench.core.protocol import read_protocol
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.federation.settings import read_federation
 from inversionbench.models._federated_names import check_victim
-from inversionbench.tracks.base import Track
+from inversionbench.tracks.base import PIXELS, Track, pairs
 
 if TYPE_CHECKING:
     from inversionbench.core.attack import Attack, Knowledge, Reconstruction
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
 
-ALWAYS = ("mse", "psnr", "ssim", "avd", "rdlv", "iip")  # of every cell; AVD, RDLV and IIP want the public data
+ALWAYS = (*PIXELS, "avd")  # of every cell; AVD, RDLV and IIP want the public data
 
 
 class Federated(Track):
@@ -57,13 +56,12 @@ class Federated(Track):
     utility = "accuracy"
     unpriced = "training.utility_rounds is 0: no federation was trained"
     on_device = True
-    hooks = frozenset(HOOKS) - {"release"}
+    hooks = frozenset(HOOKS) - RELEASES
 
     def further(self) -> Collection[str]:
         """Metrics of pairs of images that are not measured anyhow; the features of evaluators are used where there are
         evaluators."""
-        pairs = {name: said for name, said in registry.quantities().items() if said.get("kind") == "pair"}
-        return [name for name, said in pairs.items() if name not in ALWAYS and said.get("needs") != "features"]
+        return pairs(ALWAYS)
 
     def check(self, scenario: Scenario) -> None:
         where = f"scenarios.{scenario.name}"

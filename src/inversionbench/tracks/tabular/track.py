@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inversionbench.core.errors import UserError, suggest
-from inversionbench.core.levels import HOOKS
+from inversionbench.core.levels import HOOKS, RELEASES
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.models._tabular_names import TREES, check_model, check_training
 from inversionbench.tracks.base import Track
@@ -106,9 +106,10 @@ class Tabular(Track):
 
     def reaches(self, scenario: Scenario) -> frozenset[str]:
         if _asked(scenario) == "rows":
-            return frozenset(HOOKS) - {"release"}
+            return frozenset(HOOKS) - RELEASES
         trees = frozenset({"training_set", "release"})
-        return trees if scenario.model["name"] in TREES else frozenset(HOOKS) - {"client_update", "aggregate"}
+        here = frozenset(HOOKS) - {"client_update", "aggregate", "release_features"}
+        return trees if scenario.model["name"] in TREES else here
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
         return attack.attributes.get("asks", "attribute") == _asked(scenario)

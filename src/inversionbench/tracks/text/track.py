@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inversionbench.core.levels import HOOKS
+from inversionbench.core.levels import HOOKS, RELEASES
 from inversionbench.core.recipe import check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.core.settings import check_value
@@ -56,7 +56,7 @@ class Text(Track):
     utility: ClassVar[str] = "accuracy"
     unpriced = "clients send one round of a model that stands already: no training shows what a defense costs"
     modality = "text"
-    hooks = frozenset(HOOKS) - {"release"}
+    hooks = frozenset(HOOKS) - RELEASES
 
     def check(self, scenario: Scenario) -> None:
         check_model(scenario.model)
