@@ -9,7 +9,7 @@ of nodes a number in [0, 1],
 with P the projection onto [0, 1]^m and a sum of at most rho; the smoothness term from half of the steps on, as in the
 code. Then the graph auto-encoder: nodes are embedded by the target's own first layer on the last A(a), a pair is scored
 by the cosine of its two embeddings (the code), or the sigmoid of their product (the paper). Last, random sampling: of
-`samples` graphs of rho edges each, drawn by the scores, the one with the least L is claimed. Cosines lie close,
+`samples` graphs of rho edges each, drawn by the scores, the one with the least L is claimed. Cosines lie close by,
 so that these graphs are nearly random ones: of 300 papers of Cora 1.5 % of the claimed edges are right, by chance 1.4.
 
 auto_encoder: False scores pairs by a itself. density: rho over the true number of edges.
