@@ -66,7 +66,7 @@ def sampled(
 
 
 def _log_ratios(sigma: float, rate: float, steps: int, draws: int, rng, present: bool):  # type: ignore[no-untyped-def]
-    """ln P / Q of drawn releases, float64 (draws,). Equal ones (a record that no lot holds, under little noise) are told
+    """ln P / Q of drawn releases, float64 (draws,). Equal ones (a record in no lot, under little noise) are told
     apart by chance, as the best test does."""
     import numpy as np
 
