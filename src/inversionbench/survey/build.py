@@ -38,6 +38,7 @@ from inversionbench.survey import (
     planes,
     price,
     report,
+    shared,
     sheets,
     tables,
     words,
@@ -147,6 +148,7 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
             out += [
                 figures.bars(survey.attacks, scenario, folder),
                 figures.curves(survey.curves, survey.attacks, scenario, folder),
+                shared.draw(survey, scenario, folder),
                 planes.plane(survey.curves, survey.attacks, scenario, folder),
                 heat.draw(survey.attacks, survey.defenses, scenario, folder),
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
