@@ -58,6 +58,13 @@ def test_drawing_agrees_with_the_formula_where_there_is_one():
         assert exact < high < exact + 0.05
 
 
+def test_without_noise_only_the_lot_protects():
+    """A record in a lot is found, one that is in none is guessed: q + (1 - q) kappa."""
+    estimate, high = sampled(0.1, 1e-4, 0.2, 1)
+    assert estimate == pytest.approx(0.28, abs=0.015)
+    assert 0.28 < high < 0.31
+
+
 def test_the_ends():
     assert gaussian(0.0, 5.0) == 0
     assert gaussian(1.0, 0.0) == 1

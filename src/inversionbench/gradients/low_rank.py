@@ -89,7 +89,9 @@ def recover(
     if batch == 1:
         x, certified = _solved(layer, torch.ones(1, 1, dtype=torch.float64))
         return Found(x, certified, 0, layer.sigma)
-    pool, best, x, certified, done = torch.zeros(0, batch, dtype=torch.float64), None, None, False, 0
+    pool, certified, done = torch.zeros(0, batch, dtype=torch.float64), False, 0
+    best: Tensor | None = None
+    found: Tensor | None = None
     for draws in _chunks(tries):
         done += draws
         pool = _merged(layer, torch.cat([pool, _candidates(layer, draws, rng)]))
@@ -97,10 +99,10 @@ def recover(
         if chosen is None or (best is not None and torch.equal(chosen, best)):
             continue
         best = chosen
-        x, certified = _solved(layer, chosen.T)
+        found, certified = _solved(layer, chosen.T)
         if certified:
             break
-    return Found(x, certified, done, layer.sigma)
+    return Found(found, certified, done, layer.sigma)
 
 
 def _chunks(tries: int) -> Iterator[int]:

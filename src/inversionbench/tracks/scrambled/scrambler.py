@@ -26,7 +26,7 @@ class Scrambler:
 
     @classmethod
     def drawn(
-        cls, shape: tuple[int, int, int], block: int, keys: int, shuffle: bool, rng: torch.Generator
+        cls, shape: tuple[int, ...], block: int, keys: int, shuffle: bool, rng: torch.Generator
     ) -> Scrambler:
         """Secret keys for images of a shape (channels, height, width), whose sides are multiples of `block`."""
         channels, height, width = shape

@@ -69,7 +69,7 @@ class Scrambled(Track):
         if any(side % o["block"] for side in data.shape[1:]):
             raise UserError(f"model.block: blocks of {o['block']} pixels do not tile images of {data.shape[1:]}")
         x = torch.from_numpy(data.private.x.copy())
-        scrambler = Scrambler.drawn(tuple(data.shape), o["block"], o["keys"], o["shuffle"], stream(seed, "key"))
+        scrambler = Scrambler.drawn(data.shape, o["block"], o["keys"], o["shuffle"], stream(seed, "key"))
         which = torch.randint(o["keys"], (len(x),), generator=stream(seed, "which key"))
         released = {"images": scrambler.scramble(x, which), "labels": data.private.labels(), "block": o["block"],
                     "classes": data.classes}  # fmt: skip
