@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from classifier_cells import data, generator, knowledge, quiet, run, scenario, target
 from classifier_cells import oracle as asking
+from classifier_cells import prior as small_prior
 from style_cells import style_prior
 from torch import nn
 
 from inversionbench.core.defense import Defense
 from inversionbench.core.errors import AccessDenied, BudgetExceeded
 from inversionbench.defenses.miscellaneous.confidence_rounding import ConfidenceRounding
+from inversionbench.models.generators import Generator
 from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import CHUNK, Affine, classifier_oracle
 from inversionbench.oracle.strict import _remote, served
 from inversionbench.priors.completion import Completion
+from inversionbench.priors.embedder import EmbedderRecipe
+from inversionbench.priors.tacgan import Tacgan
 from inversionbench.tracks import get_track
 from inversionbench.tracks.classifier.attacks.brep_mi import BrepMi
+from inversionbench.tracks.classifier.attacks.c2fmi import C2fmi
 from inversionbench.tracks.classifier.attacks.gmi import Gmi
+from inversionbench.tracks.classifier.attacks.lokt import Lokt
 from inversionbench.tracks.classifier.attacks.mi_face import MiFace
 from inversionbench.tracks.classifier.attacks.mirror import Mirror
 from inversionbench.tracks.classifier.attacks.random_prior import RandomPrior
 from inversionbench.tracks.classifier.attacks.random_search import RandomSearch
+from inversionbench.tracks.classifier.attacks.rlb_mi import RlbMi
 from inversionbench.tracks.classifier.attacks.secretgen import SecretGen
 from inversionbench.tracks.classifier.hints import damage
 from inversionbench.tracks.classifier.track import network
@@ -149,6 +157,10 @@ BLACK_BOX = {  # every black-box attack once, with a tiny budget
     "mi_face": MiFace(access="BB-S", iterations=2, directions=2, difference=0.05, start="grey"),
     "mirror": Mirror(access="BB-S", samples=8, population=4, generations=2),
     "secretgen": SecretGen(access="BB-S", base="completion", latents=2, iterations=2),
+    "c2fmi": C2fmi(base="dcgan", images=20, width=8, epochs=1, coarse_steps=1, starts=2, keep=2, population=4,
+                   generations=1),
+    "rlb_mi": RlbMi(episodes=4, hidden=8, batch=2),
+    "lokt": Lokt(iterations=1, restarts=1),
 }
 
 
@@ -160,6 +172,15 @@ def granted(name):
         recipe = Completion(z_dim=8, width=4, critic_width=4, loss="hinge", steps=2, batch=8)
         prior = recipe.load(recipe.train(data().public, generator(), quiet))
         return knowledge(prior=prior, **damage(data(), scenario().subjects, {"hints": 1}, 0)[0])
+    if name == "c2fmi":
+        recipe = EmbedderRecipe(model={"name": "cnn", "width": 8}, epochs=1)
+        own = recipe.load(recipe.train(data().public, generator(), quiet))
+        return knowledge(priors={"dcgan": small_prior(), "embedder": own})
+    if name == "lokt":
+        models = ({"name": "cnn", "width": 8},)
+        own = Tacgan(steps=2, warm_up=1, batch=4, critic_steps=1, each=2, models=models, epochs=1)
+        base = SimpleNamespace(generator=Generator(4, 4, 3, data().shape[-1]))
+        return knowledge(prior=own.load(own.train(data().public, generator(), quiet, asking(own), base)))
     return knowledge()
 
 

@@ -59,3 +59,12 @@ IDENTITY: dict[str, IdentityLoss] = {
     "logit": logit,
     "poincare": poincare,
 }
+
+
+def over_models(main: IdentityLoss) -> IdentityLoss:
+    """The mean of a loss over several classifiers, whose logits are (n, models, classes)."""
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return torch.stack([main(logits[:, i], y) for i in range(logits.shape[1])]).mean(0)
+
+    return loss

@@ -25,6 +25,7 @@ from inversionbench.core.errors import UserError
 from inversionbench.core.files import atomic_folder, write_text
 from inversionbench.survey import (
     blind,
+    bounds,
     changes,
     checks,
     collect,
@@ -37,6 +38,7 @@ from inversionbench.survey import (
     planes,
     price,
     report,
+    shared,
     sheets,
     tables,
     words,
@@ -146,11 +148,13 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
             out += [
                 figures.bars(survey.attacks, scenario, folder),
                 figures.curves(survey.curves, survey.attacks, scenario, folder),
+                shared.draw(survey, scenario, folder),
                 planes.plane(survey.curves, survey.attacks, scenario, folder),
                 heat.draw(survey.attacks, survey.defenses, scenario, folder),
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
                 maps.traffic(survey.frame, survey.attacks, survey.defenses, scenario, folder),
                 contrasts.knowing(survey.attacks, survey.defenses, scenario, folder),
+                bounds.bound(survey.frame, survey.attacks, survey.defenses, scenario, folder),
                 maps.each(survey.defenses, scenario, folder),
             ]
     own = [importlib.import_module(registry.module_of(path)).draw for path in registry.figures()]

@@ -23,7 +23,7 @@ from inversionbench.survey.view import Cell, Table
 if TYPE_CHECKING:
     from inversionbench.plan.params import Params
 
-COUNTS = ("queries", "passes", "gradient_evaluations", "prior_passes")
+COUNTS = ("queries", "passes", "gradient_evaluations", "prior_passes", "prior_queries")
 MEASURED = ("seconds", "cpu_seconds", "peak_memory_mib", "threads")
 KINDS = ("targets", "prices", "evaluators", "priors")  # what is trained, as folders of `timings/`
 Record = Mapping[str, Any]
@@ -131,6 +131,7 @@ ATTACK_HEAD = {
     "passes": ("passes", "through the target, per cell"),
     "gradient_evaluations": ("gradient evaluations", "per cell"),
     "prior_passes": ("passes of the prior", "through the target"),
+    "prior_queries": ("queries of the prior", "to the target, for all classes"),
     "cpu_seconds": ("attack", "processor seconds"),
     "prior_seconds": ("its priors", "processor seconds of training"),
     "single": ("single", "attack and priors, processor seconds"),

@@ -347,8 +347,9 @@ def _doubts(used: frozenset[str], public: int, states: Mapping[str, Any]) -> lis
 
 def _prior_passes(states: Mapping[str, Any]) -> dict[str, int]:
     """What training the priors of an attack on this target cost at its oracle; empty for shared priors."""
-    passes = [state["facts"]["passes"] for state in states.values() if "passes" in state.get("facts", {})]
-    return {"prior_passes": sum(passes)} if passes else {}
+    facts = [state["facts"] for state in states.values() if "passes" in state.get("facts", {})]
+    paid = {f"prior_{what}": sum(f[what] for f in facts) for what in ("passes", "queries")} if facts else {}
+    return {name: n for name, n in paid.items() if n or name == "prior_passes"}
 
 
 def evaluate(params: Params, groups: Sequence[Group]) -> int:
@@ -411,12 +412,16 @@ def _judge(
         "provenance": {**base["provenance"], "device": result["device"], **inputs},
     }
     if result["status"] == "ok":
+        from inversionbench.survey import sounds
+
         answer = _reconstruction(result["answer"])
         judge_seed = seed_of(params, group.scenario, "evaluate", seed)
         done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
         warnings = [*result["warnings"], *answer.notes.get("warnings", ()), *done.facts.get("warnings", ())]
         found |= _measured(done, {**answer.notes, **done.facts, **({"warnings": warnings} if warnings else {})})
         _save_gallery(out, done)
+        for name, sound in done.sounds.items():
+            sounds.save(out / f"{name}.wav", sound.numpy())
     return found
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.core.ranges import Count, NonNegative, Positive, Whole
-from inversionbench.latent.losses import IDENTITY
+from inversionbench.latent.losses import IDENTITY, over_models
 from inversionbench.latent.rows import device_of
 from inversionbench.latent.search import Search
 from inversionbench.models.base import Trace
@@ -110,16 +110,12 @@ class Lomma(Attack):
 
     def changed(self, search: Search, ensemble: Ensemble, mean: Tensor) -> Search:
         """The host's search with the identity loss of this attack. mean: (features,)."""
-        main = IDENTITY[self.identity]
-
-        def identity(logits: Tensor, y: Tensor) -> Tensor:
-            return torch.stack([main(logits[:, i], y) for i in range(logits.shape[1])]).mean(0)
-
         def far(x: Tensor, seen: Trace) -> Tensor:
             assert seen.features is not None
             return search.weight * self.feature * (seen.features - mean).square().mean(1)
 
         terms = (*search.terms, far) if self.feature else search.terms
+        identity = over_models(IDENTITY[self.identity])
         return replace(search, target=ensemble, identity=identity, terms=terms)  # type: ignore[arg-type]
 
     @torch.no_grad()

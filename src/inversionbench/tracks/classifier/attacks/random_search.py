@@ -3,12 +3,14 @@
 Random search with scores on the same axis as the attacks: one query (or pass) per draw. An attack that does
 not beat it at equal queries has found nothing by its method. By default each wanted image has draws of its
 own; `shared`: every draw serves all rows (one answer holds the scores of all classes), each class takes its
-best ones, at the same total number of queries. Where scores tie (rounded ones do) the first draw stays.
+best ones, at the same total number of queries. Where scores tie (rounded ones do) the first draw stays. base
+`public` draws public images in place of a prior's: what anybody finds who trains nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -20,6 +22,7 @@ from inversionbench.latent.rows import generate, rows
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from inversionbench.data.base import Part
     from inversionbench.oracle.base import Oracle
 
 BLOCK = 1024  # latents scored at once
@@ -27,23 +30,24 @@ BLOCK = 1024  # latents scored at once
 
 @dataclass(frozen=True)
 class RandomSearch(Attack):
-    """base: the prior, dcgan or style. draws: queries per wanted image. restarts: images per class. keep_at: draws
-    at which the current best images are kept, for curves."""
+    """base: the prior, dcgan or style, or the public images. draws: queries per wanted image. restarts: images per
+    class. keep_at: draws at which the current best images are kept, for curves."""
 
     id: ClassVar[str] = "random_search"
     level: ClassVar[str] = "BB-S"
-    prior: ClassVar[dict[str, tuple[str, ...]]] = {"dcgan": ("dcgan",), "style": ("style",)}
+    prior: ClassVar[dict[str, tuple[str, ...]]] = {"dcgan": ("dcgan",), "style": ("style",), "public": ()}
     control: ClassVar[bool] = True
 
-    base: Literal["dcgan", "style"] = "dcgan"
+    base: Literal["dcgan", "style", "public"] = "dcgan"
     draws: Count = 1500
     restarts: Count = 5
     shared: bool = False
     keep_at: tuple[Count, ...] = ()
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
-        prior, targets = knowledge.prior, knowledge.targets
-        y = rows(targets, self.restarts)
+        prior = _Public(knowledge.public) if self.base == "public" else knowledge.prior
+        make = prior.images if isinstance(prior, _Public) else partial(generate, prior)
+        y = rows(knowledge.targets, self.restarts)
         stops = sorted({i for i in self.keep_at if i < self.draws} | {self.draws})
         best = (_SharedBest if self.shared else _Best)(y, self.restarts, prior.z_dim)
         kept = []
@@ -52,10 +56,25 @@ class RandomSearch(Attack):
             while done < stop:
                 n = min(max(BLOCK // len(y), 1), stop - done)
                 z = prior.sample(n * len(y), rng)
-                best.offer(z, oracle.scores(generate(prior, z)))
+                best.offer(z, oracle.scores(make(z)))
                 done += n
-            kept.append((stop, generate(prior, best.z)))
+            kept.append((stop, make(best.z)))
         return Reconstruction(kept[-1][1], y, scores=best.score[:, None], checkpoints=kept)
+
+
+class _Public:
+    """The public images in the place of a prior: a latent (n, 1) is the number of one."""
+
+    z_dim = 1
+
+    def __init__(self, part: Part):
+        self.part = part
+
+    def sample(self, n: int, rng: torch.Generator) -> Tensor:
+        return torch.randint(len(self.part), (n, 1), generator=rng).float()
+
+    def images(self, z: Tensor) -> Tensor:
+        return self.part.images(z[:, 0].long().numpy())
 
 
 class _Best:
