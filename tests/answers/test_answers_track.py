@@ -23,6 +23,7 @@ PIXEL = {"adversarial": 0.0, "supervision": 0.0}
     ({"protocol": {"explanation": ["lrp"]}}, "did you mean 'explanations'"),
     ({"protocol": {"explanations": ["lrpp"]}}, "did you mean 'lrp'"),
     ({"protocol": {"explanations": "lrp"}}, "protocol.explanations: expected a list"),
+    ({"model": {"name": "mlp"}}, "protocol.explanations: 'gradcam' reads the layers"),
     ({"protocol": {"attacked": 0}}, "protocol.attacked: expected a whole number of at least 1"),
     ({"subjects": 1}, "at least 2 victims"),
     ({"training": {"epoch": 3}}, "did you mean 'epochs'"),

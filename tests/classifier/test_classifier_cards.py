@@ -15,7 +15,7 @@ from inversionbench.models.classifiers import build
 from inversionbench.oracle.base import InputSpec
 from inversionbench.oracle.classifier import classifier_oracle
 from inversionbench.tracks.classifier.attacks.brep_mi import BrepMi
-from inversionbench.tracks.classifier.attacks.mi_face import MiFace, _by_passes
+from inversionbench.tracks.classifier.attacks.mi_face import MiFace, by_passes
 from inversionbench.tracks.classifier.attacks.random_search import RandomSearch
 from inversionbench.tracks.classifier.track import network
 from inversionbench.training.loop import fit
@@ -40,7 +40,7 @@ def test_mi_face_on_softmax_regression_follows_its_closed_form():
     out resembles the mean photograph of its own class more than that of any other."""
     net, classes = softmax_regression(), data().classes
     w, y = net.head.weight.detach(), torch.arange(classes)
-    slope = _by_passes(classifier_oracle(net, "WB", InputSpec(data().shape), classes))
+    slope = by_passes(classifier_oracle(net, "WB", InputSpec(data().shape), classes).module())
     start = torch.full((classes, *data().shape), 0.5)
     with torch.no_grad():
         expected = w - net(start).softmax(1) @ w
@@ -61,7 +61,7 @@ def test_mi_face_estimates_the_same_gradient_from_scores():
     net = softmax_regression()
     x, y = torch.full((2, *data().shape), 0.4), torch.tensor([0, 3])
     spec = InputSpec(data().shape)
-    cost, exact = _by_passes(classifier_oracle(net, "WB", spec, data().classes))(x, y)
+    cost, exact = by_passes(classifier_oracle(net, "WB", spec, data().classes).module())(x, y)
     for directions, least in ((0, 0.99), (200, 0.3)):
         attack = MiFace(access="BB-S", difference=0.02, directions=directions)
         asked = classifier_oracle(net, "BB-S", spec, data().classes)

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from split_cells import data, generator, quiet, scenario
+from split_cells import TRACK, data, generator, quiet, scenario
 from torch import nn
 
 from inversionbench.core.defense import NONE, Sending, Step
@@ -21,7 +21,7 @@ from inversionbench.defenses.gradient_pruning._channels import Mask, deepened, k
 from inversionbench.defenses.gradient_pruning.patrol import Patrol, spreads
 from inversionbench.metrics.ssim import similarity, ssim
 from inversionbench.models.split import Halves, flops, split_cnn
-from inversionbench.tracks.split.halves import load_halves, train_halves, utility
+from inversionbench.tracks.split.halves import load_halves, train_halves
 from inversionbench.training.evaluators import outputs
 from inversionbench.training.inverse import fit_inverse
 
@@ -41,6 +41,10 @@ def halves(defense=NONE) -> Halves:
 def small(cut=1):
     torch.manual_seed(0)
     return split_cnn((3, 16, 16), data().classes, cut, (8, 8, 16))
+
+
+def price(defense):
+    return TRACK.utility_of(scenario(1), trained(defense), defense, data(), 0)
 
 
 @torch.no_grad()
@@ -83,7 +87,7 @@ def test_what_is_released_is_the_trained_client(defense):
     released, rows = trained(defense).released, trained(defense).truth["rows"]
     again = halves(defense).client(data().heldout.images(rows.numpy()))
     assert torch.allclose(again, released["features"], atol=1e-5)
-    found = utility(halves(defense), defense, data())
+    found = price(defense)
     assert found["accuracy"] > 3 / data().classes
     assert np.isfinite([found["client_flops"], found["bytes_sent"], found["dcor"]]).all()
 
@@ -275,7 +279,7 @@ def test_a_sparse_layer_in_the_client_is_counted_and_sends_less_than_a_dense_one
     plain, net = halves(), halves(ON[3])
     x = data().heldout.images()
     codes = net.client[2]
-    found, undefended = (utility(halves(d), d, data()) for d in (ON[3], NONE))
+    found, undefended = (price(d) for d in (ON[3], NONE))
     assert found["client_parameters"] == undefended["client_parameters"] - 8  # no bias
     assert found["client_flops"] > 5 * undefended["client_flops"]
     with torch.no_grad():

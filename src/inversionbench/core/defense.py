@@ -12,9 +12,9 @@
 
 A file `defenses/<family>/<id>.py` defines one frozen dataclass with a field `strength` (0 is exactly no
 defense: the same bits as without it), the class attribute `hooks` (the hooks that it implements; the others
-stay the identities below), `inputs` and `federated` (the kinds of data and of training that it is made for). Two
-methods are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense that is then
-run (by default itself). So does `learn`, for releases that are learnt on the trained target.
+stay the identities below), `inputs`, `models` and `federated` (the kinds of data, of models and of training that it is
+made for). Two methods are no hooks: `prepare`, once per target, and `for_client`, once per client, return the defense
+that is then run (by default itself). So does `learn`, for releases that are learnt on the trained target.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Step:
     x: (batch, ...) and y: (batch,) int64 or (batch, classes) soft, after H2. logits: (batch, classes).
     hidden: activations by layer name, each (batch, ...), where the model reports them. params: name ->
     parameter. step counts from 0 over all epochs of `steps`; epoch from 0 of `epochs`. expected: mean size of the
-    batch where its images were drawn independently of each other (`Defense.poisson`), else 0.
+    batch where its images were drawn independently of each other (`Defense.poisson`), else 0. rows: which training
+    samples these are (batch,), where a central training says so.
     """
 
     model: nn.Module
@@ -61,6 +62,7 @@ class Step:
     classes: int
     rng: torch.Generator
     expected: float = 0.0
+    rows: Tensor | None = None
 
 
 @dataclass
@@ -104,6 +106,7 @@ class Defense:
     id: ClassVar[str] = "none"
     hooks: ClassVar[frozenset[str]] = frozenset()
     inputs: ClassVar[tuple[str, ...]] = ()  # kinds of private data that it is made for (modality of a track); () any
+    models: ClassVar[tuple[str, ...]] = ()  # names of the models that it is made for; () any
     layered: ClassVar[bool] = False  # made for the layers of our own networks, not for any network of a user's
     federated: ClassVar[bool] = False  # acts on what a client of a federation does, so a track must have clients
     halves: ClassVar[bool] = False  # made for a network in two halves, so a track must send features
@@ -159,6 +162,14 @@ class Defense:
     def training_set(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """H1. x: (n, ...), y: (n,) of the private part."""
         return x, y
+
+    def lot(self, y: Tensor, rate: float, rng: torch.Generator) -> Tensor:
+        """Where `poisson`: the samples of one step of a central training, as an index into y (n,). By default each is
+        drawn on its own with probability `rate`. Not a hook.
+        """
+        import torch
+
+        return (torch.rand(len(y), generator=rng) < rate).nonzero()[:, 0].to(y.device)
 
     def train_transform(self, x: Tensor, y: Tensor, rng: torch.Generator, step: int) -> tuple[Tensor, Tensor]:
         """H2. One batch; the returned y may be soft (batch, classes)."""

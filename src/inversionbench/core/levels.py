@@ -65,6 +65,8 @@ LEVELS: dict[str, Level] = {
     "GR": _level("client update", "observe_update", "global_model", "protocol", axis=GRADIENTS, unseen=RELEASE),
     "GR-D": _level("client update and model, read on the wire", "observe_update", "global_model", "protocol",
                    axis=GRADIENTS, unseen=RELEASE),
+    "GR-A": _level("client update, to weights that the server chooses", "observe_update", "global_model", "protocol",
+                   "planted_model", "planted_update", axis=GRADIENTS, unseen=RELEASE),
     "GR-U": _level("client update alone, read on the wire", "observe_update", "architecture", "initial_model",
                    "protocol", axis=GRADIENTS, unseen=RELEASE),
 }

@@ -26,6 +26,10 @@ class Protocol:
     with the same images. Between them the server moves by `server_rate` times the mean gradient, downhill, or
     by `server_rate` times the mean difference of weights.
 
+    planted: in a further round the server sends weights of its own making, the first layer with so many bins, and the
+    same clients answer to these (0: it is honest). disguise: in another one it sends the same with so much
+    of other patterns in them, which hide them. See `gradients.imprint`.
+
     observer: who attacks: the `server`, an `eavesdropper` on the links to it, another `client` (who knows the mean
     and its own update), or server and client in `collusion`. They differ where a protocol hides payloads.
     """
@@ -42,6 +46,8 @@ class Protocol:
     server_rate: NonNegative = 0.1
     observer: Literal["server", "eavesdropper", "client", "collusion"] = "server"
     ask: Literal["images", "labels"] = "images"
+    planted: Whole = 0
+    disguise: NonNegative = 0.0
 
     @property
     def steps(self) -> list[tuple[int, int]]:
@@ -71,4 +77,6 @@ def read_protocol(given: Mapping[str, Any], where: str) -> Protocol:
         raise UserError(f"{where}.local_rate: 0 moves no weight, so there is nothing to send; give a positive rate")
     if protocol.sends == "gradient" and len(protocol.steps) > 1:
         raise UserError(f"{where}: sends: gradient has one step; for {len(protocol.steps)} use sends: delta")
+    if protocol.planted and len(protocol.steps) > 1:
+        raise UserError(f"{where}.planted: read from the gradient of one step, not of {len(protocol.steps)}")
     return protocol

@@ -64,6 +64,7 @@ class Evaluation:
     controls: control name -> metric name -> values. curves: metric name -> [(budget, values)].
     facts: further numbers and strings for the record.
     gallery: triples for the report, each float (k, c, h, w) in [0, 1]: original, reconstruction, nearest.
+    sounds: the same names, each float (samples,) in [-1, 1] at 8,000 Hz.
     """
 
     metrics: dict[str, np.ndarray]
@@ -73,3 +74,4 @@ class Evaluation:
     unavailable: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     gallery: dict[str, torch.Tensor] = field(default_factory=dict)
+    sounds: dict[str, torch.Tensor] = field(default_factory=dict)

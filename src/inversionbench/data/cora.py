@@ -15,7 +15,6 @@ are left out. Labels are known in public.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 
 from inversionbench.core.errors import UserError
 from inversionbench.core.ranges import Count, Whole
-from inversionbench.data import _pickles
+from inversionbench.data import _graphs, _pickles
 from inversionbench.data.base import PARTS, Card, DatasetSource, File
 
 SHA256 = {
@@ -83,29 +82,11 @@ class Cora(DatasetSource):
             return {part: np.arange(len(x)) if part == "private" else none for part in PARTS}
         parts = {}
         for part in ("private", "evaluation", "heldout"):
-            parts[part] = _grow(graph, free, self.nodes, self.max_neighbours, rng)
+            parts[part] = _graphs.grow(graph, free, self.nodes, self.max_neighbours, rng)
         words = {row.tobytes() for row in x[parts["private"]]}
         rest = np.flatnonzero(free)
         parts["public"] = rest[[x[node].tobytes() not in words for node in rest]]
         return parts
-
-
-def _grow(
-    graph: np.ndarray, free: np.ndarray, count: int, most: int, rng: np.random.Generator
-) -> np.ndarray:
-    """`count` free nodes found breadth-first from a random one; a component that ends is followed by another
-    random start. Takes the nodes out of `free`."""
-    found: list[int] = []
-    queue: deque[int] = deque()
-    while len(found) < count:
-        node = queue.popleft() if queue else int(rng.choice(np.flatnonzero(free)))
-        if not free[node]:
-            continue
-        free[node] = False
-        found.append(node)
-        around = np.flatnonzero(graph[node] & free)
-        queue.extend(int(n) for n in rng.permutation(around)[:most])
-    return np.sort(np.array(found, np.int64))
 
 
 def _read(root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

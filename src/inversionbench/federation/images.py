@@ -15,6 +15,7 @@ from inversionbench.core.seeds import stream
 from inversionbench.federation.client import Sent, Update
 from inversionbench.federation.inputs import Inputs, enough
 from inversionbench.federation.settings import Batches, Federation, read_federation
+from inversionbench.gradients.imprint import plant
 from inversionbench.gradients.objectives import Matching
 from inversionbench.gradients.simulate import simulator
 from inversionbench.models.federated import Victim, build
@@ -49,6 +50,14 @@ class Images(Inputs):
 
     def fresh(self, about: Mapping[str, Any], rng: torch.Generator) -> Victim:
         return build(self.scenario.model, tuple(about["shape"]), about["classes"], rng)
+
+    def planted(self, model: nn.Module, data: Dataset, seed: int) -> dict[str, nn.Module]:
+        bins, disguise = self.protocol.planted, self.protocol.disguise
+        if not bins or not isinstance(model, Victim):
+            return {}
+        public = model.front(data.public.images())
+        return {name: plant(model, public, bins, size, stream(seed, "planted"))
+                for name, size in (("plain", 0.0), ("disguised", disguise)) if size or name == "plain"}  # fmt: skip
 
     def choose(self, y: Tensor, seed: int) -> dict[str, Tensor]:
         index = choose(y, self.scenario.subjects, self.protocol, stream(seed, "subjects"))

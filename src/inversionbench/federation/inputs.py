@@ -81,6 +81,10 @@ class Inputs(ABC):
         """The global model as clients train it; changed in place."""
         return model
 
+    def planted(self, model: nn.Module, data: Dataset, seed: int) -> dict[str, nn.Module]:
+        """What an active server sends in place of `model`, by name; nothing where it is honest."""
+        return {}
+
     @abstractmethod
     def choose(self, y: Tensor, seed: int) -> dict[str, Tensor]:
         """Indices of the attacked batches, "client", and where there are controls of equally many other samples,

@@ -1,6 +1,7 @@
 """The oracle of client updates: what an honest-but-curious server holds, or less.
 
 GR    the server itself. GR-D  an eavesdropper outside, who reads uploads and downloads.
+GR-A  a server that also chose weights, and saw the same clients' answers to them.
 GR-U  an eavesdropper who reads uploads alone: the architecture and the weights of the first round that is seen are
       public, later weights are not.
 
@@ -9,6 +10,10 @@ observe_update(which) -> name -> (clients, ...): the payloads, decoded, that the
     (controls). back=k: what the attacked clients sent k rounds before, where the protocol lets several rounds be seen.
 global_model() -> a frozen copy of the model that it sent out, batch norms in the protocol's mode; back=k as above.
 initial_model() -> the same for the first round that is seen. architecture() -> the network, every value 0.
+planted_model(which) -> the network with the weights that an active server sent (`protocol.planted`): "plain", or
+    "disguised", where `protocol.disguise` says how much.
+planted_update(which, what) -> as `observe_update`, the answers to these: "view", what the protocol shows the server, or
+    "mean", the mean of the round, which the next model tells it, for every client.
 protocol() -> the agreed constants as a dictionary: the settings of `core.protocol.Protocol`, of the smallest batch;
     `sizes`, the batch size of every client, and `protocols`, its settings; `statistics`, where the protocol shares
     them: a list per batch norm of (mean (clients, channels), biased variance).
@@ -71,6 +76,20 @@ def update_oracle(
             norm.mode(first.bn)
         return twin
 
+    def planted(which: str, what: str) -> Any:
+        if which not in released.get("planted", {}):
+            raise AccessDenied(f"the scenario's server plants no {which} weights (protocol.planted, protocol.disguise)")
+        return released["planted"][which][what]
+
+    def planted_model(which: str = "plain") -> nn.Module:
+        model.load_state_dict(planted(which, "state"))
+        return frozen()
+
+    def planted_update(which: str = "plain", what: str = "view", phase: str = "init") -> dict[str, Tensor]:
+        seen = {name: t.detach().clone() for name, t in planted(which, what).items()}
+        ledger.charge("planted_update", len(next(iter(seen.values()))), phase)
+        return seen
+
     def constants() -> dict[str, Any]:
         shared = {"statistics": [(m.clone(), v.clone()) for m, v in statistics]} if statistics else {}
         each = [p.plain for p, clients in batches.parts() for _ in clients]
@@ -85,6 +104,7 @@ def update_oracle(
 
     calls: dict[str, Callable[..., Any]] = {
         "observe_update": observe_update, "global_model": global_model, "protocol": constants,
+        "planted_model": planted_model, "planted_update": planted_update,
         "architecture": architecture, "initial_model": lambda: global_model(len(earlier)),
     }  # fmt: skip
     return Oracle(level, {name: calls[name] for name in LEVELS[level].calls}, ledger, None, classes)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,6 +88,12 @@ def make_target(inputs: Inputs, defense: Defense, data: Dataset, seed: int, prog
     number = federation.rounds + len(earlier)
     done = {v: attacked_round(model, g, number, rounds, defense, seed, v, classes) for v, g in views.items()}
     own = done["client"]
+    planted = {
+        name: _planted(bad, views["client"], number, rounds, defense, seed, classes)
+        for name, bad in inputs.planted(model, data, seed).items()
+    }
+    active = {"planted": {name: held for name, (held, _) in planted.items()}} if planted else {}
+    refused = {f"refused_{name}": share for name, (_, share) in planted.items() if share is not None}
     checks, numbers = inputs.check(model, own.sent, own.view)
     if not defense.hooks and max(checks.get("match_at_truth_undefended", [0.0])) > TRUTH:
         raise RuntimeError(f"the client is simulated wrongly: matching loss at the true data {checks}")
@@ -103,7 +109,7 @@ def make_target(inputs: Inputs, defense: Defense, data: Dataset, seed: int, prog
         **{name: about[name] for name in inputs.facts},
         "updates": {name: result.view for name, result in done.items()},
         "defense": defense.public_knowledge() | told | ({"guarantee": "; ".join(stated)} if stated else {}),
-        **inputs.released(own.sent, earlier, architecture),
+        **inputs.released(own.sent, earlier, architecture), **active,
     }
     if protocol.labels == "known":
         released["labels"] = y[index["client"]].masked_fill(~held, -1)
@@ -113,8 +119,10 @@ def make_target(inputs: Inputs, defense: Defense, data: Dataset, seed: int, prog
         "bytes_up": sum(own.bytes_up) / len(own.bytes_up), "bytes_down": sum(own.bytes_down) / len(own.bytes_down),
         "bytes_dense": float(4 * parameters), **numbers,
         **{n: float(v) for n, v in told.items() if isinstance(v, (int, float))},
-        **defense.guarantee(*taken),
+        **defense.guarantee(*taken), **refused,
     }  # fmt: skip
+    if "mu_step" in utility:  # noise in every local step
+        utility["mu_round"] = utility["mu_step"] * max(len(p.steps) for p in batches.protocols) ** 0.5
     return Target(released, truth, utility, own.seconds)
 
 
@@ -198,6 +206,19 @@ def attacked_round(
         views.append({n: t[: g.attacked] for n, t in view.items()})
     out.view = {n: torch.cat([view[n] for view in views]) for n in views[0]}
     return out
+
+
+def _planted(
+    model: nn.Module, groups: Sequence[Group], number: int, rounds: int, defense: Defense, seed: int, classes: int
+) -> tuple[dict[str, Any], float | None]:
+    """What an active server holds of the same clients, who meet its weights instead of the honest ones, and the share
+    of them that refused to answer, where the defense can."""
+    fresh = [replace(g, memory=[{} for _ in g.ids]) for g in groups]
+    seen = attacked_round(model, fresh, number, rounds, defense, seed, "planted", classes)
+    mean = {n: t.expand(len(seen.sent), *t.shape).clone() for n, t in seen.means[0].items()}
+    state = {n: t.detach().clone() for n, t in model.state_dict().items()}
+    said = [s.public["refused"] for s in seen.sent if "refused" in s.public]
+    return {"state": state, "view": seen.view, "mean": mean}, sum(said) / len(said) if said else None
 
 
 def _joined(before: dict[str, Any], facts: dict[str, Any], ids: list[int]) -> dict[str, Any]:

@@ -38,11 +38,12 @@ PART = 64  # held-out samples at once
 
 @dataclass
 class Meter:
-    """Sums over all clients and rounds: bytes to and from a client."""
+    """Sums over all clients and rounds: bytes to and from a client; rounds that clients refused, where they may."""
 
     up: float = 0.0
     down: float = 0.0
     sent: int = 0
+    refused: float | None = None
 
 
 def train(
@@ -88,6 +89,8 @@ def train(
         done = defense.exchange([s.payload for s in sent], weights, Round(t, defense_rng, [s.size for s in sent]))
         meter.up, meter.down = meter.up + sum(done.bytes_up), meter.down + sum(done.bytes_down)
         meter.sent += len(sent)
+        if "refused" in sent[0].public:
+            meter.refused = (meter.refused or 0.0) + sum(s.public["refused"] for s in sent)
         mean = done.mean
         rate = _rate(federation, t, rounds)
         with torch.no_grad():
@@ -173,8 +176,9 @@ def price(
 
     accuracy: on held-out samples after the last round, where `Defense.personal` each sample at one of the clients;
     accuracy_early: after a quarter of the rounds; bytes_round, bytes_down_round: sent and received by one client per
-    round; diverged: share of federations that ended with values that are not finite, or below twice chance (of two or
-    three classes: below chance); chance: accuracy of always saying the most frequent class.
+    round; refused: share of honest rounds that a client refused, where it may; diverged: share of federations that
+    ended with values that are not finite, or below twice chance (of two or three classes: below chance); chance:
+    accuracy of always saying the most frequent class.
     """
     federation = inputs.federation
     if not federation.utility_rounds:
@@ -191,6 +195,7 @@ def price(
             "bytes_round": meter.up / meter.sent,
             "bytes_down_round": meter.down / meter.sent,
             "diverged": float(not finite or curve[federation.utility_rounds] < floor),
+            **({} if meter.refused is None else {"refused": meter.refused / meter.sent}),
         }
         sums = {k: sums.get(k, 0.0) + v / federation.utility_seeds for k, v in row.items()}
         trials.append({"seed": s, **pack(right), "curve": [[t, round(a, 4)] for t, a in curve.items()]})

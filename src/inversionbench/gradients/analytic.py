@@ -8,11 +8,27 @@ weights sum to 1: the image itself for a batch of one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from inversionbench.core.errors import AccessDenied
+
 SAME = 1e-3  # relative distance of two copies of one candidate
 ROOM = 0.02  # how far outside the data range a candidate may lie, as a share of the range
+
+
+def first_layer(update: Mapping[str, Tensor], inputs: int, what: str) -> tuple[Tensor, Tensor]:
+    """(dW (clients, units, inputs), db (clients, units)), the first two tensors of an update; `AccessDenied` where
+    these are none of a linear layer with bias on the `inputs` numbers of a sample. what: needs it, for the message."""
+    names = list(update)[:2]
+    dw, db = (update[n] for n in names)
+    if dw.ndim != 3 or dw.shape[2] != inputs or db.shape != dw.shape[:2]:
+        raise AccessDenied(f"the first tensors {names} of the upload are {tuple(dw.shape[1:])} and "
+                           f"{tuple(db.shape[1:])}: {what} needs a linear layer with bias on the {inputs} "
+                           "numbers of a sample")  # fmt: skip
+    return dw, db
 
 
 def blend(dw: Tensor, db: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Which models attribute inference attacks, and their options, for checks that must not import torch.
 
-The four stand for two ways of overfitting and how each is stopped: a tree grown until every leaf is pure,
-the same of limited depth; a network trained to the end, the same stopped early.
+Four stand for two ways of overfitting and how each is stopped: a tree grown until every leaf is pure,
+the same of limited depth; a network trained to the end, the same stopped early. The fifth is a risk model as hospitals
+use it: logistic regression by full-batch gradient descent.
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ MODELS: dict[str, dict[str, Any]] = {
     "pruned_tree": {"depth": 8, "leaf": 5},
     "mlp": {"hidden": [64, 64]},
     "early_mlp": {"hidden": [64, 64]},
+    "logistic": {},
 }
 TREES = ("tree", "pruned_tree")
 
 # how the networks are trained (fields of training.recipe.Recipe)
 _RECIPE = {"batch": 100, "optimiser": "adam", "rate": 3e-3, "weight_decay": 0.0, "schedule": "constant"}
-RECIPES: dict[str, dict[str, Any]] = {"mlp": {"epochs": 80, **_RECIPE}, "early_mlp": {"epochs": 6, **_RECIPE}}
+RECIPES: dict[str, dict[str, Any]] = {
+    "mlp": {"epochs": 80, **_RECIPE},
+    "early_mlp": {"epochs": 6, **_RECIPE},
+    "logistic": {"epochs": 50, "batch": 10**9, "optimiser": "sgd", "rate": 0.5, "momentum": 0.0, "weight_decay": 1e-3,
+                 "schedule": "constant"},
+}  # fmt: skip
 
 
 KINDS = {"depth": "Count | None", "leaf": "Count", "hidden": "tuple[Count, ...]"}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inversionbench.core.seeds import draw_seed
 from inversionbench.models._own_names import NAME as OWN
 from inversionbench.models.base import Trace, channels_last
 from inversionbench.models.names import check_model
@@ -76,6 +77,19 @@ def build(model: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> nn.
     return LARGE[name](shape, classes, **options)
 
 
+def drawn(
+    model: Mapping[str, Any], shape: tuple[int, ...], classes: int
+) -> Callable[[torch.Generator], nn.Module]:
+    """What builds such a classifier with weights from a given generator."""
+
+    def factory(rng: torch.Generator) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw_seed(rng))
+            return build(model, shape, classes)
+
+    return factory
+
+
 def conv(a: int, b: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
     """Without bias: a normalisation follows."""
     return nn.Conv2d(a, b, size, stride, size // 2, bias=False)
@@ -83,6 +97,11 @@ def conv(a: int, b: int, size: int = 3, stride: int = 1) -> nn.Conv2d:
 
 def flat_pool(side: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.AdaptiveAvgPool2d(side), nn.Flatten())
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Groups of six channels, or of the nearest smaller number that divides them."""
+    return nn.GroupNorm(channels // max(d for d in range(1, 7) if channels % d == 0), channels)
 
 
 def softmax(shape: tuple[int, ...], classes: int) -> Staged:
@@ -97,18 +116,21 @@ def mlp(shape: tuple[int, ...], classes: int, hidden: int = 3000, activation: st
     return Staged(nn.Flatten(), {"hidden": layer}, nn.Identity(), nn.Linear(hidden, classes))
 
 
-def cnn(shape: tuple[int, ...], classes: int, width: int = 24) -> Staged:
-    """Four convolutions of 1, 2, 3, 4 x width channels; 148 k parameters at width 24 and 50 classes."""
+def cnn(shape: tuple[int, ...], classes: int, width: int = 24, norm: str = "batch") -> Staged:
+    """Four convolutions of 1, 2, 3, 4 x width channels; 148 k parameters at width 24 and 50 classes. norm: batch |
+    group (in groups of about six channels: no image sees another one, which private training needs)."""
+    planes: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "group": group_norm}
+    rows: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "group": group_norm}
     widths = [width, 2 * width, 3 * width, 4 * width]
     blocks: dict[str, nn.Module] = {}
     before = shape[0]
     for i, after in enumerate(widths):
         layer = conv(before, after, 5, 2) if i == 0 else conv(before, after)
-        steps = [layer, nn.BatchNorm2d(after), nn.ReLU()]
+        steps = [layer, planes[norm](after), nn.ReLU()]
         blocks[f"block{i + 1}"] = nn.Sequential(*steps, *([nn.MaxPool2d(2)] if i else []))
         before = after
     narrow = nn.Linear(4 * before, before, bias=False)
-    pool = nn.Sequential(flat_pool(2), narrow, nn.BatchNorm1d(before), nn.ReLU())
+    pool = nn.Sequential(flat_pool(2), narrow, rows[norm](before), nn.ReLU())
     return Staged(Normalise(), blocks, pool, nn.Linear(before, classes))
 
 

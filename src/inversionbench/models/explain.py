@@ -14,6 +14,7 @@ plain sequence relevance follows the gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -73,7 +74,8 @@ def lrp(net: nn.Module, x: Tensor, c: Tensor) -> Tensor:
         if i == first:
             r = _pixels(layers[i], a, low, high, r)
         elif isinstance(layers[i], WEIGHTED):
-            r = _share(lambda a, layer=layers[i]: _weighted(layer, layer.weight.clamp_min(0), a), a.clamp_min(0), r)
+            weight: Tensor = layers[i].weight  # type: ignore[assignment]
+            r = _share(partial(_weighted, layers[i], weight.clamp_min(0)), a.clamp_min(0), r)
         elif a.numel() == b.numel() and isinstance(layers[i], HANDS_ON):
             r = r.view_as(a)
         else:

@@ -14,7 +14,7 @@ from inversionbench.models._own_names import NAME, OPTIONS, check_own
 CLASSIFIERS: dict[str, dict[str, Any]] = {
     "softmax": {},
     "mlp": {"hidden": 3000, "activation": "sigmoid"},
-    "cnn": {"width": 24},
+    "cnn": {"width": 24, "norm": "batch"},
     "resnet": {"width": 20, "features": 128},
     "plain": {"width": 24, "features": 128},
     "vgg16_bn": {},
@@ -32,7 +32,7 @@ CLASSIFIERS: dict[str, dict[str, Any]] = {
 
 
 KINDS = {"hidden": "Count", "width": "Count", "features": "Count", "side": "Count",
-         "activation": 'Literal["sigmoid", "relu"]'}  # fmt: skip
+         "activation": 'Literal["sigmoid", "relu"]', "norm": 'Literal["batch", "group"]'}  # fmt: skip
 
 
 def check_model(model: Mapping[str, Any], where: str) -> None:

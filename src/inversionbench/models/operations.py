@@ -84,3 +84,24 @@ def _equalized(channel: Tensor) -> Tensor:
     if low == below[-1]:
         return channel
     return ((below - low) / (below[-1] - low)).clamp_min(0)[level]
+
+
+def erase(x: Tensor, low: float, high: float, fill: float, rng: torch.Generator, fixed: bool = False) -> Tensor:
+    """Images x (n, c, h, w) without a square of a share of their area in [low, high], a draw for each image.
+
+    >>> gone = erase(torch.ones(5, 1, 8, 8), 0.25, 0.25, 0.0, torch.Generator().manual_seed(0))
+    >>> (gone == 0).flatten(1).sum(1)
+    tensor([16, 16, 16, 16, 16])
+    """
+    n, _, height, width = x.shape
+    area = low + (high - low) * torch.rand(n, generator=rng)
+    side = (area * height * width).sqrt().floor().long().clamp(max=min(height, width))
+
+    def inside(size: int) -> Tensor:  # (n, size): which rows or columns are gone
+        room = size - side
+        start = room // 2 if fixed else (torch.rand(n, generator=rng) * (room + 1)).long()
+        places = torch.arange(size)
+        return (places >= start[:, None]) & (places < (start + side)[:, None])
+
+    gone = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
+    return torch.where(gone.to(x.device), torch.full((), fill, dtype=x.dtype, device=x.device), x)

@@ -11,7 +11,8 @@ them. A defense of the scores leaves explanations alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,5 +70,7 @@ def answers_oracle(
     def undefended(x: Tensor, phase: str = "train") -> Tensor:
         return before.scores(x, phase)
 
-    calls = {"observe": observe, "scores": scores, "explain": maps, "undefended": undefended}
+    calls: dict[str, Callable[..., Any]] = {
+        "observe": observe, "scores": scores, "explain": maps, "undefended": undefended,
+    }  # fmt: skip
     return Oracle(level, {name: calls[name] for name in LEVELS[level].calls}, ledger, spec, classes)

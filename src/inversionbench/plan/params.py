@@ -114,6 +114,7 @@ class Entry:
         return (
             self.hooks <= reached
             and all(not part["inputs"] or track.modality_of(scenario) in part["inputs"] for part in made)
+            and all(not part["models"] or scenario.model.get("name") in part["models"] for part in made)
             and ("client_update" in reached or not any(part["federated"] for part in made))
             and (scenario.model.get("name") != own_model.NAME or not any(part["layered"] for part in made))
             and ("release_features" in reached or not any(part["halves"] for part in made))

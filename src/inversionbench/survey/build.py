@@ -25,6 +25,7 @@ from inversionbench.core.errors import UserError
 from inversionbench.core.files import atomic_folder, write_text
 from inversionbench.survey import (
     blind,
+    bounds,
     changes,
     checks,
     collect,
@@ -153,6 +154,7 @@ def draw(survey: Survey, folder: Path) -> list[Picture]:
                 maps.tradeoff(survey.attacks, survey.defenses, scenario, folder),
                 maps.traffic(survey.frame, survey.attacks, survey.defenses, scenario, folder),
                 contrasts.knowing(survey.attacks, survey.defenses, scenario, folder),
+                bounds.bound(survey.frame, survey.attacks, survey.defenses, scenario, folder),
                 maps.each(survey.defenses, scenario, folder),
             ]
     own = [importlib.import_module(registry.module_of(path)).draw for path in registry.figures()]

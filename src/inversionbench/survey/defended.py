@@ -28,7 +28,7 @@ COLUMNS = [
     *PLACE, "defense", "strength", "attack", "method", "level", "kind", "entry", "metric", "direction", "headline",
     "worse", "mean", "low", "high", "median", "n", "units", "seeds", "status", "reason", *SIDES,
     "undefended", "reference", "difference", "difference_low", "difference_high", "pairs", "inert", "verdict", "alarm",
-    *price.COLUMNS, "utility_chance", "guarantee", "rebuilt", "records", "record_seeds",
+    *price.COLUMNS, "utility_chance", "robust_accuracy", "guarantee", "rebuilt", "records", "record_seeds",
 ]  # fmt: skip
 ORDER = ["track", "scenario", "defense", "strength", "metric", "attack", "level"]
 Choice = tuple[Pooled, Sequence[Row]]  # what was reached, and the rows it was pooled from
@@ -51,7 +51,7 @@ def defenses(
                 lines = list(_attackers(own, strength, free))
                 known = {"defense": defense, "strength": strength, "rebuilt": catalogue.rebuilt("defense", defense)}
                 common = {**known, **prices[scenario, defense, strength], "guarantee": _stated(own, strength),
-                          "utility_chance": _chance(own, strength),
+                          "utility_chance": _chance(own, strength), "robust_accuracy": _robust(own, strength),
                           "acted": verdicts.acted(defense, [r for r in own if r["strength"] == strength], plain)}
                 made += [{**common, **line} for line in (*lines, *_strongest(lines))]  # COLUMNS drops the rows
         verdicts.judge(made, free, STRONGEST)
@@ -75,6 +75,12 @@ def _stated(rows: Sequence[Row], strength: float) -> str:
 def _chance(rows: Sequence[Row], strength: float) -> float:
     """What always saying the most frequent class would reach, where the targets' utility says it."""
     return max((r.get("utility_chance", math.nan) for r in rows if r["strength"] == strength), default=math.nan)
+
+
+def _robust(rows: Sequence[Row], strength: float) -> float:
+    """Robust accuracy of the targets at one strength, their mean; NaN where no target's utility holds it."""
+    own = {r["target"]: r.get("utility_robust_accuracy", math.nan) for r in rows if r["strength"] == strength}
+    return sum(own.values()) / len(own) if own else math.nan
 
 
 def _attackers(rows: Sequence[Row], strength: float, plain: Sequence[Row]) -> Iterator[dict[str, Any]]:

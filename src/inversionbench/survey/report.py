@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inversionbench import __version__
-from inversionbench.survey import changes, checks, figures, glance, remarks, result, view, words
+from inversionbench.survey import changes, checks, figures, glance, remarks, result, sounds, view, words
 from inversionbench.survey.figures import Picture
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ def markdown(survey: Survey) -> str:
 
 def html(survey: Survey, pictures: list[Picture]) -> str:
     """survey.html, with every picture inside."""
-    context = _context(survey)
+    context, heard = _context(survey), sounds.embedded(survey)
     for track in context["tracks"]:
         track["pictures"] = [p for p in pictures if p.kind == "overview" and p.scenario == track["about"].id]
         for scenario in track["scenarios"]:
+            scenario["sounds"] = heard.get(scenario["name"], [])
             scenario["pictures"] = {
                 kind: [p for p in pictures if p.scenario == scenario["name"] and p.kind == kind] for kind in KINDS
             }

@@ -83,7 +83,9 @@ def defense_table(defenses: pd.DataFrame, scenario: str, remarks: Remarks = UNRE
             ("strongest attack", "† knows the defense"),
             (metric.title, words.arrow(metric.direction)), ("change", "against no defense"),
             (use.title, f"{'lower' if use.direction == 'lower' else 'higher'} is better"),
-            ("its change", words.note("utility", "change")), *_rounds_head(rows), COUNT, RECORDS, *_stated_head(rows)]
+            ("its change", words.note("utility", "change")), *_rounds_head(rows), *_robust_head(rows), COUNT, RECORDS,
+            *_stated_head(rows)]
+    robust = words.metric("robust_accuracy", kind="utility")
     out = []
     for row in rows.itertuples():
         out.append(("", [
@@ -94,8 +96,9 @@ def defense_table(defenses: pd.DataFrame, scenario: str, remarks: Remarks = UNRE
             _number(row, metric), _change(row, metric), _utility(row, use),
             Cell(use.show(row.utility_difference, True),
                  use.span(row.utility_difference_low, row.utility_difference_high), row.utility_difference),
-            *(_rounds(row) for _ in _rounds_head(rows)), _count(row), _records(row),
-            *(Cell(row.guarantee) for _ in _stated_head(rows)),
+            *(_rounds(row) for _ in _rounds_head(rows)),
+            *(Cell(robust.show(row.robust_accuracy), sort=row.robust_accuracy) for _ in _robust_head(rows)),
+            _count(row), _records(row), *(Cell(row.guarantee) for _ in _stated_head(rows)),
         ]))
     return Table(f"{scenario}: what every defense leaves to the strongest attack", head, out)
 
@@ -213,6 +216,12 @@ def _rounds_head(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """The column for how long training takes; none where no round was counted."""
     use = words.metric("rounds_to_target", kind="utility")
     return [(use.title, use.note)] if rows["rounds_undefended"].notna().any() else []
+
+
+def _robust_head(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """The column for robust accuracy; none where it was not measured."""
+    use = words.metric("robust_accuracy", kind="utility")
+    return [(use.title, use.note)] if rows["robust_accuracy"].notna().any() else []
 
 
 def _rounds(row: Any) -> Cell:

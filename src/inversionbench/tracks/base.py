@@ -1,4 +1,4 @@
-"""What a track must provide, and how the seven tracks map on it.
+"""What a track must provide, and how the tracks map on it.
 
 A track is one folder `tracks/<id>/` whose `track.py` has one class derived from `Track` with `id = "<id>"`; its
 attacks are the files of `tracks/<id>/attacks/`. Figures of its own are drawn by `draw(survey, folder)` of
@@ -11,9 +11,11 @@ command line) knows only this interface; everything that is specific to a kind o
 | classifier | classifier of people | WB, BB, LO | private images | verifier, two classifiers | images of a class |
 | tabular | classifier of a table | BB-S, LO, GR | the sensitive column | imputers | attribute values, rows |
 | split | client and server half, observed features | FT-* | the inputs | verifier (people) | images, token ids |
-| text | language model or text classifier | GR, WB | private sentences | language model | token ids |
-| audio | speaker classifier | WB | clips per speaker | two classifiers | log-mel patches |
-| graph | node classifier | WB, LO | the edges | none | edge scores |
+| answers | classifier, observed scores and explanations | AN-* | the inputs | two classifiers | images |
+| text | language model, updates of client batches | GR | private sentences | none | token ids |
+| text_classifier | classifier of sentences | WB, BB-S | entities named too often | none | token ids |
+| audio | speaker classifier | WB, BB-S | clips per speaker | two classifiers | log-mel patches |
+| graph | node classifier | WB, BB-S, LO | the edges | none | edge scores |
 
 `released` and `truth` are separate on purpose: the workflow stores them in separate files, and the attack
 step is given `released` only.

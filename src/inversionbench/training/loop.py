@@ -83,14 +83,19 @@ def train_epochs(
     params = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimiser = make_optimiser(params.values(), recipe)
     total = recipe.epochs * steps_per_epoch(len(x), recipe.batch)
+    lots = defense.poisson and defense.strength > 0
+    expected = float(min(recipe.batch, len(x))) if lots else 0.0
     epochs = range(recipe.epochs)
     for epoch in progress(epochs, desc=description, total=recipe.epochs) if progress else epochs:
         for step, index in batches(len(x), recipe.batch, epoch, order):
             set_rate(optimiser, recipe, step, total)
+            if lots:
+                index = defense.lot(y, min(1.0, recipe.batch / len(x)), own)
             bx, by = augment(as_float(x[index]), recipe, order), y[index]
             bx, by = defense.train_transform(bx, by, own, step)
             seen = trace(model, bx)
-            ctx = Step(model, bx, by, seen.logits, seen.hidden, step, epoch, recipe.epochs, classes, own)
+            ctx = Step(model, bx, by, seen.logits, seen.hidden, step, epoch, recipe.epochs, classes, own, expected,
+                       index)  # fmt: skip
             descend(defense.loss(ctx), params, optimiser, recipe.clip, defense, ctx)
         if after_epoch:
             after_epoch(model, epoch)

@@ -412,12 +412,16 @@ def _judge(
         "provenance": {**base["provenance"], "device": result["device"], **inputs},
     }
     if result["status"] == "ok":
+        from inversionbench.survey import sounds
+
         answer = _reconstruction(result["answer"])
         judge_seed = seed_of(params, group.scenario, "evaluate", seed)
         done = track.evaluate(scenario, answer, target, data, evaluator, judge_seed)
         warnings = [*result["warnings"], *answer.notes.get("warnings", ()), *done.facts.get("warnings", ())]
         found |= _measured(done, {**answer.notes, **done.facts, **({"warnings": warnings} if warnings else {})})
         _save_gallery(out, done)
+        for name, sound in done.sounds.items():
+            sounds.save(out / f"{name}.wav", sound.numpy())
     return found
 
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from functools import cache
 
+LARGEST = 1e9  # of noise multipliers that are looked at
 ORDERS: tuple[float, ...] = (*(1 + k / 10 for k in range(1, 100)), *range(12, 64))
 
 
@@ -23,6 +24,24 @@ def epsilon_gaussian(sigmas: tuple[float, ...], delta: float) -> float:
     inverse = sum(1 / s**2 for s in sigmas)
     found = (a * inverse / 2 + math.log((a - 1) / a) - math.log(delta * a) / (a - 1) for a in ORDERS)
     return max(0.0, min(found))
+
+
+@cache
+def sigma_for(epsilon: float, steps: int, delta: float) -> float:
+    """The least noise multiplier whose `steps` whole-data releases cost at most epsilon by `epsilon_gaussian`.
+
+    >>> round(epsilon_gaussian((sigma_for(3.0, 50, 1e-5),) * 50, 1e-5), 6)
+    3.0
+    """
+    low, high = 0.0, 1.0
+    while epsilon_gaussian((high,) * steps, delta) > epsilon:
+        low, high = high, 2 * high
+        if high > LARGEST:
+            raise ValueError(f"no noise reaches epsilon {epsilon} in {steps} steps at delta {delta}")
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if epsilon_gaussian((middle,) * steps, delta) > epsilon else (low, middle)
+    return high
 
 
 @cache

@@ -14,16 +14,16 @@ def per_sample(model: nn.Module, x: Tensor, y: Tensor, way: str = "auto") -> dic
     """name -> (n, *shape): gradients of the cross entropy of each example.
 
     x: (n, ...), y: (n,) int64 or (n, classes) probabilities; n may be 0. Of token numbers x an example is a sentence, y
-    its next tokens (n, places) or its class; its loss is the mean over its places. way: "auto", "opacus" or "func".
-    Raises `UserError` where the model normalises with the statistics of the batch: then no example has a
-    gradient of its own.
+    its next tokens (n, places) or its class; its loss is the mean over its places; all at once where the model says
+    that torch.func has a rule for all of it (`vectorised`). way: "auto", "opacus" or "func". Raises `UserError` where
+    the model normalises with the statistics of the batch: then no example has a gradient of its own.
     """
     check(model)
     if len(x) == 0:
         return {name: p.new_zeros(0, *p.shape) for name, p in model.named_parameters()}
-    if not x.is_floating_point():
+    if not x.is_floating_point() and not getattr(model, "vectorised", False):
         return _one_by_one(model, x, y)
-    if way == "opacus" or (way == "auto" and known(model)):
+    if way == "opacus" or (way == "auto" and x.is_floating_point() and known(model)):
         return _opacus(model, x, y)
     return _func(model, x, y)
 

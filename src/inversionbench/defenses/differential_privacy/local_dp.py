@@ -90,6 +90,7 @@ class LocalDp(Defense):
             "epsilon_total": total,
             "delta": self.delta,
             "private": float(total <= MEANINGFUL),
+            "mu_round": 1 / sigmas[0],
         }
 
     def statements(self, rate: float, steps: int, parameters: int, rounds: int) -> tuple[str, ...]:

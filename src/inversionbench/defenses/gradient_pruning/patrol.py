@@ -99,21 +99,25 @@ class Patrol(Defense):
 
     def loss(self, ctx: Step) -> Tensor:
         loss = super().loss(ctx)
-        if self.strength == 0 or not (self.alpha or self.beta):
-            return loss
-        import torch
+        if self.strength and self.beta:
+            loss = loss - self.strength * self.beta * self._error(ctx).clamp_max(1)
+        if self.strength and self.alpha:
+            import torch
 
+            model: Any = ctx.model
+            noise = self.sigma * torch.randn(ctx.x.shape, generator=ctx.rng).to(ctx.x)
+            loss = loss + self.strength * self.alpha * torch.stack(spreads(model.client, ctx.x, noise)).sum()
+        return loss
+
+    def _error(self, ctx: Step) -> Tensor:
+        """Of D after its step, as a share of the images' variance."""
         from inversionbench.defenses._simulated import Simulated
 
-        model: Any = ctx.model
         z, attackers = ctx.hidden["features"], self.__dict__["attackers"]
         if "D" not in attackers:
             attackers["D"] = Simulated(z, ctx.x, self.width, self.rate, ctx.rng)
         attackers["D"].learn(z, ctx.x)
-        noise = self.sigma * torch.randn(ctx.x.shape, generator=ctx.rng).to(ctx.x)
-        error = (attackers["D"].rebuild(z) - ctx.x).square().mean() / ctx.x.var(0).mean().clamp_min(1e-6)
-        spread = torch.stack(spreads(model.client, ctx.x, noise)).sum()
-        return loss + self.strength * (self.alpha * spread - self.beta * error.clamp_max(1))
+        return (attackers["D"].rebuild(z) - ctx.x).square().mean() / ctx.x.var(0).mean().clamp_min(1e-6)
 
     def public_knowledge(self) -> dict[str, Any]:
         return {"widths": list(self.widths)}

@@ -1,7 +1,7 @@
-"""Adversarial noise on the scores: each answer becomes an adversarial example against inversion networks.
+"""Adversarial noise on the scores: each answer becomes an adversarial example against inversion networks. Step rule and
+constants are a `reconstruction`: of the paper only the abstract could be read.
 
-Survey 7.1. Wen, Yiu, Hui, "Defending Against Model Inversion Attack by Adversarial Examples", IEEE CSR 2021. Step rule
-and constants are a reconstruction: the abstract was all that could be read.
+Survey 7.1. Wen, Yiu, Hui, "Defending Against Model Inversion Attack by Adversarial Examples", IEEE CSR 2021.
 
 The defender trains an inversion network I of its own on public images and the trained classifier's answers to them
 (`learn`). From an answer p it then walks away from what I makes of it, inside what may be released:

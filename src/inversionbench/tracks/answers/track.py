@@ -24,6 +24,7 @@ from inversionbench.core.levels import HOOKS, Level
 from inversionbench.core.recipe import check_recipe
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.core.settings import check_value
+from inversionbench.models._own_names import NAME as OWN
 from inversionbench.models.names import check_model
 from inversionbench.tracks.base import PIXELS, Track, pairs
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 KIND = "Literal['gradient', 'gradient_x_input', 'gradcam', 'lrp']"
 PROTOCOL = {"attacked": "Count", "budget": "Count", "every_class": "bool", "explanations": "tuple"}
+UNEXPLAINED = {"gradcam": (OWN, "softmax", "mlp"), "lrp": (OWN,)}
 FEWEST = 2  # victims: controls swap them
 
 
@@ -74,6 +76,9 @@ class Answers(Track):
             check_value(value, PROTOCOL[name], f"protocol.{name}")
         for kind in scenario.protocol.get("explanations", ()):
             check_value(kind, KIND, "protocol.explanations")
+            if scenario.model["name"] in UNEXPLAINED.get(kind, ()):
+                raise UserError(f"protocol.explanations: '{kind}' reads the layers of a network, which "
+                                f"'{scenario.model['name']}' does not show; gradient and gradient_x_input need none")
         if scenario.subjects < FEWEST:
             raise UserError(f"subjects: expected at least {FEWEST} victims, got {scenario.subjects}")
 

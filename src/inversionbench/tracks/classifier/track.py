@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from inversionbench.training.evaluators import Judges
 
 PROTOCOL = ("budget", "decimals", "halves", "hint_labels", "hints", "siblings", "top_k")
+ROBUST = 256  # held-out images on which robust accuracy is measured
 SERVICE = ("budget", "decimals", "top_k")  # what the oracle is built with
 
 
@@ -99,18 +100,21 @@ class Classifier(Track):
         from inversionbench.core.device import device
         from inversionbench.core.seeds import stream
         from inversionbench.federation.averaging import fit_rounds
-        from inversionbench.models.classifiers import build
+        from inversionbench.metrics.robust_accuracy import robust_accuracy
+        from inversionbench.models.classifiers import build, drawn
         from inversionbench.training.effects import effects
         from inversionbench.training.evaluators import plain_state
-        from inversionbench.training.loop import evaluate_classifier, fit
+        from inversionbench.training.loop import evaluate_classifier, fit, steps_per_epoch
 
         x = torch.from_numpy(np.array(data.private.x)).to(device())
         y = data.private.labels().to(x.device)
         recipe = Recipe(**scenario.training)
+        fresh = drawn(scenario.model, data.shape, data.classes)
+        ready = defense.prepare(data, fresh, torch.Generator().manual_seed(seed))
 
         def train(model: Mapping[str, Any], rows: Any, seed: int, name: str) -> nn.Module:
             return (fit_rounds if recipe.clients else fit)(
-                lambda: build(model, data.shape, data.classes), x[rows], y[rows], data.classes, recipe, defense,
+                lambda: build(model, data.shape, data.classes), x[rows], y[rows], data.classes, recipe, ready,
                 torch.Generator().manual_seed(seed), progress, name,
             )
 
@@ -126,7 +130,14 @@ class Classifier(Track):
             rows = halves[i % 2] if scenario.protocol.get("halves") else slice(None)
             state = plain_state(train(model, rows, seed + i + 1, f"sibling {i + 1}"))
             released.setdefault("siblings", []).append({"model": dict(model), "state": state})
-        utility = {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"]}
+        own = len(x) // max(1, recipe.clients)  # of one client, who takes part in every round at most
+        rounds = recipe.rounds if recipe.clients else 1
+        taken = min(1.0, recipe.batch / own), rounds * recipe.epochs * steps_per_epoch(own, recipe.batch)
+        stated = ready.statements(*taken, sum(p.numel() for p in net.parameters()), 1)
+        released |= {"guarantee": "; ".join(stated)} if stated else {}
+        utility = {"train_accuracy": evaluate_classifier(net, x, y)["accuracy"], **ready.guarantee(*taken)}
+        shown, of = data.heldout.images(slice(ROBUST)).to(x.device), data.heldout.labels(slice(ROBUST)).to(x.device)
+        utility |= {"robust_accuracy": robust_accuracy(net, shown, of, seed=seed)}
         return Target(released, truth, utility | effects(net, x, y, data.classes, seed))
 
     def oracle(
@@ -153,7 +164,8 @@ class Classifier(Track):
         from inversionbench.core.attack import Knowledge
 
         targets = torch.arange(min(scenario.subjects, released["classes"]))
-        granted = {"public": public, "targets": targets, "shape": tuple(released["shape"])}
+        granted = {"public": public, "targets": targets, "shape": tuple(released["shape"]),
+                   "defense": rebuilt(released["defense"]).public_knowledge()}  # fmt: skip
         granted |= {name: released[name] for name in ("hints", "hint_mask", "hint_labels") if name in released}
         if "siblings" in released:
             granted["models"] = 1 + len(released["siblings"])
@@ -180,7 +192,9 @@ class Classifier(Track):
         from inversionbench.tracks.classifier.evaluate import evaluate
 
         of = f"{scenario.name} {_under(target.released['defense'])}"
-        return evaluate(reconstruction, network(target.released), data, evaluator, seed, target.truth, of)
+        done = evaluate(reconstruction, network(target.released), data, evaluator, seed, target.truth, of)
+        done.facts |= {name: target.released[name] for name in ("guarantee",) if name in target.released}
+        return done
 
     def load_evaluator(self, state: dict[str, Any]) -> Judges:
         from inversionbench.training.evaluators import Judges

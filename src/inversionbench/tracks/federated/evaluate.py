@@ -28,6 +28,7 @@ from inversionbench.gradients.problem import Problem, recovered
 from inversionbench.metrics._controls import score_controls
 from inversionbench.metrics._pairwise import PairScores, pairwise
 from inversionbench.metrics.base import Unavailable
+from inversionbench.metrics.certified import certified
 from inversionbench.metrics.label_recovery import blind_overlap, label_recovery
 from inversionbench.tracks.federated.perceptual import Perception
 from inversionbench.tracks.federated.track import ALWAYS
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 NAMES = ("mse", "psnr", "ssim")
 POOL = 1000  # originals among which IIP looks for the attacked one
 SUCCESS = (20, 30)  # dB
+CERTIFIED = 30  # dB that every image of a certified batch must have
 CONTROLS = {"mean_image": "mean_image", "random_image": "random_image", "uniform_noise": "noise", "identical": "truth"}
 
 
@@ -50,7 +52,8 @@ def evaluate(
     protocol = read_protocol(scenario.protocol, f"scenarios.{scenario.name}.protocol")
     index, labels = target.truth["index"], target.truth["labels"]
     truth = data.private.images(index.flatten().numpy())
-    groups = np.repeat(np.arange(len(index)), protocol.batch_size)
+    pools = reconstruction.notes.get("pools", range(len(index)))  # clients behind one sum are matched as one batch
+    groups = np.repeat(np.asarray(pools), protocol.batch_size)
     images = reconstruction.data.flatten(0, 1).clone()
     if reconstruction.failed is not None:
         images[torch.as_tensor(np.repeat(reconstruction.failed.numpy(), protocol.batch_size))] = torch.nan
@@ -66,7 +69,13 @@ def evaluate(
             label_recovery(guess, true, data.classes).overlap for guess, true in zip(reconstruction.labels, labels)
         ]
         metrics["label_recovery"] = np.repeat(np.array(per_client), protocol.batch_size)
+    proven = {}
+    if "certified" in reconstruction.notes:
+        exact = (metrics["psnr"].reshape(len(index), -1) > CERTIFIED).all(1)
+        claims, proven["certified_wrong"] = certified(reconstruction.notes["certified"], exact)
+        metrics["certified"] = np.repeat(claims, protocol.batch_size)
     facts = {
+        **proven,
         "label_rules": label_rules(scenario, target, seed),
         "clipped": scores.clipped,
         "failures": scores.failures,

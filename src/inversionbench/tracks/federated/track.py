@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from inversionbench.core.errors import UserError
 from inversionbench.core.levels import HOOKS, RELEASES
 from inversionbench.core.protocol import read_protocol
 from inversionbench.core.scenario import Evaluation, Progress, Scenario, Target
 from inversionbench.federation.settings import read_federation
-from inversionbench.models._federated_names import check_victim
+from inversionbench.models._federated_names import VICTIMS, check_victim
 from inversionbench.tracks.base import PIXELS, Track, pairs
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Federated(Track):
     headline = "psnr"
     metrics = (
         "psnr", "ssim", "mse", "lpips", "lpips_like", "label_recovery", "success_20", "success_30", "fsim",
-        "iip", "rdlv", "avd", "dssim", "labels_exact", "classes_found",
+        "iip", "rdlv", "avd", "dssim", "labels_exact", "classes_found", "certified",
     )  # fmt: skip
     controls = {
         "blind_guess": {
@@ -66,11 +67,24 @@ class Federated(Track):
     def check(self, scenario: Scenario) -> None:
         where = f"scenarios.{scenario.name}"
         check_victim(scenario.model, f"{where}.model")
-        read_protocol(scenario.protocol, f"{where}.protocol")
+        planted = read_protocol(scenario.protocol, f"{where}.protocol").planted
+        if planted:
+            self.check_planted(scenario.model, planted, f"{where}.protocol.planted")
         read_federation(scenario.training, f"{where}.training")
 
     def accepts(self, scenario: Scenario, attack: Method) -> bool:
+        needs = attack.attributes.get("needs")
+        if needs and not scenario.protocol.get(needs):
+            return False
         return attack.attributes.get("asks", "images") == scenario.protocol.get("ask", "images")
+
+    def check_planted(self, model: Mapping[str, Any], bins: int, where: str) -> None:
+        """Weights can be planted in a first linear layer with ReLU and at least as many units as bins."""
+        options = {**VICTIMS.get(model["name"], {}), **model}
+        if model["name"] != "mlp" or options["activation"] != "relu":
+            raise UserError(f"{where}: weights are planted in an 'mlp' with 'relu', not in {model}")
+        if options["widths"][0] < bins:
+            raise UserError(f"{where}: {bins} bins need as many units in the first layer, got {options['widths'][0]}")
 
     def train_target(
         self, scenario: Scenario, defense: Defense, data: Dataset, seed: int, progress: Progress

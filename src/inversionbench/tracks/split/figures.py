@@ -23,12 +23,14 @@ Record = Mapping[str, Any]
 
 
 def draw(survey: Survey, folder: Path) -> list[Picture]:
-    """One panel for each network that is cut at two places or more; nothing where there is none."""
+    """Attacks that were run at two cuts of a network or more, a panel for each network; devices that pay more or less
+    under a defense. Nothing where there is none."""
     rows = survey.attacks
     rows = rows[(rows["track"] == TRACK) & rows["headline"].astype(bool) & rows["mean"].notna()]
     families = [(title, rows[rows["scenario"].isin(list(cuts))].assign(cut=lambda r, c=cuts: r["scenario"].map(c)))
                 for title, cuts in depths(survey.records).items()]  # fmt: skip
-    kept = [(title, own) for title, own in families if own["cut"].nunique() > 1]
+    several = [(title, own[own.groupby("attack")["cut"].transform("nunique") > 1]) for title, own in families]
+    kept = [(title, own) for title, own in several if len(own)]
     found = [_depth(kept, folder)] if kept else []
     paid = costs(survey.frame)
     return [*found, *([_pays(paid, folder)] if len(paid) else [])]

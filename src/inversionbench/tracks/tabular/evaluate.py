@@ -68,6 +68,8 @@ def evaluate(
     }
     out = Evaluation({}, np.zeros(1, dtype=np.int64))
     out.facts = _facts(found, guess, value, member, truth["flips"].numpy(), question, counted, numbers)
+    if "guarantee" in released:
+        out.facts["guarantee"] = released["guarantee"]
     metrics = _metrics(found)
     mode = np.full(len(value), int(released["marginal"].argmax()))
     out.controls = {"mode": _control(mode, value, member, counted)}

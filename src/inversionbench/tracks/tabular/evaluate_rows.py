@@ -21,6 +21,7 @@ from torch import Tensor
 
 from inversionbench.core.scenario import Evaluation
 from inversionbench.federation.settings import Batches
+from inversionbench.metrics.certified import certified
 from inversionbench.metrics.label_recovery import label_recovery
 from inversionbench.metrics.tabular_recovery import marginal_rows, tabular_recovery
 from inversionbench.models.rows import Schema
@@ -62,7 +63,13 @@ def evaluate_rows(
     out.facts |= {"checks": truth["checks"], "doubt": _doubt(reconstruction.scores, values, schema, sizes)}
     out.facts["variants"] = sorted(variants)  # their rows are among the controls
     out.facts["example"] = _example(rows[-1][0], values[-1]["right"][0], schema)
-    if reconstruction.notes.get("labels") == "given":
+    if "certified" in reconstruction.notes:
+        exact = [v["whole_rows"] == 1 for v in values]
+        claims, out.facts["certified_wrong"] = certified(reconstruction.notes["certified"], exact)
+        out.metrics |= by_size({"certified": claims}, sizes)
+    if reconstruction.notes.get("labels") == "none":
+        out.unavailable["label_recovery"] = "the attack reads no labels"
+    elif reconstruction.notes.get("labels") == "given":
         out.unavailable["label_recovery"] = "the labels were given to the attacker"
     else:
         overlap = [label_recovery(guess[:n], true[:n], classes).overlap

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from inversionbench.data.base import Dataset, Part
     from inversionbench.oracle.base import Oracle
 
-METRICS = ("tabular_recovery", "categorical", "numeric", "whole_rows", "label_recovery")
+METRICS = ("tabular_recovery", "categorical", "numeric", "whole_rows", "label_recovery", "certified")
 
 
 def check(scenario: Scenario) -> None:

@@ -6,12 +6,14 @@
     public rows ──▶ marginal of the sensitive column, confusion matrix of the target
 
 The twin is the same training on rows whose sensitive column was permuted: what an attack still finds
-through it is correlation in the population. Victims of both kinds are mixed so that their place says nothing.
+through it is correlation in the population. Controls are run without defense only, and so is the twin. Victims of both
+kinds are mixed so that their place says nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +23,17 @@ from torch import Tensor, nn
 from inversionbench.core.defense import NONE, Defense
 from inversionbench.core.errors import UserError
 from inversionbench.core.recipe import Recipe
-from inversionbench.core.seeds import spawn
-from inversionbench.models import columns, tabular, trees
+from inversionbench.core.seeds import spawn, stream
+from inversionbench.models import cart, columns, tabular, trees
 from inversionbench.models._tabular_names import RECIPES, TREES
 from inversionbench.models.columns import Question
-from inversionbench.training.loop import evaluate_classifier, fit
+from inversionbench.training.loop import evaluate_classifier, fit, steps_per_epoch
 
 if TYPE_CHECKING:
     from inversionbench.core.scenario import Progress, Scenario
     from inversionbench.data.base import Dataset
 
-NETWORK_HOOKS = frozenset({"train_transform", "build_model", "loss", "gradient"})
+NETWORK_HOOKS = frozenset({"train_transform", "loss", "gradient"})
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,11 @@ def swap(rows: Rows, question: Question, share: float, rng: np.random.Generator)
 
 
 def train(
-    scenario: Scenario, rows: Rows, classes: int, defense: Defense, seed: int, progress: Progress | None
+    scenario: Scenario, rows: Rows, classes: int, question: Question, defense: Defense, seed: int,
+    progress: Progress | None,
 ) -> nn.Module:
-    """Train one target on some rows; the same seed gives the same initial weights and batches."""
+    """Train one target on some rows; the same seed gives the same initial weights and batches. H3 of a tree gets its
+    learner."""
     name, options = scenario.model["name"], tabular.options_of(scenario.model)
     x, y = torch.from_numpy(rows.x), torch.from_numpy(rows.y)
     rng = torch.Generator().manual_seed(seed)
@@ -102,13 +106,17 @@ def train(
         if idle:
             raise UserError(f"defense '{defense.id}' acts through {', '.join(sorted(idle))}; '{name}' has no such step")
         x, y = defense.training_set(x, y, spawn(rng))
-        grown = trees.grow(x.numpy(), y.numpy(), classes, seed % 2**31, options["depth"], options["leaf"])
-        return trees.TreeModel(grown).eval()
+        sensitive = question.start, question.stop
+        learner: Any = defense.build_model(lambda: cart.Learner(options["depth"], options["leaf"], sensitive))  # type: ignore[arg-type, return-value]
+        return trees.TreeModel(learner.grow(x.numpy(), y.numpy(), classes, seed % 2**31)).eval()
+    factory = lambda: tabular.build(options, rows.x.shape[1], classes)
+    return fit(factory, x, y, classes, recipe_of(scenario), defense, rng, progress, scenario.name)
+
+
+def recipe_of(scenario: Scenario) -> Recipe:
+    """How the network of a scenario is trained."""
     given = {k: v for k, v in scenario.training.items() if k not in ("members", "swap")}
-    recipe = Recipe(**{**RECIPES[name], **given})
-    width = rows.x.shape[1]
-    factory = lambda: tabular.MLP(width, options["hidden"], classes)
-    return fit(factory, x, y, classes, recipe, defense, rng, progress, scenario.name)
+    return Recipe(**{**RECIPES[scenario.model["name"]], **given})
 
 
 def confusion(model: nn.Module, rows: Rows, classes: int) -> Tensor:
@@ -138,16 +146,19 @@ def publish(
     question = columns.ask(data.meta, protocol.get("sensitive"))
     members, victims = draw(data, training.get("members"), scenario.subjects, rng)
     trained_on = swap(members, question, training.get("swap", 0.0), rng)
-    model = train(scenario, trained_on, data.classes, defense, seed, progress)
-    twin = train(scenario, swap(members, question, 1.0, rng), data.classes, defense, seed, progress)
     options, width = tabular.options_of(scenario.model), members.x.shape[1]
+    defense = _prepared(defense, data, question, options, seed)
+    model = train(scenario, trained_on, data.classes, question, defense, seed, progress)
+    nets = {"model": model}
+    if defense.strength == 0:
+        swapped = swap(members, question, 1.0, rng)
+        nets["twin"] = train(scenario, swapped, data.classes, question, defense, seed, progress)
+    counts = [confusion(net, public, data.classes) for net in nets.values()]
     parts = (data.private, data.public, data.heldout)
     frequencies = np.bincount(question.truth(public.x), minlength=len(question.values))
     released = {
-        "model": tabular.state_of(model, options, width, data.classes),
-        "twin": tabular.state_of(twin, options, width, data.classes),
-        "confusion": confusion(model, public, data.classes),
-        "twin_confusion": confusion(twin, public, data.classes),
+        **{name: tabular.state_of(net, options, width, data.classes) for name, net in nets.items()},
+        **dict(zip(("confusion", "twin_confusion"), counts)),
         "question": question.state(),
         "one_hot": columns.one_hot_slices(data.meta),
         "range": [min(float(p.x.min()) for p in parts), max(float(p.x.max()) for p in parts)],
@@ -162,7 +173,35 @@ def publish(
         "flips": flips(model, victims.rows, question),
     }
     price = utility(model, data, defense, seed) | {"train_accuracy": _accuracy(model, members)}
+    if defense.strength:
+        price |= _stated(scenario, defense, model, len(members.y), question, released)
     return released, truth, price
+
+
+def _prepared(
+    defense: Defense, data: Dataset, question: Question, options: Mapping[str, Any], seed: int
+) -> Defense:
+    """The defense made ready; `meta` of the data names the column that is asked for."""
+    if not defense.strength:
+        return defense
+    asked = replace(data, meta={**data.meta, "sensitive": question.name})
+    return defense.prepare(asked, lambda _: tabular.build(options, data.shape[0], data.classes),
+                           stream(seed, "defense", "prepare"))  # fmt: skip
+
+
+def _stated(
+    scenario: Scenario, defense: Defense, model: nn.Module, members: int, question: Question, released: dict[str, Any]
+) -> dict[str, float]:
+    """What is proven, in words for `released` and in numbers; of a tree, what the sensitive column still decides."""
+    if isinstance(model, trees.TreeModel):
+        rate, steps = 1.0, 1
+        shown = {"sensitive_importance": cart.importance(model.trees, question.start, question.stop)}
+    else:
+        recipe, shown = recipe_of(scenario), {}
+        rate, steps = min(1.0, recipe.batch / members), recipe.epochs * steps_per_epoch(members, recipe.batch)
+    if stated := defense.statements(rate, steps, sum(p.numel() for p in model.parameters()), steps):
+        released["guarantee"] = "; ".join(stated)
+    return shown | defense.guarantee(rate, steps)
 
 
 def utility(model: nn.Module, data: Dataset, defense: Defense = NONE, seed: int = 0) -> dict[str, Any]:

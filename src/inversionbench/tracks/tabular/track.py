@@ -3,7 +3,7 @@
 scenario.protocol.ask chooses the question: "attribute" (the default, described here) or "rows", the rows behind a
 federated client's update (`rows`). An attack says which one it answers (`asks`) and meets no other.
 
-scenario.model     {name: tree | pruned_tree | mlp | early_mlp, depth, leaf, hidden}
+scenario.model     {name: tree | pruned_tree | mlp | early_mlp | logistic, depth, leaf, hidden}
 scenario.training  {members: rows trained on, swap: share of them whose sensitive column is permuted, and for
                    networks the recipe: epochs, batch, optimiser, rate, weight_decay, schedule}
 scenario.protocol  {ask: attribute, sensitive: the column asked for}
@@ -107,7 +107,7 @@ class Tabular(Track):
     def reaches(self, scenario: Scenario) -> frozenset[str]:
         if _asked(scenario) == "rows":
             return frozenset(HOOKS) - RELEASES
-        trees = frozenset({"training_set", "release"})
+        trees = frozenset({"training_set", "build_model", "release"})  # H3 of a tree: how it is grown
         here = frozenset(HOOKS) - {"client_update", "aggregate", "release_features"}
         return trees if scenario.model["name"] in TREES else here
 
@@ -165,7 +165,8 @@ class Tabular(Track):
 
         names = ("records", "responses", "marginal", "confusion", "twin_confusion", "classes")
         question = Question(**released["question"])
-        return Knowledge(public=public, question=question, **{name: released[name] for name in names})
+        there = {name: released[name] for name in names if name in released}
+        return Knowledge(public=public, question=question, **there)
 
     def utility_of(
         self, scenario: Scenario, target: Target, defense: Defense, data: Dataset, seed: int

@@ -13,9 +13,9 @@ forward pass turns a victim's observed scores into an image. With both weights 0
 al. (CCS 2019), the control.
 
 labels: `true` ones of the public images (their class, person or digit), `pseudo` ones (the service's answer), or
-`random` ones. auxiliary: which public images are taken, by whether the victims' classes are among theirs: `same`,
-`disjoint`, half of each (`mixed`), as many in each case, or `all`. access: AN-OLD, the attacker who asked before the
-defense was deployed and knows nothing of it. top: scores that he keeps of each answer, 0: all.
+`random` ones, the service's dealt anew. auxiliary: which public images are taken, by whether the victims' classes are
+among theirs: `same`, `disjoint`, half of each (`mixed`), as many in each case, or `all`. access: AN-OLD, the attacker
+who asked before the defense was deployed and knows nothing of it. top: scores that he keeps of each answer, 0: all.
 """
 
 from __future__ import annotations

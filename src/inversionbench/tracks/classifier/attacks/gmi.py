@@ -12,7 +12,9 @@ the paper's cross_entropy, or margin | logit | poincare, which an attacker choos
 masks the gradient of the first. reference: the published losses are means over a batch of 60 classes; here
 they are sums over rows divided by this fixed number, the same step for any number of rows. select: "all"
 restarts (as later papers report it) or the "best" of each class by the target's logit. keep_at: iterations
-at which the current images are kept, for curves.
+at which the current images are kept, for curves. adapt: the attacker knows the defense and searches past what misleads
+his gradient, through `draws` views at each step (latent/adapt.py). draws alone: the gradient is averaged over as many
+passes, for targets that answer with noise.
 
 Deviations: no hint image (blurred or masked photograph) and so no completion network; the diversity term of
 the GAN is left out as in the released code for faces.
@@ -20,7 +22,7 @@ the GAN is left out as in the released code for faces.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -28,9 +30,11 @@ import torch
 
 from inversionbench.core.attack import Attack, Identity, Knowledge, Reconstruction
 from inversionbench.core.ranges import Count, NonNegative, Positive, ShareBelowOne, Whole
+from inversionbench.core.seeds import spawn
+from inversionbench.latent.adapt import knowing
 from inversionbench.latent.losses import IDENTITY
 from inversionbench.latent.rows import best_of_class, device_of, rows
-from inversionbench.latent.search import Momentum, Point, Search, in_blocks
+from inversionbench.latent.search import Momentum, Point, Search, as_is, in_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,11 +62,20 @@ class Gmi(Attack):
     reference: Whole = 60
     select: Literal["all", "best"] = "all"
     keep_at: tuple[Count, ...] = ()
+    adapt: bool = False
+    draws: Count = 1
 
     def run(self, oracle: Oracle, knowledge: Knowledge, rng: torch.Generator) -> Reconstruction:
         prior = knowledge.prior
         target = oracle.module().to(device_of(prior))
-        return self.solve(self.search(prior, target), prior, knowledge.targets, rng)
+        search = self.search(prior, target)
+        if self.adapt:
+            search = replace(search, views=knowing(target, knowledge.defense, self.draws, spawn(rng)))
+        elif self.draws > 1:
+            search = replace(search, views=lambda x: [x] * self.draws)
+        found = self.solve(search, prior, knowledge.targets, rng)
+        passes = 1 if search.views is as_is else self.draws
+        return replace(found, checkpoints=[(passes * step, images) for step, images in found.checkpoints])
 
     def solve(self, search: Search, prior: Prior, targets: Tensor, rng: torch.Generator) -> Reconstruction:
         """Search from random latents for every class of targets (n,), by this attack's setting or a changed one."""

@@ -74,7 +74,7 @@ class MiFace(Attack):
         x = torch.full((len(y), *knowledge.shape), STARTS[self.start])
         if self.spread:
             x = x + self.spread * torch.randn(x.shape, generator=rng)
-        slope = _by_passes(oracle) if self.access == "WB" else self._by_scores(oracle, rng)
+        slope = by_passes(oracle.module()) if self.access == "WB" else self._by_scores(oracle, rng)
         best, cost, kept = self.descend(x.clamp(0, 1) if self.clamp else x, y, slope)
         per_step = 1 if self.access == "WB" else 1 + (2 * self.directions or x[0].numel())
         return Reconstruction(
@@ -153,10 +153,10 @@ class MiFace(Attack):
         return gradient.view_as(x)
 
 
-def _by_passes(oracle: Oracle) -> Slope:
-    """Cost and gradient through the white-box module."""
+def by_passes(target: torch.nn.Module) -> Slope:
+    """Cost and gradient through a white-box module."""
     where = device()
-    target = oracle.module().to(where)
+    target = target.to(where)
 
     def slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x = x.detach().to(where, copy=True).requires_grad_(True)

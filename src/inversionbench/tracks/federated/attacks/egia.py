@@ -73,20 +73,14 @@ class Egia(Attack):
     def _analytic(self, oracle: Oracle, knowledge: Knowledge) -> Reconstruction:
         import torch
 
-        from inversionbench.core.errors import AccessDenied
-        from inversionbench.gradients.analytic import candidates
+        from inversionbench.gradients.analytic import candidates, first_layer
         from inversionbench.gradients.problem import gradients_of, protocol_of
         from inversionbench.models.federated import Normalise
 
         shape = (knowledge.channels, knowledge.height, knowledge.width)
         protocol, front = protocol_of(oracle), Normalise()
         update, batch = gradients_of(oracle, protocol), protocol.batch_size
-        names = list(update)
-        dw, db = update[names[0]], update[names[1]]
-        if dw.ndim != 3 or dw.shape[2] != torch.Size(shape).numel() or db.shape != dw.shape[:2]:
-            raise AccessDenied(f"the first tensors {names[:2]} of the upload are {tuple(dw.shape[1:])} and "
-                               f"{tuple(db.shape[1:])}: the analytic route needs a linear layer with bias on the "
-                               f"{torch.Size(shape).numel()} pixels")  # fmt: skip
+        dw, db = first_layer(update, torch.Size(shape).numel(), "the analytic route")
         found = [candidates(w, b, batch, front.box, self.tol) for w, b in zip(dw, db)]
         images = front.pixels(torch.stack([x for x, _ in found]).float()).unflatten(2, shape).clamp(0, 1)
         notes = {"route": "analytic", "labels": self.label_rule, "rows_used": [n for _, n in found]}
