@@ -164,7 +164,9 @@ def test_the_density_of_actions_is_that_of_the_squashed_normal():
     u = torch.atanh(action.double().clamp(-1 + 1e-12, 1 - 1e-12))
     normal = torch.distributions.Normal(mean.double(), log_sigma.exp().double())
     exact = (normal.log_prob(u) - (1 - action.double().square()).log()).sum(2)
-    assert torch.allclose(chance.double(), exact, atol=0.02)
+    inner = (action.abs() < 0.98).all(2)  # at the ends rounding to float32 decides
+    assert inner.double().mean() > 0.5
+    assert torch.allclose(chance.double()[inner], exact[inner], atol=0.01)
     assert action[0].std(0).min() > 0.3  # a value of its own for each row and dimension
     assert torch.corrcoef(action[0].T).fill_diagonal_(0).abs().max() < 0.1
 
