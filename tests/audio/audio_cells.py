@@ -43,7 +43,7 @@ def through_a_file(value):
 
 @cache
 def judges():
-    return through_a_file(TRACK.train_evaluator({"width": 8, "epochs": 6}, data(), 0, None))
+    return through_a_file(TRACK.train_evaluator({"width": 10}, data(), 0, None))
 
 
 @cache

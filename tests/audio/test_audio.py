@@ -94,7 +94,7 @@ def test_pitch_alone_tells_little_and_the_network_much():
     assert found["accuracy"] > 0.45
     assert found["clip_accuracy"] > 0.5
     assert len(found["hits"]) == 7 * len(data().heldout)
-    assert min(judges()["accuracy"].values()) > 0.5
+    assert min(judges()["accuracy"].values()) > 0.4
 
 
 def test_resonances_are_where_the_voice_has_them():

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.signal import lfilter, sosfilt
 
 RATE = 8000  # samples a second
 # first three resonances (Hz) of five vowels, a man's, after Peterson and Barney 1952; the fourth is FOURTH
@@ -53,6 +52,8 @@ def speaker(rng: np.random.Generator) -> Voice:
 def utter(voice: Voice, samples: int, wander: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """(float32 (samples,) in [-1, 1], mean f0 in Hz) of some vowels with gaps. wander: standard deviation of the
     utterance's own pitch, in semitones."""
+    from scipy.signal import lfilter, sosfilt
+
     source, pitch = _source(voice, samples, wander, rng)
     out, state, start, gap = np.zeros(samples), np.zeros((4, 2)), 0, False
     while start < samples:
@@ -74,6 +75,8 @@ def utter(voice: Voice, samples: int, wander: float, rng: np.random.Generator) -
 
 def _source(voice: Voice, samples: int, wander: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """Pulses with jitter and breath between them, lowpassed; and the mean pitch."""
+    from scipy.signal import lfilter
+
     time = np.arange(samples) / RATE
     depth, speed = voice.vibrato
     semitones = wander * rng.standard_normal() - voice.fall * (time - time.mean())
