@@ -51,8 +51,8 @@ def embedded(survey: Survey) -> dict[str, list[tuple[str, str]]]:
     """Scenario -> (what is heard, the sound as a data URI), of the first seed of each attack that left a sound."""
     first = {}
     for record in sorted(survey.records, key=lambda r: r["seed"]):
-        place = Path(record["folder"])
-        if record["defense"] == "none" and (place / "reconstruction.wav").is_file():
+        place = Path(record.get("folder", ""))  # of records that were read
+        if record["defense"] == "none" and "folder" in record and (place / "reconstruction.wav").is_file():
             first.setdefault((record["scenario"], record["attack"]), place)
     scenarios = {scenario for scenario, _ in first}
     out: dict[str, list[tuple[str, str]]] = {}
