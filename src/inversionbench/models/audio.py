@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ def audible(patch: Tensor, level: Tensor, rng: torch.Generator) -> Tensor:
     magnitude = (torch.linalg.pinv(filters()) @ power).clamp_min(1e-10).sqrt()
     window, length = torch.hann_window(WINDOW), WINDOW + HOP * (patch.shape[2] - 1)
     angle = 2 * torch.pi * torch.rand(magnitude.shape, generator=rng)
-    options = {"n_fft": WINDOW, "hop_length": HOP, "window": window}
+    options: dict[str, Any] = {"n_fft": WINDOW, "hop_length": HOP, "window": window}
     padded = nn.functional.pad(magnitude, (2, 2))  # frames that reach over the ends
     spectrum = torch.polar(padded, nn.functional.pad(angle, (2, 2)))
     for _ in range(ROUNDS):

@@ -54,6 +54,7 @@ class Encoder(nn.Module):
         """From embeddings. e: (batch, places, width) without positions; real: bool (batch, places), no padding."""
         h, hidden = e + self.position.weight[: e.shape[1]], {}
         for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
             q, k, v = _heads(block, h)
             h = hidden[f"block{i}"] = block.rest(h, _attend(q, k, v, real[:, None, None]))
         h = self.norm(h) * real[..., None]

@@ -56,6 +56,7 @@ class OnGraph(nn.Module):
     """A network on one fixed graph, as a classifier of node numbers: int64 (batch,) -> logits (batch, classes)."""
 
     adjacency: Tensor
+    network: Any
 
     def __init__(self, network: nn.Module, adjacency: Tensor):
         super().__init__()

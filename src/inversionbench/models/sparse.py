@@ -20,6 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from inversionbench.core.errors import UserError
 
@@ -90,7 +91,7 @@ class SparseCode(nn.Module):
     def _learn(self, s: Tensor, a: Tensor) -> None:
         """Phi <- Phi + eta sum(a patch(residual)) / sum(a^2), atom by atom, then unit norm. The denominator, not in the
         published rule, makes a step independent of how often an atom is active."""
-        moves = nn.grad.conv2d_weight(s - self.rebuild(a, s), self.atoms.shape, a, self.stride, self.padding)
+        moves = conv2d_weight(s - self.rebuild(a, s), self.atoms.shape, a, self.stride, self.padding)
         activity = a.square().sum(dim=(0, 2, 3))
         scale = (activity + activity.mean() + 1e-12).view(-1, 1, 1, 1)
         self.atoms.copy_(unit(self.atoms + self.eta * moves / scale))

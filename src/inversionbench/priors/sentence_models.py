@@ -63,7 +63,7 @@ class SentenceModelsRecipe(PriorRecipe):
         tokenizer = learn_words(map(str, public.x), self.vocabulary)
         x, words = tokenizer.encode(map(str, public.x), self.length), len(tokenizer.words)
         y, classes = public.labels(), int(public.y.max()) + 1
-        recipe = {"batch": self.batch, "rate": self.rate}
+        recipe: dict[str, Any] = {"batch": self.batch, "rate": self.rate}
         language = fit(lambda: self._language(words), x, targets(x), words, Recipe(epochs=self.epochs, **recipe),
                        rng=spawn(rng), progress=progress, description="language model")  # fmt: skip
         judge = fit(lambda: self._classifier(words, classes), x, y, classes,

@@ -49,7 +49,7 @@ def save(path: Path, samples: Any) -> None:
 
 def embedded(survey: Survey) -> dict[str, list[tuple[str, str]]]:
     """Scenario -> (what is heard, the sound as a data URI), of the first seed of each attack that left a sound."""
-    first = {}
+    first: dict[tuple[str, str], Path] = {}
     for record in sorted(survey.records, key=lambda r: r["seed"]):
         place = Path(record.get("folder", ""))  # of records that were read
         if record["defense"] == "none" and "folder" in record and (place / "reconstruction.wav").is_file():

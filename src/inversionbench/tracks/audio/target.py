@@ -94,7 +94,7 @@ def judges(state: Mapping[str, Any]) -> dict[str, nn.Module]:
     """The evaluators by name, from what `train_judges` returned."""
     if "first" not in state:
         raise UserError("judges: a scenario of sound needs its two listeners: name an entry of `evaluators:`")
-    out = {}
+    out: dict[str, nn.Module] = {}
     for name, pooling in POOLING.items():
         out[name] = audio.SpeakerNet(state["width"], pooling, state["classes"])
         out[name].load_state_dict(state[name])

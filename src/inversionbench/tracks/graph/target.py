@@ -54,7 +54,7 @@ def publish(
     training = torch.from_numpy(numbers.permutation(len(y)) < len(y) // 3)
     kept, _ = defense.training_set(true, y, spawn(rng))
     trained, own = training.nonzero()[:, 0], draw_seed(rng)
-    state = {"features": x, "labels": y, "edges": int(true.sum()) // 2, "classes": data.classes,
+    state: dict[str, Any] = {"features": x, "labels": y, "edges": int(true.sum()) // 2, "classes": data.classes,
              "options": options_of(scenario.model)}  # fmt: skip
     for name, edges in (("model", kept), ("twin", torch.zeros_like(kept))):
         network = train(scenario, state, trained, edges, defense, own, progress)
@@ -163,7 +163,7 @@ def graph_oracle(released: Mapping[str, Any], level: str, defense: Defense, seed
         (free if twin else ledger).charge("scores", len(x), phase)
         return defense.release(released["twin_logits" if twin else "model_logits"][x], rng)
 
-    calls = {"WB": {"module": module}, "LO": {"labels": labels}, "BB-S": {"scores": scores}}
+    calls: dict[str, dict[str, Any]] = {"WB": {"module": module}, "LO": {"labels": labels}, "BB-S": {"scores": scores}}
     return Oracle(level, calls[level], ledger, spec, classes)
 
 

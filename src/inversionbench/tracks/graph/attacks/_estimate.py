@@ -27,7 +27,8 @@ def descend(
     a = torch.full((n * (n - 1) // 2,), edges / (n * (n - 1) / 2)).clamp(EDGE, 1 - EDGE)
     likeness, base = x @ x.T, None
     cost = attack.draws * (2 if attack.estimator == "antithetic" else 1)
-    steps, held = max(1, attack.queries // cost), []
+    steps = max(1, attack.queries // cost)
+    held: list[tuple[int, Tensor]] = []
     for step in range(1, steps + 1):
         if attack.estimator == "score":
             gradient, base = by_score(wrong, a, n, attack.draws, base, rng)

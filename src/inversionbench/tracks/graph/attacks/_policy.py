@@ -76,7 +76,8 @@ def explore(
         policy = Policy(features.shape[1])
     optimiser = torch.optim.Adam(policy.parameters(), attack.learning_rate)
     cost = attack.parallel * edges + 1
-    rounds, done, held = max(1, (attack.queries - 1) // (cost - 1)), [], []
+    rounds, done = max(1, (attack.queries - 1) // (cost - 1)), []
+    held: list[tuple[int, Tensor]] = []
     start = float(wrong(torch.zeros(1, len(y), len(y))))
     for episode in range(1, rounds + 1):
         done.append(rollout(attack, policy, optimiser, wrong, features, x, edges, start, rng))

@@ -32,7 +32,10 @@ class NodeSimilarity(Attack):
         from inversionbench.tracks.graph.attacks import _edges
 
         row, column = _edges.pairs(len(knowledge.labels))
-        alike = _edges.cosines(knowledge.features) if self.of != "labels" else 0.0
-        if self.of != "features":
-            alike = (knowledge.labels[row] == knowledge.labels[column]).float() + alike / 2
+        same = (knowledge.labels[row] == knowledge.labels[column]).float()
+        if self.of == "labels":
+            alike = same
+        else:
+            near = _edges.cosines(knowledge.features)
+            alike = near if self.of == "features" else same + near / 2
         return _edges.answer(lambda twin, rng: (alike, _edges.top(alike, knowledge.edges), []), rng)
