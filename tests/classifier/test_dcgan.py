@@ -73,6 +73,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(tmp_path):
 def test_the_runner_goes_on_where_a_killed_job_stopped(tmp_path, monkeypatch):
     raw = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     raw |= {"results": str(tmp_path), "priors": {"dcgan": {"params": dataclasses.asdict(TINY)}}}
+    raw["attacks"] = {"gmi": raw["attacks"]["gmi"]}  # others want other priors
     params = check(raw)
     monkeypatch.setattr(runner, "_public", lambda *_: (data().public, {}))
     monkeypatch.setattr(runner, "_missing", lambda *_: None)

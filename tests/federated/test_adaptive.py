@@ -60,7 +60,7 @@ def test_who_knows_a_defense_is_a_form_of_an_attack_that_does_not():
         assert partner.attributes["level"] == known[name].attributes["level"]
     reads = {name for name, m in known.items() if "knowledge.defense" in Path(m.path).read_text()}
     own = {n for n in reads if "match" in known[n].fields}  # the attack itself, by a setting
-    assert reads - adaptive - own == {"learning_to_invert"}  # knows it always: it has no naive form
+    assert reads - adaptive - own == {"learning_to_invert", "imprint"}  # always know: they have no naive form
 
 
 @pytest.mark.parametrize("keep", ["magnitude", "low"])
