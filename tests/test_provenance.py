@@ -93,7 +93,8 @@ def test_of_a_module_that_holds_many_steps_counts_what_a_step_uses(monkeypatch, 
 # --- the whole plan of the default scale --------------------------------------------------------------------------
 
 
-PLAN = Plan(parameters(PACKAGE.parents[1] / "params.yaml").raw)
+EVERY = (PACKAGE.parents[1] / "params.yaml", PACKAGE.parents[1] / "workflow/scales/survey.yaml")
+PLAN = Plan(parameters(*EVERY).raw)
 
 
 def plan(change: str = "", *edited: str) -> dict[str, str]:
