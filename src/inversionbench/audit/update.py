@@ -22,7 +22,7 @@ from inversionbench.federation.oracle import update_oracle
 from inversionbench.federation.settings import Batches
 from inversionbench.gradients.analytic import candidates
 from inversionbench.metrics._pairwise import pairwise
-from inversionbench.models.own import Inputs, OwnVictim
+from inversionbench.models.own import PREFIX, Inputs, OwnVictim
 
 METRICS = ("psnr", "ssim", "mse")
 CLEAR = 25.0  # dB of every image: nothing is left to be shown by a longer search
@@ -131,19 +131,18 @@ class _Round:
 
     def __init__(self, audit: Update, checked: Checked):
         self.audit, self.net = audit, audit.net
-        self.protocol = checked.claim.protocol
         self.claim = checked.claim
+        self.protocol = _in_means(checked.claim)
+        # with local steps in another order, labels meet their images in that order
+        order = checked.claim.order
+        self.y = audit.y if order is None else audit.y[list(order)]
         names = list(dict(self.net.named_parameters()))
         zeros = {n: torch.zeros_like(p) for n, p in self.net.named_parameters()}
         simulate(self.net, names, audit.x, audit.y, checked.claim)  # leaves the network as the claim has it
         self.update = {n: checked.claim.sign * audit.update.get(n, zeros[n]) for n in names}
-        if checked.claim.reduction == "sum":
-            self.update = {n: t / self._step() for n, t in self.update.items()}
+        if checked.claim.reduction == "sum" and self.protocol.sends == "gradient":
+            self.update = {n: t / len(audit.x) for n, t in self.update.items()}
         self.decoy = self._decoy(names)
-
-    def _step(self) -> int:
-        """Samples of one local step, which a sum of losses counts once each."""
-        return self.protocol.local_batch or self.protocol.batch_size
 
     def _decoy(self, names: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Other images under the labels of the batch, and the update that they give."""
@@ -152,7 +151,7 @@ class _Round:
             images = torch.rand(x.shape, generator=rng)
         else:
             images = self.audit.public[torch.randint(len(self.audit.public), (len(x),), generator=rng)]
-        plain = replace(self.claim, sign=1.0, reduction="mean")
+        plain = replace(self.claim, protocol=self.protocol, sign=1.0, reduction="mean")
         flat, out, at = simulate(self.net, names, images, self.audit.y, plain).float(), {}, 0
         for n, p in self.net.named_parameters():
             out[n] = flat[at : at + p.numel()].view(p.shape)
@@ -167,6 +166,8 @@ class _Round:
     def read_off(self) -> Row | None:
         """The input of a first linear layer on the pixels, in closed form (see `gradients.analytic`)."""
         first, second = list(self.update)[:2]
+        if not {first, second} <= self.audit.update.keys():
+            return None
         dw, db = self.update[first], self.update[second]
         x, inputs = self.audit.x, self.claim.inputs
         if dw.ndim != 2 or dw.shape[1] != x[0].numel() or db.shape != dw.shape[:1] or len(self.protocol.steps) > 1:
@@ -180,19 +181,21 @@ class _Round:
 
     def search(self, name: str, given: Mapping[str, Any], view: str = "client") -> Row:
         """One attack of the table on this update."""
-        method = registry.get("attack", name)(**given)
+        left_out = [PREFIX + n for n in self.audit.missing]  # compared by nobody: they were not sent
+        method = registry.get("attack", name)(**{**given, **({"match": "drop_layer"} if left_out else {})})
         released = {"updates": {"client": _stacked(self.update), "decoy": _stacked(self.decoy[1])}}
         batches = Batches((replace(self.protocol, labels="known"),), 1)
         oracle = update_oracle(self.net, released, batches, self.net.classes)
         rng = stream(self.audit.seed, "attack", name)
         started = time.process_time()
-        answer: Reconstruction = method.run(oracle, Knowledge(labels=self.audit.y[None]), rng)
+        answer: Reconstruction = method.run(oracle, Knowledge(labels=self.y[None], defense={"layers": left_out}), rng)
         title = _title(name, given) if view == "client" else view
         passes = answer.cost.get("gradient_evaluations", 0)
         return self._row(title, answer.data[0], time.process_time() - started, passes, control=view != "client")
 
     def wrong(self, given: Mapping[str, Any]) -> Row:
-        return self.search("wrong_gradient", given, "another client's update")
+        whose = "the update of noise" if self.audit.public is None else "another client's update"
+        return self.search("wrong_gradient", given, whose)
 
     def controls(self) -> list[Row]:
         """Images that know nothing of the update."""
@@ -211,6 +214,14 @@ class _Round:
         values = {m: [float(v) for v in np.asarray(found.values[m])] for m in METRICS if m in found.values}
         order = torch.arange(len(images)) if found.permutation is None else torch.from_numpy(found.permutation)
         return Row(name, control, values, images[order].clamp(0, 1), seconds, passes)
+
+
+def _in_means(claim: Claim) -> Protocol:
+    """The protocol as one of mean losses: steps down a sum are steps down the mean at a rate that many times higher."""
+    p = claim.protocol
+    if claim.reduction == "mean" or p.sends == "gradient":
+        return p
+    return replace(p, local_rate=p.local_rate * (p.local_batch or p.batch_size))
 
 
 def _stacked(update: Mapping[str, Tensor]) -> dict[str, Tensor]:
